@@ -1,0 +1,151 @@
+/* What one decision says: a bounded list of ordered actions, the reason with its rule, the memory for the next call.
+ * ha_step(view, memory, result) -> plan is pure: no I/O, clock, log, allocation or static state (style: pure core).
+ *
+ * A cycle of the reference (ha 1.3) may need answers in between (acquire the key, poll peers, write /sync). Then the plan ends
+ * with exactly one awaited operation, plan.await names it, memory holds the stage, and ha_step is called again when
+ * the answer (or its deadline) is there, with result.present = true. Plans without await end the cycle.
+ * An urgent event (postmaster exit, lock lost, task ended, request, snapshot without leader) during an awaited
+ * operation does not cut it short: the call that brings the result sees the new facts. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/model/ha_view.h"
+
+enum ha_action_kind {
+	HA_NOP = 0,
+	/* store: compare-and-swap on the leader key's lease (LEASE = own) where the holder writes */
+	HA_ACQUIRE,            /* create the leader key with my lease. Await: OK | CONFLICT | DENIED | UNKNOWN */
+	HA_RELEASE,            /* lease 0 reported and acknowledged first; status with .lsn if != 0; then delete if mine */
+	HA_WRITE_STATUS,       /* optime, slots, retain_slots of this moment (suppressed when equal) */
+	HA_WRITE_FAILSAFE,     /* the map of members (suppressed when equal) */
+	HA_WRITE_INIT,         /* initialize := own system id; .create: only if absent */
+	HA_RACE_INIT,          /* create initialize = "". Await */
+	HA_CANCEL_INIT,        /* delete initialize */
+	HA_WRITE_CONFIG,       /* own dynamic configuration. Await */
+	HA_TAKE_LEADER,        /* end of bootstrap: put the leader key with my lease, unconditional. Await */
+	HA_CLEAR_FAILOVER,     /* {} ; .version CAS, 0 = unconditional */
+	HA_REWRITE_FAILOVER,   /* keep the candidate only (pause), CAS */
+	HA_WRITE_SYNC,         /* .names = voters, .quorum, leader = me; CAS .version (-1 = create only). Await */
+	HA_DELETE_SYNC,        /* CAS .version */
+	HA_WRITE_HISTORY,      /* from the local history file, ha 4.5 */
+	HA_TOUCH_MEMBER,       /* member key (suppressed when equal) */
+	HA_REREAD,             /* a fresh linearizable read of C. Await */
+	/* questions */
+	HA_POLL_PEERS,         /* .names = members to ask (2 s, parallel). Await */
+	HA_FAILSAFE_ROUND,     /* POST /failsafe to all other entries. Await */
+	HA_WAIT,               /* nothing; call again at .until_ms. Await */
+	/* PostgreSQL */
+	HA_TASK_START,         /* .task, with .demote | .target | .role | .timeout_ms | .flag */
+	HA_TASK_CANCEL,        /* the running task */
+	HA_STOP_PG,            /* .stop_mode, not as a task: A12 and shutdown */
+	HA_FOLLOW_RELOAD,      /* write recovery settings for .target and reload (no restart), role := .role */
+	HA_SET_ROLE,           /* in-memory role := .role */
+	HA_SET_STATE,          /* in-memory state := .state */
+	HA_SET_SSN,            /* synchronous_standby_names := .quorum == -1 ? k (names) : ANY quorum (names); see .ssn */
+	HA_RESUME_REPLAY,      /* pg_wal_replay_resume() */
+	HA_CHECKPOINT,         /* background CHECKPOINT after promotion (ha 4.4) */
+	HA_SYNC_SLOTS,         /* ha 7.4 */
+	HA_CALLBACK,           /* .callback, role argument .role */
+	HA_WATCHDOG_ARM,       /* Await: OK | DENIED */
+	HA_WATCHDOG_OFF,
+	HA_RENAME_FAILED,      /* data directory to <dir>.failed (ha L1) */
+	HA_FORGET_SLOTS,       /* reload the slot list next time */
+	HA_FENCE,              /* order the supervisor to fence now: doubt that nothing gentler ends */
+	HA_EXIT,               /* .code; PostgreSQL is left (.flag) or stopped */
+	HA_SHUTDOWN_DONE,      /* answer to request.shutdown; .flag = leave PostgreSQL running */
+	HA_ACTION_COUNT,
+};
+
+enum ha_callback { CB_NONE = 0, CB_ON_START, CB_ON_STOP, CB_ON_RESTART, CB_ON_ROLE_CHANGE, CB_ON_RELOAD };
+
+struct ha_ssn {
+	bool managed;    /* false: the user's own setting applies */
+	bool quorum;     /* ANY n (names), also for one name */
+	int n;           /* how many must confirm; 0 with no names = setting removed */
+	bool placeholder; /* strict and nobody: the placeholder name */
+};
+
+struct ha_action {
+	enum ha_action_kind kind;
+	enum ha_task task;
+	enum ha_demote_mode demote;
+	enum pg_role role;
+	enum pg_state state;
+	enum pg_stop_mode stop_mode;
+	enum ha_callback callback;
+	struct ha_ssn ssn;
+	bool create, flag, force;
+	int code;
+	int quorum;
+	int64_t version, until_ms, timeout_ms;
+	uint64_t lsn;
+	char target[LIMIT_NAME];  /* member to follow or clone; "" = none; "\1" = the remote member of a standby cluster */
+	uint16_t name_first, name_count; /* into plan.names */
+};
+#define HA_TARGET_REMOTE "\1"
+
+enum ha_await { AWAIT_NONE = 0, AWAIT_DCS, AWAIT_PEERS, AWAIT_FAILSAFE, AWAIT_TIME, AWAIT_REREAD, AWAIT_WATCHDOG };
+
+/* May the keeper go on renewing? Fresh for 2 * loop_wait + retry_timeout at most (DESIGN 4). */
+enum ha_verdict {
+	VERDICT_NONE = 0, /* nothing to hold */
+	VERDICT_HOLD,     /* keep the leader key */
+	VERDICT_DROP,     /* stop renewing */
+};
+
+/* Explicit memory between calls (ha 1.2). Zero = fresh start. Plain data: the simulator copies it. */
+struct ha_memory {
+	/* stage of the running cycle */
+	uint16_t stage;           /* private to worker/ha; 0 = start of a cycle */
+	enum ha_await awaiting;
+	int64_t await_deadline_ms;
+	char stage_rule[16];
+	int stage_arg[4];
+	/* healthy time */
+	char old_leader[LIMIT_NAME];
+	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; bool nofailover; int failover_priority; } old_members[LIMIT_MEMBERS];
+	unsigned old_member_count;
+	bool was_paused, recovering, bootstrapping, join_aborted, strict_warned;
+	int64_t leader_timeline, last_timeline;
+	uint64_t last_lsn, prev_lsn;
+	enum ha_task_result promote_result;
+	int64_t crash_recovery_started_ms, start_timeout_ms, race_backoff_ms, released_ms;
+	int64_t failsafe_active_until_ms; /* leader: own complete round */
+	enum ha_rewind_state rewind_state;
+	int64_t store_failed_ms;
+	bool demote_for_store;            /* a J2 demotion was started */
+	bool shutdown_seen;
+	bool history_written;
+	int64_t history_tli;
+	/* synchronous replication (ha 5.3) */
+	char last_ssn[4096];
+	uint64_t primary_flush_lsn;
+	char ready[LIMIT_SYNC_NAMES][LIMIT_NAME];
+	unsigned ready_count;
+	struct { bool running; int steps; } quorum_pass;
+	/* working lists of the running stage: candidates polled, sync step, ... */
+	int64_t schedule_logged_ms;
+	uint64_t last_reason_hash;
+};
+
+struct ha_plan {
+	struct ha_action actions[LIMIT_PLAN_ACTIONS];
+	unsigned count;
+	char names[LIMIT_MEMBERS * 2][LIMIT_NAME]; /* shared pool for action name lists */
+	unsigned name_count;
+	enum ha_await await;
+	int64_t await_deadline_ms;
+	enum ha_verdict verdict;
+	char rule[16];        /* "E4", "D-M", "X1" */
+	char reason[240];     /* the contract's line of this cycle; "" while it waits */
+	int log_level;        /* enum log_level of the reason */
+	char notes[4][240];   /* further lines (lag of a refused peer, ...) with their own level */
+	int note_level[4];
+	unsigned note_count;
+	int64_t next_run_ms;  /* call again at the latest; 0 = loop_wait as usual */
+};
+
+/* worker/ha/decide.c. memory is updated in place; plan is written whole. */
+void ha_step(const struct ha_view *view, struct ha_memory *memory, const struct ha_result *result,
+	struct ha_plan *plan);

@@ -1,0 +1,29 @@
+/* Words of the contract for roles and states. See pgstate.h. */
+#include "common/model/pgstate.h"
+
+#include "common/core/invariant.h"
+
+const char *pg_role_word(enum pg_role role)
+{
+	switch (role) {
+	case PG_ROLE_UNINITIALIZED: return "uninitialized";
+	case PG_ROLE_REPLICA: return "replica";
+	case PG_ROLE_PRIMARY: return "primary";
+	case PG_ROLE_STANDBY_LEADER: return "standby_leader";
+	case PG_ROLE_DEMOTED: return "demoted";
+	case PG_ROLE_PROMOTED: return "promoted";
+	}
+	return "uninitialized";
+}
+
+const char *pg_state_word(enum pg_state state)
+{
+	static const char *const words[PG_STATE_COUNT] = {
+		"initializing new cluster", "initdb failed", "running custom bootstrap script",
+		"custom bootstrap failed", "creating replica", "running", "starting",
+		"starting after custom bootstrap", "start failed", "restarting", "restart failed",
+		"stopping", "stopped", "stop failed", "crashed"
+	};
+	INVARIANT((unsigned)state < PG_STATE_COUNT);
+	return words[state];
+}

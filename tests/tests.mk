@@ -1,0 +1,39 @@
+# Test targets. `make test` is the one that README and CI name: it installs what it needs, builds with
+# sanitizers, runs unit, simulator and integration tests, and ends with "N passed, N failed".
+
+deps-install:
+	@tests/deps-install.sh
+
+test: deps-install
+	@tests/run-all.sh
+
+unit:
+	@$(MAKE) --no-print-directory SAN=1 unit-run
+unit-run: all $(UNIT_BIN)
+	@tests/run-unit.sh $(UNIT_BIN)
+
+unit-bins: all $(UNIT_BIN)
+integration-bins: all $(IT_BIN)
+sim-bin: $(SIM_BIN)
+
+SEED ?=
+sim:
+	@$(MAKE) --no-print-directory SAN=0 sim-run
+sim-run: $(SIM_BIN)
+	@if [ -n "$(SIM_BIN)" ]; then $(SIM_BIN) $(if $(SEED),--seed $(SEED),--short); fi
+N ?= 10000
+FROM ?=
+sim-long: 
+	@$(MAKE) --no-print-directory SAN=0 $(SIM_BIN:build/san/%=build/release/%)
+	@$(SIM_BIN) --long $(N) $(if $(FROM),--from $(FROM))
+
+integration:
+	@$(MAKE) --no-print-directory SAN=1 integration-bins
+	@tests/run-integration.sh $(K)
+
+lint:
+	@tests/lint.sh
+deps:
+	@tests/check-deps.sh
+
+.PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long integration lint deps
