@@ -1,0 +1,229 @@
+/* worker/ha/keeper_rules: the lease arithmetic and the orders that safety rests on (DESIGN 2). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "worker/ha/keeper_rules.h"
+
+struct fix {
+	struct keeper k;
+	struct keeper_plan plan;
+};
+
+static const struct keeper_action *find(const struct fix *f, enum keeper_action_kind kind)
+{
+	for (unsigned i = 0; i < f->plan.count; i++)
+		if (f->plan.actions[i].kind == kind)
+			return &f->plan.actions[i];
+	return NULL;
+}
+
+static void step(struct fix *f, int64_t now, struct keeper_event ev)
+{
+	keeper_step(&f->k, &ev, now, &f->plan);
+}
+
+static void config(struct fix *f, int64_t now, bool paused)
+{
+	step(f, now,
+		(struct keeper_event){ .kind = KEEPER_CONFIG,
+			.ttl_ms = 30000,
+			.loop_wait_ms = 10000,
+			.retry_timeout_ms = 10000,
+			.paused = paused });
+}
+
+static void ack(struct fix *f, int64_t now)
+{
+	step(f, now,
+		(struct keeper_event){ .kind = KEEPER_ACK, .seq = f->k.seq, .accepted = true });
+}
+
+static void answer(
+	struct fix *f, int64_t now, enum keeper_op op, enum ha_outcome outcome, int64_t sent)
+{
+	step(f, now,
+		(struct keeper_event){ .kind = KEEPER_ANSWER,
+			.op = op,
+			.epoch = f->k.epoch,
+			.outcome = outcome,
+			.sent_at_ms = sent,
+			.lease_ttl_ms = 30000,
+			.version = 7 });
+}
+
+/* Starts at 1000, acquires at 2000 (answer 2500), acknowledged at 2510. */
+static void held(struct fix *f)
+{
+	keeper_init(&f->k, 0, 0, 1000);
+	config(f, 1000, false);
+	step(f, 1500, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .revision = 5 });
+	assert_int_equal(keeper_lock(&f->k, 1500), LOCK_NONE);
+	step(f, 2000, (struct keeper_event){ .kind = KEEPER_ACQUIRE, .deadline_ms = 12000 });
+	assert_int_equal(find(f, KEEPER_SEND)->op, KEEPER_OP_ACQUIRE);
+	answer(f, 2500, KEEPER_OP_ACQUIRE, HA_OUT_OK, 2000);
+	assert_null(find(f, KEEPER_DONE)); /* not before the supervisor has it */
+	assert_int_equal(find(f, KEEPER_REPORT)->lease_until_ms, 32000);
+	assert_int_equal(keeper_lock(&f->k, 2505), LOCK_UNCERTAIN);
+	ack(f, 2510);
+	assert_int_equal(find(f, KEEPER_DONE)->outcome, HA_OUT_OK);
+	assert_int_equal(keeper_lock(&f->k, 2510), LOCK_HELD);
+	step(f, 2510,
+		(struct keeper_event){
+			.kind = KEEPER_VERDICT, .verdict = VERDICT_HOLD, .at_ms = 2510 });
+}
+
+static void test_renew(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	assert_int_equal(keeper_next_ms(&f.k, 2510),
+		12000); /* loop_wait after the send, not after the answer */
+	step(&f, 12000, (struct keeper_event){ .kind = KEEPER_TICK });
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_RENEW);
+	assert_false(find(&f, KEEPER_SEND)->other);
+	step(&f, 12300, (struct keeper_event){ .kind = KEEPER_TICK });
+	assert_true(find(&f, KEEPER_SEND)->other);
+	answer(&f, 13000, KEEPER_OP_RENEW, HA_OUT_OK, 12000); /* the first one still counts */
+	assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, 42000);
+	answer(&f, 13001, KEEPER_OP_RENEW, HA_OUT_OK, 11000); /* an older one never goes back */
+	assert_int_equal(f.k.lease_until_ms, 42000);
+	assert_int_equal(keeper_gentle_ms(&f.k), 42000 - 1500 - 5000);
+}
+
+static void test_unknown_and_lost(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	step(&f, 12000, (struct keeper_event){ .kind = KEEPER_TICK });
+	answer(&f, 12100, KEEPER_OP_RENEW, HA_OUT_UNKNOWN, 12000);
+	assert_int_equal(f.k.lease_until_ms, 32000);
+	assert_int_equal(keeper_lock(&f.k, 13000), LOCK_UNCERTAIN);
+	answer(&f, 13100, KEEPER_OP_RENEW, HA_OUT_CONFLICT, 12300);
+	assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, 0);
+	assert_non_null(find(&f, KEEPER_WAKE));
+	assert_int_equal(keeper_lock(&f.k, 13100), LOCK_LOST);
+	step(&f, 13200,
+		(struct keeper_event){ .kind = KEEPER_ANSWER,
+			.op = KEEPER_OP_RENEW,
+			.epoch = f.k.epoch - 1,
+			.outcome = HA_OUT_OK,
+			.sent_at_ms = 12400,
+			.lease_ttl_ms = 30000 });
+	assert_int_equal(f.k.lease_until_ms, 0); /* of an earlier epoch */
+}
+
+static void test_release_order(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	step(&f, 5000, (struct keeper_event){ .kind = KEEPER_RELEASE, .deadline_ms = 9000 });
+	assert_null(find(&f, KEEPER_SEND));
+	assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, 0);
+	ack(&f, 5001);
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_RELEASE);
+	assert_int_equal(find(&f, KEEPER_SEND)->version, 7);
+	step(&f, 9000, (struct keeper_event){ .kind = KEEPER_TICK });
+	assert_int_equal(find(&f, KEEPER_DONE)->outcome, HA_OUT_UNKNOWN);
+	assert_int_equal(keeper_lock(&f.k, 9000), LOCK_NONE);
+}
+
+static void test_verdict_stale(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	assert_true(keeper_verdict_holds(&f.k, 2510 + 30000));
+	assert_false(keeper_verdict_holds(&f.k, 2510 + 30001));
+	step(&f, 2600,
+		(struct keeper_event){
+			.kind = KEEPER_VERDICT, .verdict = VERDICT_DROP, .at_ms = 2600 });
+	step(&f, 12000, (struct keeper_event){ .kind = KEEPER_TICK });
+	assert_null(find(&f, KEEPER_SEND));
+	assert_true(keeper_next_ms(&f.k, 12000) == INT64_MAX);
+}
+
+static void test_adopt_first(void **state)
+{
+	(void)state;
+	struct fix f;
+	keeper_init(&f.k, 41, 20000, 1000);
+	config(&f, 1000, false);
+	assert_int_equal(keeper_lock(&f.k, 1000), LOCK_UNCERTAIN);
+	struct keeper_event snap = {
+		.kind = KEEPER_SNAPSHOT, .leader_is_me = true, .leader_version = 9, .revision = 9
+	};
+	step(&f, 1100, snap);
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_ADOPT);
+	assert_int_equal(find(&f, KEEPER_SEND)->version, 9);
+	answer(&f, 1200, KEEPER_OP_ADOPT, HA_OUT_OK, 1100);
+	assert_int_equal(find(&f, KEEPER_REPORT)->seq, 42);
+	ack(&f, 1201);
+	assert_int_equal(keeper_lock(&f.k, 1201), LOCK_HELD);
+	/* Somebody else's key in a snapshot from after our write is proof; from before it, nothing.
+	 */
+	struct keeper_event gone = { .kind = KEEPER_SNAPSHOT, .revision = 6 };
+	step(&f, 1300, gone);
+	assert_int_equal(keeper_lock(&f.k, 1300), LOCK_HELD);
+	gone.revision = 11;
+	step(&f, 1400, gone);
+	assert_int_equal(keeper_lock(&f.k, 1400), LOCK_LOST);
+}
+
+static void test_failsafe_and_pause(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	step(&f, 28000, (struct keeper_event){ .kind = KEEPER_FAILSAFE, .at_ms = 27500 });
+	assert_int_equal(find(&f, KEEPER_REPORT)->policy, POLICY_FAILSAFE);
+	assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, 57500);
+	ack(&f, 28010);
+	answer(&f, 40000, KEEPER_OP_RENEW, HA_OUT_CONFLICT, 39000);
+	assert_null(find(&f, KEEPER_REPORT)); /* the members' word still stands */
+	assert_int_equal(keeper_lease_until_ms(&f.k), 57500);
+	held(&f);
+	config(&f, 3000, true);
+	assert_int_equal(find(&f, KEEPER_REPORT)->policy, POLICY_PAUSED);
+	config(&f, 3100, false);
+	assert_int_equal(find(&f, KEEPER_REPORT)->policy, POLICY_ENFORCE);
+}
+
+static void test_no_spin(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	int64_t now = 2510;
+	int sends = 0;
+	for (int i = 0; i < 400 && now < 32510; i++) {
+		now = keeper_next_ms(&f.k, now);
+		step(&f, now, (struct keeper_event){ .kind = KEEPER_TICK });
+		const struct keeper_action *a = find(&f, KEEPER_SEND);
+		if (a) {
+			sends++;
+			answer(&f, now + 1, KEEPER_OP_RENEW, HA_OUT_UNKNOWN, now);
+		}
+	}
+	assert_true(now >= 32000);
+	assert_in_range(sends, 10, 40);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_renew),
+		cmocka_unit_test(test_unknown_and_lost),
+		cmocka_unit_test(test_release_order),
+		cmocka_unit_test(test_verdict_stale),
+		cmocka_unit_test(test_adopt_first),
+		cmocka_unit_test(test_failsafe_and_pause),
+		cmocka_unit_test(test_no_spin),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

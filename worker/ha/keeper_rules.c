@@ -1,0 +1,513 @@
+/* The keeper's rules (DESIGN 2): the lease counts from the time before the renewal was sent; a new
+ * incarnation adopts first; a release leaves only after lease 0 was acknowledged; an answer from
+ * before a release or a loss counts for nothing. Pure: whatever is done, the caller does. */
+#include "worker/ha/keeper_rules.h"
+
+#include <string.h>
+
+#include "common/core/invariant.h"
+
+static int64_t min64(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+static struct keeper_action *add(struct keeper_plan *plan, enum keeper_action_kind kind)
+{
+	INVARIANT(plan->count < KEEPER_ACTIONS_MAX);
+	struct keeper_action *a = &plan->actions[plan->count++];
+	*a = (struct keeper_action){ .kind = kind };
+	return a;
+}
+
+static void wake(struct keeper_plan *plan)
+{
+	for (unsigned i = 0; i < plan->count; i++)
+		if (plan->actions[i].kind == KEEPER_WAKE)
+			return;
+	add(plan, KEEPER_WAKE);
+}
+
+void keeper_init(struct keeper *k, uint64_t lease_seq, int64_t inherited_until_ms, int64_t now_ms)
+{
+	*k = (struct keeper){
+		.phase = KEEPER_START,
+		.seq = lease_seq,
+		.ack_seq = lease_seq,
+		.ttl_ms = 30000,
+		.loop_wait_ms = 10000,
+		.retry_timeout_ms = 10000,
+		/* The predecessor held the key for a reason; one freshness period to come to a
+		   verdict of our own. */
+		.verdict = VERDICT_HOLD,
+		.verdict_at_ms = now_ms,
+		.lease_until_ms = inherited_until_ms,
+		.acked_until_ms = inherited_until_ms,
+	};
+	k->lease_ttl_ms = k->ttl_ms;
+}
+
+bool keeper_verdict_holds(const struct keeper *k, int64_t now_ms)
+{
+	return k->verdict == VERDICT_HOLD &&
+	       now_ms - k->verdict_at_ms <= 2 * k->loop_wait_ms + k->retry_timeout_ms;
+}
+
+int64_t keeper_gentle_of(int64_t lease_until_ms, int64_t ttl_ms)
+{
+	return lease_until_ms - settings_fence_margin_ms(ttl_ms) - ttl_ms / 6;
+}
+
+static bool in_failsafe(const struct keeper *k)
+{
+	return k->failsafe_until_ms > k->lease_until_ms;
+}
+
+int64_t keeper_lease_until_ms(const struct keeper *k)
+{
+	return max64(k->lease_until_ms, k->failsafe_until_ms);
+}
+
+int64_t keeper_gentle_ms(const struct keeper *k)
+{
+	int64_t until = keeper_lease_until_ms(k);
+	return until ? keeper_gentle_of(until, in_failsafe(k) ? k->ttl_ms : k->lease_ttl_ms) : 0;
+}
+
+static int64_t renew_interval(const struct keeper *k)
+{
+	return min64(k->ttl_ms / 3, k->loop_wait_ms);
+}
+
+static int64_t first_gap(const struct keeper *k)
+{
+	return max64(min64(k->ttl_ms / 20, 300), 1);
+}
+
+static uint32_t policy_now(const struct keeper *k)
+{
+	if (k->paused && !k->pause_enforce)
+		return POLICY_PAUSED;
+	return in_failsafe(k) ? POLICY_FAILSAFE : POLICY_ENFORCE;
+}
+
+/* Tell the supervisor. Its rule refuses a send time before the previous one, so that never goes
+ * back. */
+static void report(struct keeper *k, struct keeper_plan *plan, int64_t sent_at_ms, int64_t until_ms,
+	int64_t now_ms)
+{
+	struct keeper_action *a = add(plan, KEEPER_REPORT);
+	k->last_sent_at_ms = max64(k->last_sent_at_ms, sent_at_ms);
+	k->report_sent_at_ms = k->last_sent_at_ms;
+	k->report_until_ms = until_ms;
+	k->report_made_ms = now_ms;
+	k->report_policy = policy_now(k);
+	a->seq = ++k->seq;
+	a->sent_at_ms = k->report_sent_at_ms;
+	a->lease_until_ms = until_ms;
+	a->ttl_ms = in_failsafe(k) ? k->ttl_ms : k->lease_ttl_ms;
+	a->policy = k->report_policy;
+	a->pause_enforce = k->pause_enforce;
+}
+
+static void done(struct keeper *k, struct keeper_plan *plan, enum ha_outcome outcome)
+{
+	if (k->pending == KEEPER_OP_NONE)
+		return;
+	struct keeper_action *a = add(plan, KEEPER_DONE);
+	a->op = k->pending;
+	a->outcome = outcome;
+	a->version = k->key_version;
+	k->pending = KEEPER_OP_NONE;
+}
+
+static void send_op(struct keeper *k, struct keeper_plan *plan, enum keeper_op op, bool other,
+	int64_t deadline_ms)
+{
+	struct keeper_action *a = add(plan, KEEPER_SEND);
+	a->op = op;
+	a->epoch = k->epoch;
+	a->other = other;
+	a->deadline_ms = deadline_ms;
+	if (op == KEEPER_OP_ADOPT)
+		a->version = k->adopt_version;
+	if (op == KEEPER_OP_RELEASE)
+		a->version = k->key_version;
+}
+
+/* Whatever is under way belongs to the past: its answers are void. */
+static void new_epoch(struct keeper *k)
+{
+	k->epoch++;
+	k->open = 0;
+	k->unanswered_since_ms = k->resend_at_ms = k->renew_at_ms = 0;
+}
+
+/* A definite no: the key is not ours. Lease 0 at once, because its new owner may promote now. A
+ * failsafe round that is still good stands on the members' word, not on the key. */
+static void lose(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
+{
+	bool told = k->lease_until_ms || k->acked_until_ms;
+	new_epoch(k);
+	k->phase = KEEPER_IDLE;
+	k->lost = true;
+	k->lease_until_ms = 0;
+	k->key_version = 0;
+	done(k, plan, HA_OUT_CONFLICT);
+	if (k->failsafe_until_ms <= now_ms) {
+		k->failsafe_until_ms = 0;
+		if (told)
+			report(k, plan, now_ms, 0, now_ms);
+	}
+	wake(plan);
+}
+
+static void hold(struct keeper *k, int64_t version)
+{
+	k->phase = KEEPER_HOLDING;
+	k->lost = false;
+	if (version)
+		k->key_version = version;
+}
+
+/* The store proved the lease by a request sent at sent_at_ms. Newer requests win over older ones,
+ * also when their lease is shorter: the ttl may just have been lowered. */
+static void extend(
+	struct keeper *k, struct keeper_plan *plan, const struct keeper_event *ev, int64_t now_ms)
+{
+	if (ev->sent_at_ms < k->lease_sent_ms)
+		return;
+	int64_t ttl = ev->lease_ttl_ms > 0 ? min64(ev->lease_ttl_ms, k->ttl_ms) : k->ttl_ms;
+	k->lease_sent_ms = ev->sent_at_ms;
+	k->lease_ttl_ms = ttl;
+	k->lease_until_ms = ev->sent_at_ms + ttl;
+	k->failsafe_until_ms = 0;
+	k->unanswered_since_ms = k->resend_at_ms = 0;
+	k->renew_at_ms = ev->sent_at_ms + renew_interval(k);
+	report(k, plan, ev->sent_at_ms, k->lease_until_ms, now_ms);
+}
+
+static void renew(struct keeper *k, struct keeper_plan *plan, bool other, int64_t now_ms)
+{
+	if (k->open >= KEEPER_OPEN_MAX) {
+		k->resend_at_ms = now_ms + k->gap_ms;
+		return;
+	}
+	k->open++;
+	if (!other)
+		k->gap_ms = first_gap(k);
+	else
+		k->gap_ms = min64(k->gap_ms * 2, 1000);
+	if (!k->unanswered_since_ms)
+		k->unanswered_since_ms = now_ms;
+	k->resend_at_ms = now_ms + k->gap_ms;
+	k->renew_at_ms = now_ms + renew_interval(k);
+	int64_t budget = max64(min64(k->ttl_ms / 6, k->retry_timeout_ms), 500);
+	send_op(k, plan, k->phase == KEEPER_ADOPTING ? KEEPER_OP_ADOPT : KEEPER_OP_RENEW, other,
+		now_ms + budget);
+}
+
+/* Renewing goes on while the verdict is fresh and says hold, and somebody enforces what we renew.
+ */
+static bool may_renew(const struct keeper *k, int64_t now_ms)
+{
+	if (k->phase != KEEPER_HOLDING && k->phase != KEEPER_ADOPTING)
+		return false;
+	return keeper_verdict_holds(k, now_ms) && !k->supervisor_silent;
+}
+
+/* Quick repeats make sense until the gentle demotion must start; after that the ordinary beat is
+ * enough. */
+static bool may_resend(const struct keeper *k, int64_t now_ms)
+{
+	int64_t gentle = keeper_gentle_ms(k);
+	return k->unanswered_since_ms && k->resend_at_ms &&
+	       (!gentle || now_ms < gentle || k->phase == KEEPER_ADOPTING);
+}
+
+static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
+{
+	if (k->pending && now_ms >= k->pending_deadline_ms) {
+		if (k->phase == KEEPER_RELEASING || k->phase == KEEPER_ACQUIRING)
+			k->phase = KEEPER_IDLE;
+		else if (k->phase == KEEPER_ZEROING)
+			k->phase = KEEPER_IDLE; /* nobody acknowledged: the release stays here, the
+						   lease runs out */
+		if (k->phase == KEEPER_IDLE)
+			new_epoch(k);
+		done(k, plan, HA_OUT_UNKNOWN);
+		wake(plan);
+	}
+	if (k->ack_seq != k->seq && now_ms >= k->report_made_ms + KEEPER_ACK_WAIT_MS &&
+		!k->supervisor_silent)
+		report(k, plan, k->report_sent_at_ms, k->report_until_ms, now_ms);
+	if (!may_renew(k, now_ms))
+		return;
+	if (may_resend(k, now_ms) && now_ms >= k->resend_at_ms)
+		renew(k, plan, true, now_ms);
+	else if (now_ms >= k->renew_at_ms)
+		renew(k, plan, false, now_ms);
+}
+
+static void on_config(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	k->ttl_ms = ev->ttl_ms;
+	k->loop_wait_ms = ev->loop_wait_ms;
+	k->retry_timeout_ms = ev->retry_timeout_ms;
+	k->paused = ev->paused;
+	k->pause_enforce = ev->pause_enforce;
+	if (k->renew_at_ms > now_ms + renew_interval(k))
+		k->renew_at_ms = now_ms + renew_interval(k);
+	/* The supervisor must learn of pause and resume even when nothing is renewed. */
+	if (policy_now(k) != k->report_policy && k->phase != KEEPER_ZEROING)
+		report(k, plan, k->report_sent_at_ms ? k->report_sent_at_ms : now_ms,
+			keeper_lease_until_ms(k), now_ms);
+}
+
+static void on_snapshot(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	switch (k->phase) {
+	case KEEPER_START:
+	case KEEPER_IDLE:
+		if (!ev->leader_is_me) {
+			/* What a predecessor reported is spent: the key is free or another's. */
+			if (k->phase == KEEPER_START && k->lease_until_ms)
+				lose(k, plan, now_ms);
+			k->phase = KEEPER_IDLE;
+		} else if (ev->session_is_mine) {
+			/* An acquire without an answer did happen. No lease before a renewal proves
+			 * it. */
+			hold(k, ev->leader_version);
+			k->renew_at_ms = now_ms;
+		} else {
+			k->phase = KEEPER_ADOPTING;
+			k->adopt_version = ev->leader_version;
+			k->renew_at_ms = now_ms;
+		}
+		break;
+	case KEEPER_ADOPTING:
+		if (!ev->leader_is_me) {
+			lose(k, plan, now_ms);
+		} else if (ev->session_is_mine) {
+			hold(k, ev->leader_version);
+			k->renew_at_ms = now_ms;
+		} else {
+			k->adopt_version = ev->leader_version;
+		}
+		break;
+	case KEEPER_HOLDING:
+		/* Only a snapshot from after our own write proves anything. */
+		if (!ev->session_is_mine && ev->revision > k->key_version)
+			lose(k, plan, now_ms);
+		break;
+	case KEEPER_ACQUIRING:
+	case KEEPER_ZEROING:
+	case KEEPER_RELEASING: break;
+	}
+}
+
+static void on_command(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	enum keeper_op op = ev->kind == KEEPER_ACQUIRE ? KEEPER_OP_ACQUIRE
+			    : ev->kind == KEEPER_TAKE  ? KEEPER_OP_TAKE
+						       : KEEPER_OP_RELEASE;
+	if (k->pending)
+		done(k, plan, HA_OUT_UNKNOWN); /* superseded: its outcome will show in the next
+						  snapshot */
+	new_epoch(k);
+	k->pending = op;
+	k->pending_deadline_ms = ev->deadline_ms;
+	if (op == KEEPER_OP_RELEASE) {
+		k->phase = KEEPER_ZEROING;
+		k->lease_until_ms = k->failsafe_until_ms = 0;
+		report(k, plan, now_ms, 0, now_ms);
+		return;
+	}
+	k->phase = KEEPER_ACQUIRING;
+	send_op(k, plan, op, false, ev->deadline_ms);
+}
+
+static void on_renew_answer(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	if (k->open)
+		k->open--;
+	switch (ev->outcome) {
+	case HA_OUT_OK:
+		hold(k, ev->version);
+		extend(k, plan, ev, now_ms);
+		break;
+	case HA_OUT_CONFLICT:
+		if (ev->op == KEEPER_OP_ADOPT && !ev->lease_gone) {
+			/* Perhaps an earlier adoption did happen and only its answer was lost: look
+			 * before giving up. */
+			k->phase = KEEPER_HOLDING;
+			k->key_version = 0;
+			k->renew_at_ms = now_ms;
+			break;
+		}
+		lose(k, plan, now_ms);
+		break;
+	case HA_OUT_DENIED:
+	case HA_OUT_UNKNOWN:
+	case HA_OUT_NONE:
+		if (ev->lease_gone)
+			lose(k, plan, now_ms);
+		break; /* nothing changed, or nobody knows: the lease runs down, the timer sends
+			  again */
+	}
+}
+
+static void on_command_answer(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	if (ev->op == KEEPER_OP_RELEASE) {
+		/* Unknown counts as released: nothing of ours rests on the key any more. */
+		k->phase = KEEPER_IDLE;
+		k->lost = false;
+		done(k, plan, ev->outcome);
+		k->key_version = 0;
+		new_epoch(k);
+		return;
+	}
+	switch (ev->outcome) {
+	case HA_OUT_OK:
+		hold(k, ev->version);
+		extend(k, plan, ev,
+			now_ms); /* KEEPER_DONE follows the supervisor's acknowledgement */
+		break;
+	case HA_OUT_CONFLICT:
+	case HA_OUT_DENIED:
+	case HA_OUT_UNKNOWN:
+	case HA_OUT_NONE:
+		k->phase = KEEPER_IDLE;
+		new_epoch(k);
+		done(k, plan, ev->outcome == HA_OUT_NONE ? HA_OUT_UNKNOWN : ev->outcome);
+		break;
+	}
+}
+
+static void on_ack(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	if (ev->seq != k->seq)
+		return;
+	k->ack_seq = ev->seq;
+	if (!ev->accepted) {
+		/* Refused, for instance after a clock jump: only a fresh renewal can put a lease in
+		 * force. */
+		k->acked_until_ms = 0;
+		if (k->phase == KEEPER_HOLDING)
+			k->renew_at_ms = min64(k->renew_at_ms, now_ms + first_gap(k));
+		wake(plan);
+		return;
+	}
+	k->acked_until_ms = k->report_until_ms;
+	if (k->phase == KEEPER_ZEROING && k->report_until_ms == 0) {
+		k->phase = KEEPER_RELEASING;
+		send_op(k, plan, KEEPER_OP_RELEASE, false, k->pending_deadline_ms);
+	} else if (k->phase == KEEPER_HOLDING && k->pending) {
+		done(k, plan, HA_OUT_OK);
+	}
+}
+
+static void on_failsafe(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	if (k->phase == KEEPER_ZEROING || k->phase == KEEPER_RELEASING ||
+		ev->at_ms < k->failsafe_sent_ms)
+		return;
+	k->failsafe_sent_ms = ev->at_ms;
+	k->failsafe_until_ms = ev->at_ms + k->ttl_ms;
+	if (in_failsafe(k))
+		report(k, plan, ev->at_ms, k->failsafe_until_ms, now_ms);
+	else
+		k->failsafe_until_ms = 0; /* the lease itself reaches further */
+}
+
+static void on_supervisor(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	bool back = ev->alive && k->supervisor_silent;
+	k->supervisor_silent = !ev->alive;
+	if (back && k->phase == KEEPER_HOLDING) {
+		k->acked_until_ms = 0;
+		k->renew_at_ms = now_ms;
+		report(k, plan, k->report_sent_at_ms, k->report_until_ms, now_ms);
+	}
+}
+
+void keeper_step(
+	struct keeper *k, const struct keeper_event *ev, int64_t now_ms, struct keeper_plan *plan)
+{
+	plan->count = 0;
+	switch (ev->kind) {
+	case KEEPER_TICK: break;
+	case KEEPER_CONFIG: on_config(k, ev, plan, now_ms); break;
+	case KEEPER_VERDICT:
+		k->verdict = ev->verdict;
+		k->verdict_at_ms = ev->at_ms;
+		break;
+	case KEEPER_SNAPSHOT: on_snapshot(k, ev, plan, now_ms); break;
+	case KEEPER_ACQUIRE:
+	case KEEPER_TAKE:
+	case KEEPER_RELEASE: on_command(k, ev, plan, now_ms); break;
+	case KEEPER_ANSWER:
+		if (ev->epoch != k->epoch)
+			break;
+		if (ev->op == KEEPER_OP_RENEW || ev->op == KEEPER_OP_ADOPT)
+			on_renew_answer(k, ev, plan, now_ms);
+		else
+			on_command_answer(k, ev, plan, now_ms);
+		break;
+	case KEEPER_ACK: on_ack(k, ev, plan, now_ms); break;
+	case KEEPER_FAILSAFE: on_failsafe(k, ev, plan, now_ms); break;
+	case KEEPER_SUPERVISOR: on_supervisor(k, ev, plan, now_ms); break;
+	}
+	tick(k, plan, now_ms);
+}
+
+int64_t keeper_next_ms(const struct keeper *k, int64_t now_ms)
+{
+	int64_t next = INT64_MAX;
+	if (k->pending)
+		next = min64(next, k->pending_deadline_ms);
+	if (k->ack_seq != k->seq && !k->supervisor_silent)
+		next = min64(next, k->report_made_ms + KEEPER_ACK_WAIT_MS);
+	if (may_renew(k, now_ms)) {
+		next = min64(next, k->renew_at_ms);
+		if (may_resend(k, now_ms))
+			next = min64(next, k->resend_at_ms);
+	}
+	return max64(next, now_ms + 1);
+}
+
+enum ha_lock keeper_lock(const struct keeper *k, int64_t now_ms)
+{
+	switch (k->phase) {
+	case KEEPER_START:
+	case KEEPER_ADOPTING:
+		return k->lease_until_ms > now_ms || k->phase == KEEPER_ADOPTING ? LOCK_UNCERTAIN
+										 : LOCK_NONE;
+	case KEEPER_HOLDING: {
+		bool late = k->unanswered_since_ms &&
+			    now_ms - k->unanswered_since_ms > 3 * first_gap(k);
+		if (k->acked_until_ms > now_ms && k->lease_until_ms > now_ms && !late)
+			return LOCK_HELD;
+		return LOCK_UNCERTAIN;
+	}
+	case KEEPER_IDLE: return k->lost ? LOCK_LOST : LOCK_NONE;
+	case KEEPER_ACQUIRING:
+	case KEEPER_ZEROING:
+	case KEEPER_RELEASING: return LOCK_NONE;
+	}
+	return LOCK_NONE;
+}
