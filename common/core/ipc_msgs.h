@@ -272,33 +272,50 @@ struct msg_upgrade {
 	char path[1024]; /* "" = the same file */
 };
 
-/* Supervisor <-> dead-man. */
+/* Supervisor <-> dead-man; the protocol stands at the top of supervisor/deadman.c. */
 struct msg_dm_state {
-	uint64_t seq;
+	uint64_t seq;            /* guard.state_seq: what an MSG_DM_ACK acknowledges */
+	uint64_t lease_seq;
+	int64_t now_ms;          /* of the sender */
+	int64_t sent_at_ms;
 	int64_t lease_until_ms;
 	int64_t ttl_ms;
-	int64_t proof_until_ms;  /* standby exemption, 0 = none */
-	int64_t supervisor_ms;
+	int64_t wall_offset_ms;
 	uint64_t generation;
-	int32_t postmaster_pid;
-	uint32_t policy;
+	int64_t started_at_ms;
+	int64_t stopped_at_ms;   /* told to stop; 0 = not */
+	int64_t proof_at_ms;
+	int64_t proof_until_ms;  /* standby exemption, 0 = none */
+	int64_t grace_until_ms;  /* 0 = none */
+	uint32_t policy;         /* enum lease_policy */
 	uint32_t pause_enforce;
-	uint32_t phase; /* enum of guard.h */
+	uint32_t voided;
+	uint32_t pm_state;       /* enum pg_proc_state */
+	uint32_t kind;           /* enum pg_start_kind */
 	uint32_t promote_sent;
 	uint32_t shutdown_proven;
-	int64_t wall_offset_ms;
+	uint32_t killed;
+	int32_t postmaster_pid;  /* 0 = none */
+	uint32_t is_child;       /* of the supervisor that wrote this */
 };
-/* With one descriptor: pidfd of the postmaster; with two: also the life file. */
+/* With the descriptors that fd_mask names, in the order of enum dm_fd. Replaces all earlier ones. */
 struct msg_dm_postmaster {
-	uint64_t generation;
+	uint64_t generation; /* 0 = no postmaster: what was held is let go */
 	int32_t pid;
-	uint32_t is_child;
+	uint32_t fd_mask; /* bits 1 << enum dm_fd */
+};
+enum dm_fd {
+	DM_FD_PIDFD = 0,  /* of the postmaster */
+	DM_FD_LIFE = 1,   /* the life file, an open file description that holds no lock */
+	DM_FD_LINE_R = 2, /* lifeline, read end: the same open file description that the postmaster inherited */
+	DM_FD_LINE_W = 3, /* lifeline, write end: open in supervisor and dead-man alone */
+	DM_FD_COUNT = 4,
 };
 struct msg_dm_ack {
-	uint64_t seq;
-	uint64_t generation;
+	uint64_t seq;        /* of the last MSG_DM_STATE, 0 = none yet */
+	uint64_t generation; /* of the postmaster whose pidfd is held, 0 = none */
 	int64_t now_ms;
-	uint32_t fencing;
+	uint32_t fencing;    /* this dead-man fences, or has fenced, that generation */
 	uint32_t pad;
 };
 
@@ -407,8 +424,6 @@ struct msg_empty {
 	X(DM_POSTMASTER, RM(ROLE_SUPERVISOR) | RM(ROLE_DEADMAN), RM(ROLE_SUPERVISOR) | RM(ROLE_DEADMAN), \
 		struct msg_dm_postmaster, 0)                                                           \
 	X(DM_ACK, RM(ROLE_DEADMAN), RM(ROLE_SUPERVISOR), struct msg_dm_ack, 0)                         \
-	X(DM_FDS, RM(ROLE_SUPERVISOR) | RM(ROLE_DEADMAN), RM(ROLE_SUPERVISOR) | RM(ROLE_DEADMAN),      \
-		struct msg_dm_postmaster, 0)                                                           \
 	X(DM_TAKEOVER, RM(ROLE_SUPERVISOR), RM(ROLE_DEADMAN), MSG_NO_PAYLOAD, 0)                       \
 	X(DM_END, RM(ROLE_SUPERVISOR), RM(ROLE_DEADMAN), MSG_NO_PAYLOAD, 0)                            \
 	X(FILES_REQ, RM(ROLE_WORKER), RM(ROLE_FILES), struct msg_files_req, 1)                         \
