@@ -173,7 +173,8 @@ struct msg_pg_promote {
 	int64_t deadline_ms;
 	int64_t lease_until_ms;
 };
-/* Files -> supervisor, in answer to MSG_PMPID_READ: what postmaster.pid says. pid 0 = no such file. */
+/* Files -> supervisor, in answer to MSG_PMPID_READ: what postmaster.pid says. pid 0 and file_id 0 = no such file; pid 0
+ * with a file_id = a file without a usable pid (empty, cut off). A file that cannot be read: MSG_ANSWER, FAILED. */
 struct msg_pmpid {
 	int64_t start_time_s; /* line 3 */
 	int32_t pid;          /* as in the file; negative = single-user */
@@ -181,6 +182,7 @@ struct msg_pmpid {
 	uint64_t file_id;     /* inode and mtime hash: removal names the file that was read */
 	char data_dir[1024];
 };
+/* Answer: MSG_ANSWER; REFUSED when it is another file by now (read it again). */
 struct msg_pmpid_remove {
 	uint64_t file_id;
 	int32_t pid;

@@ -1,0 +1,209 @@
+/* pgregent-files: the only process that reads and writes below the data directory (DESIGN 1). Links
+ * libc alone and decides nothing. Descriptor 3 is the supervisor; the worker's requests come over a
+ * socket that the supervisor sends. It may hang on a slow disk for minutes: its PING stops then,
+ * and the supervisor kills and replaces it. So no operation may leave a file half written under its
+ * own name. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/core/clock.h"
+#include "common/core/ipc.h"
+#include "common/core/log.h"
+#include "common/core/loop.h"
+#include "common/core/str.h"
+#include "worker/files/pmpid.h"
+
+#define SUP_FD	3
+#define PING_MS 300 /* ttl / 10 of the shortest ttl that is allowed */
+
+static struct files {
+	struct loop loop;
+	struct loop_timer ping;
+	struct ipc_rx rx;
+	int signal_fd;
+	bool welcomed, ended;
+	struct msg_welcome welcome;
+} files;
+
+static void end(const char *why)
+{
+	if (!files.ended)
+		log_info("end reason=\"%s\"", why);
+	files.ended = true;
+	loop_stop(&files.loop);
+}
+
+/* A supervisor that does not read is frozen; the dead-man watches it. What cannot be sent is
+ * dropped: a PING comes again, an answer is asked for again. */
+static void send_sup(enum msg_type type, uint64_t id, const void *payload)
+{
+	struct err err = ERR_INIT;
+	enum err_code rc = ipc_send(SUP_FD, type, id, payload, NULL, 0, NULL, 0, &err);
+	if (rc != ERR_OK && rc != ERR_CLOSED && type != MSG_PING)
+		log_warning("supervisor: %s", err.text);
+}
+
+static void send_ping(struct loop *l, void *arg)
+{
+	(void)arg;
+	int64_t now_ms = clock_boot_ms();
+	struct msg_ping ping = { .sent_at_ms = now_ms };
+	send_sup(MSG_PING, 0, &ping);
+	loop_timer_set(l, &files.ping, now_ms + PING_MS, send_ping, NULL);
+}
+
+static void answer_sup(uint64_t id, enum err_code rc, const struct err *err)
+{
+	struct msg_answer a = { .code = rc == ERR_OK	     ? ANSWER_OK
+					: rc == ERR_CONFLICT ? ANSWER_REFUSED
+							     : ANSWER_FAILED };
+	if (rc != ERR_OK)
+		snprintf(a.text, sizeof(a.text), "%s", err->text);
+	send_sup(MSG_ANSWER, id, &a);
+}
+
+static void on_welcome(const struct msg_welcome *w)
+{
+	if (files.welcomed || !ipc_str_ok(w->data_dir, sizeof(w->data_dir)) ||
+		!ipc_str_ok(w->runtime_dir, sizeof(w->runtime_dir)) || w->data_dir[0] != '/') {
+		log_error("supervisor: bad WELCOME");
+		end("protocol");
+		return;
+	}
+	files.welcome = *w;
+	files.welcomed = true;
+	struct msg_ping ready = { .sent_at_ms = clock_boot_ms() };
+	send_sup(MSG_READY, 0, &ready);
+	send_ping(&files.loop, NULL);
+}
+
+static void on_pmpid_read(uint64_t id)
+{
+	struct err err = ERR_INIT;
+	struct msg_pmpid out;
+	enum err_code rc = pmpid_read(files.welcome.data_dir, &out, &err);
+	if (rc == ERR_OK)
+		send_sup(MSG_PMPID, id, &out);
+	else
+		answer_sup(id, rc, &err);
+}
+
+static void on_pmpid_remove(uint64_t id, const struct msg_pmpid_remove *m)
+{
+	struct err err = ERR_INIT;
+	enum err_code rc = pmpid_remove(files.welcome.data_dir, m->file_id, m->pid, &err);
+	log_info("remove postmaster.pid pid=%d result=\"%s\"", m->pid,
+		rc == ERR_OK ? "removed" : err.text);
+	answer_sup(id, rc, &err);
+}
+
+static void on_sup_message(struct ipc_msg *m)
+{
+	switch (m->type) {
+	case MSG_WELCOME: on_welcome(m->payload); break;
+	case MSG_PMPID_READ: on_pmpid_read(m->id); break;
+	case MSG_PMPID_REMOVE: on_pmpid_remove(m->id, m->payload); break;
+	case MSG_ORDER:
+		if (((const struct msg_order *)m->payload)->kind == ORDER_SHUTDOWN)
+			end("order of the supervisor");
+		break;
+	default: break; /* pages and pings say nothing to this process */
+	}
+	for (int i = 0; i < m->fd_count; i++)
+		close(m->fds[i]);
+}
+
+static void on_sup(struct loop *l, int fd, short revents, void *arg)
+{
+	(void)revents;
+	(void)arg;
+	/* Bounded, so that a flood does not keep the PING from leaving. */
+	for (int i = 0; i < 16 && !files.ended; i++) {
+		struct err err = ERR_INIT;
+		struct ipc_msg m;
+		enum err_code rc = ipc_recv(fd, ROLE_SUPERVISOR, ROLE_FILES, &files.rx, &m, &err);
+		if (rc == ERR_AGAIN)
+			return;
+		if (rc != ERR_OK) {
+			if (rc != ERR_CLOSED)
+				log_error("supervisor: %s", err.text);
+			loop_fd_remove(l, fd);
+			end("supervisor gone");
+			return;
+		}
+		if (!files.welcomed && m.type != MSG_WELCOME && m.type != MSG_PING) {
+			log_error("supervisor: %s before WELCOME", msg_type_name(m.type));
+			end("protocol");
+		}
+		on_sup_message(&m);
+	}
+}
+
+static void on_signal(struct loop *l, int fd, short revents, void *arg)
+{
+	(void)l;
+	(void)revents;
+	(void)arg;
+	struct signalfd_siginfo info;
+	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+			end("signal");
+	}
+}
+
+static enum err_code setup(struct err *err)
+{
+	umask(0077);
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
+		return err_set(err, ERR_SYS, errno, "sigprocmask");
+	signal(SIGPIPE, SIG_IGN);
+	files.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (files.signal_fd < 0)
+		return err_set(err, ERR_SYS, errno, "signalfd");
+	loop_init(&files.loop, NULL, NULL);
+	enum err_code rc = loop_fd_set(&files.loop, files.signal_fd, POLLIN, on_signal, NULL, err);
+	if (rc != ERR_OK)
+		return rc;
+	rc = loop_fd_set(&files.loop, SUP_FD, POLLIN, on_sup, NULL, err);
+	if (rc != ERR_OK)
+		return rc;
+	struct msg_hello hello = { .proto = IPC_VERSION, .pid = (int32_t)getpid() };
+	if (!str_copy(hello.version, sizeof(hello.version), PGREGENT_VERSION))
+		return err_set(err, ERR_LIMIT, 0, "version");
+	return ipc_send(SUP_FD, MSG_HELLO, 0, &hello, NULL, 0, NULL, 0, err);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+		printf("pgregent-files %s\n", PGREGENT_VERSION);
+		return 0;
+	}
+	struct stat st;
+	if (argc != 1 || fstat(SUP_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+		fprintf(stderr,
+			"pgregent-files is started by pgregent, with its socket as descriptor %d\n",
+			SUP_FD);
+		return 2;
+	}
+	log_open("files: ", STDERR_FILENO, LOG_INFO);
+	struct err err = ERR_INIT;
+	enum err_code rc = setup(&err);
+	if (rc == ERR_OK)
+		rc = loop_run(&files.loop, &err);
+	if (rc != ERR_OK)
+		log_fatal("%s", err.text);
+	loop_done(&files.loop);
+	return rc == ERR_OK ? 0 : 1;
+}
