@@ -22,7 +22,8 @@
 #include "common/core/ipc_msgs.h"
 #include "common/core/limits.h"
 
-#define GUARD_ADOPT_GRACE_MS 5000   /* adopted without a dead-man: lease, proof or pause must come \
+#define GUARD_ADOPT_GRACE_MS                                                                       \
+	5000			    /* adopted without a dead-man: lease, proof or pause must come \
 				     */
 #define GUARD_ORPHAN_GRACE_MS 10000 /* dead-man without a supervisor; never past the lease */
 #define GUARD_TTL_DEFAULT_MS  30000 /* windows of a standby before any report named a ttl */
