@@ -50,6 +50,7 @@ struct guard {
 	uint32_t pm_state; /* enum pg_proc_state */
 	uint32_t kind;	   /* enum pg_start_kind; 0 = adopted, not proven yet */
 	uint64_t generation;
+	uint64_t ended_generation; /* proven gone: no later message makes it alive again */
 	uint32_t promote_sent;
 	uint32_t shutdown_proven;
 	uint32_t killed; /* FENCING: nothing of it can acknowledge a write any more */

@@ -36,8 +36,7 @@ static void set_text(struct watchdog *w, const char *what, int e)
 		w->state_text[0] = '\0';
 }
 
-/* ---- what the drivers differ in
- * ------------------------------------------------------------------- */
+/* ---- what the drivers differ in -------------------------------------------------------- */
 
 static int write_all(int fd, const char *text)
 {
@@ -83,8 +82,7 @@ static int keepalive(const struct watchdog *w)
 	return ioctl(w->fd, WDIOC_KEEPALIVE, 0);
 }
 
-/* ---- state
- * ---------------------------------------------------------------------------------------- */
+/* ---- state ----------------------------------------------------------------------------- */
 
 bool watchdog_disarm(struct watchdog *w)
 {

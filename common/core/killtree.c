@@ -42,8 +42,7 @@ static void note_errno(struct killtree_report *out, int e)
 		out->first_errno = e;
 }
 
-/* ---- reading /proc
- * -------------------------------------------------------------------------------- */
+/* ---- reading /proc --------------------------------------------------------------------- */
 
 static ssize_t read_file(const char *path, char *buf, size_t size)
 {
@@ -98,8 +97,7 @@ static bool is_dead(char state)
 	return state == 'Z' || state == 'X' || state == 'x';
 }
 
-/* ---- the list
- * ------------------------------------------------------------------------------------- */
+/* ---- the list -------------------------------------------------------------------------- */
 
 static void list_add(struct killtree *kt, pid_t pid, pid_t parent, struct killtree_report *out)
 {
@@ -233,8 +231,7 @@ static void list_holders(struct killtree *kt, const struct killtree_target *t, c
 	close(proc);
 }
 
-/* ---- killing
- * -------------------------------------------------------------------------------------- */
+/* ---- killing --------------------------------------------------------------------------- */
 
 /* True when pid was not in the table yet. */
 static bool seen_add(struct killtree *kt, pid_t pid)
