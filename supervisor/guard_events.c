@@ -2,6 +2,8 @@
  * guard_step; deadlines are looked at in guard.c alone. A refusal leaves the state as it was. */
 #include "supervisor/guard_rules.h"
 
+#include <stddef.h>
+
 /* A request rests on a lease that is in force and not spent. One that names an older report of the
  * same lease is as good while it is itself unspent: the keeper may have renewed between decision
  * and request. */
