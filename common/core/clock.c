@@ -24,6 +24,23 @@ int64_t clock_wall_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+int64_t clock_monotonic_us(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+int clock_wall_set_fd_new(void)
+{
+	/* Far in the future: only the cancellation by a set clock is of interest. */
+	const struct itimerspec never = { .it_value = { .tv_sec = (time_t)1 << 40 } };
+	int fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (fd >= 0)
+		timerfd_settime(fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL);
+	return fd;
+}
+
 void clock_iso8601(int64_t wall_us, char *out, size_t out_len)
 {
 	time_t sec = (time_t)(wall_us / 1000000);
