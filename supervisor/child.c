@@ -221,7 +221,7 @@ void helpers_tick(struct sup *s, int64_t now_ms)
 			helper_kill(s, h, "not ready in time");
 		else if (h->state == HELPER_READY && now_ms >= silent_at_ms(s, h))
 			helper_kill(s, h, "silent");
-		else if (h->state == HELPER_DOWN && now_ms >= h->next_start_ms)
+		else if (h->state == HELPER_DOWN && now_ms >= h->next_start_ms && s->end.phase < END_POSTGRES)
 			helper_start(s, h, now_ms);
 	}
 	if (now_ms < s->ping_at_ms)
@@ -243,7 +243,7 @@ int64_t helpers_next_ms(const struct sup *s)
 			at = start_until_ms(h);
 		else if (h->state == HELPER_READY)
 			at = silent_at_ms(s, h);
-		else if (h->state == HELPER_DOWN)
+		else if (h->state == HELPER_DOWN && s->end.phase < END_POSTGRES)
 			at = h->next_start_ms;
 		next = at < next ? at : next;
 	}

@@ -124,6 +124,22 @@ static char *env_entry(const char *name, const char *value)
 	return asprintf(&s, "%s=%s", name, value) < 0 ? NULL : s;
 }
 
+static enum err_code environment_of_postgres(struct launch *l, unsigned count, struct err *err)
+{
+	static const char wrapped[] = "PG_MALLOC_ARENA_MAX=", plain[] = "MALLOC_ARENA_MAX=";
+	l->env_pg = calloc(count + 1, sizeof(char *));
+	if (l->env_pg == NULL)
+		return err_set(err, ERR_NOMEM, 0, "environment");
+	bool given = getenv("PG_MALLOC_ARENA_MAX") != NULL;
+	for (unsigned i = 0, n = 0; i < count; i++) {
+		if (str_starts(l->env_plain[i], wrapped))
+			l->env_pg[n++] = l->env_plain[i] + strlen("PG_");
+		else if (!given || !str_starts(l->env_plain[i], plain))
+			l->env_pg[n++] = l->env_plain[i];
+	}
+	return ERR_OK;
+}
+
 enum err_code launch_environment(struct launch *l, const struct privs *p, struct err *err)
 {
 	static const char *const ours[] = { "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=", "LISTEN_",
@@ -161,8 +177,7 @@ enum err_code launch_environment(struct launch *l, const struct privs *p, struct
 		if (!starts_with_any(environ[i], secret))
 			l->env_plain[q++] = environ[i];
 	}
-	l->env_plain_count = q;
-	return ERR_OK;
+	return environment_of_postgres(l, q, err);
 }
 
 /* ---- the instance ----------------------------------------------------------------------------------- */
@@ -264,6 +279,12 @@ enum err_code launch_instance(struct launch *l, const struct privs *p, int *out_
 		return err_set(err, ERR_LIMIT, 0, "--data-dir is over %d bytes", LIMIT_PATH);
 	if (l->data_dir[0] != '/')
 		return err_set(err, ERR_INVAL, 0, "data directory \"%s\": must be an absolute path", l->data_dir);
+	/* /proc shows the working directory of a postmaster without links. */
+	char *real = realpath(l->data_dir, NULL);
+	bool fits = str_copy(l->data_real, sizeof(l->data_real), real != NULL ? real : l->data_dir);
+	free(real);
+	if (!fits)
+		return err_set(err, ERR_LIMIT, 0, "data directory is over %d bytes", LIMIT_PATH);
 	if (l->scope[0] == '\0' || l->name[0] == '\0')
 		return err_set(err, ERR_INVAL, 0, "scope and name must not be empty");
 	return ERR_OK;

@@ -13,13 +13,14 @@ struct launch {
 	bool upgrade_check; /* --upgrade-check: say that this program starts, and which messages it speaks */
 	char self[LIMIT_PATH];    /* our executable */
 	char libexec[LIMIT_PATH]; /* where the helpers' programs are */
+	char data_real[LIMIT_PATH]; /* data_dir without symbolic links, where it exists */
 	char data_dir[LIMIT_PATH], scope[LIMIT_NAME], name[LIMIT_NAME];
 	char runtime_base[LIMIT_PATH]; /* as the configuration says; "" = not */
 	char runtime_dir[LIMIT_PATH];  /* <base>/<scope>.<name> */
 	int runtime_fd;
 	char **env_worker; /* the start environment without what is for us alone */
 	char **env_plain;  /* also without PATRONI_*, KUBERNETES_*: files, api, dead-man, jobs, postmaster */
-	unsigned env_plain_count;
+	char **env_pg; /* env_plain with PG_MALLOC_ARENA_MAX as MALLOC_ARENA_MAX */
 	char notify_socket[112]; /* NOTIFY_SOCKET, "" = none */
 };
 

@@ -292,7 +292,7 @@ void postmaster_pmpid(struct sup *s, const struct ipc_msg *m)
 	bool starting = pm->start.stage == START_READ_PID;
 	const char *why;
 	int pidfd = -1;
-	enum adopt_verdict v = adopt_prove(&s->privs, f, s->launch.data_dir,
+	enum adopt_verdict v = adopt_prove(&s->privs, f, s->launch.data_real,
 		is_related(s, f->pid < 0 ? -f->pid : f->pid), &pidfd, &why);
 	if (v == ADOPT_UNPROVEN) {
 		char text[120];
@@ -442,7 +442,8 @@ static void fence_report(struct sup *s, enum fence_phase phase)
 void postmaster_begin_fence(struct sup *s, bool fence, const char *why)
 {
 	struct postmaster *pm = &s->pm;
-	struct killtree_target t = { .root = pm->pid, .root_pidfd = pm->pidfd };
+	struct killtree_target t = { .root = pm->pid, .root_pidfd = pm->pidfd, .uid = s->privs.uid,
+		.gid = s->privs.gid, .as_user = s->privs.root };
 	if (fence) {
 		log_error("FENCE generation=%llu pid=%d: %s", (unsigned long long)pm->generation, pm->pid, why);
 		pm->exit = (struct exit_info){ .cls = EXIT_CLASS_FENCED };
@@ -496,6 +497,15 @@ void postmaster_level(struct sup *s, const struct guard_actions *a)
 		log_error("lifeline not changed: %s", strerror(errno));
 	else
 		pm->line_armed = a->lifeline_armed;
+}
+
+void postmaster_release(struct sup *s)
+{
+	struct postmaster *pm = &s->pm;
+	if (pm->line_r >= 0 && lifeline_arm(pm->line_r, false) < 0)
+		log_error("lifeline not disarmed: %s", strerror(errno));
+	pm->line_armed = false;
+	log_info("PostgreSQL is left running pid=%d", pm->pid);
 }
 
 void postmaster_tick(struct sup *s, int64_t now_ms)

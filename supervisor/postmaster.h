@@ -63,6 +63,8 @@ void postmaster_stop_self(struct sup *s, uint32_t mode, int64_t timeout_ms, cons
 /* What guard_step wants. */
 void postmaster_begin_fence(struct sup *s, bool fence, const char *why);
 void postmaster_level(struct sup *s, const struct guard_actions *a);
+/* It goes on without us. */
+void postmaster_release(struct sup *s);
 /* Events of the loop. */
 bool postmaster_reaped(struct sup *s, pid_t pid, int status);
 void postmaster_pidfd_ready(struct sup *s);

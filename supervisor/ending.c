@@ -1,0 +1,121 @@
+/* How the supervisor ends. Supervisor only. See ending.h. */
+#include "supervisor/ending.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "supervisor/sup.h"
+
+#define WORKER_MS   30000 /* without progress: no stop ordered, no job running, nothing said */
+#define WORKER_DIES 3     /* workers that may die while they shut down */
+#define STOP_MS     60000 /* our own fast stop; then immediate, then the fence */
+#define HELPERS_MS  3000  /* SIGTERM to SIGKILL of helpers */
+
+static void send_order(struct sup *s, uint32_t kind)
+{
+	struct msg_order o = { .kind = kind, .deadline_ms = s->now_ms + WORKER_MS };
+	helper_send(s, HELPER_WORKER, MSG_ORDER, 0, &o, NULL, 0, NULL, 0);
+}
+
+void ending_reload(struct sup *s)
+{
+	log_info("reload: passed on to the worker");
+	if (s->end.phase == END_NO)
+		send_order(s, ORDER_RELOAD);
+}
+
+void ending_begin(struct sup *s, const char *why)
+{
+	if (s->end.phase != END_NO) {
+		log_info("%s: already shutting down", why);
+		return;
+	}
+	log_info("shutdown: %s", why);
+	notify_send(&s->notify, "STOPPING=1");
+	s->end.phase = END_ORDERED;
+	s->end.progress_ms = s->now_ms;
+	s->end.worker_restarts = s->helpers[HELPER_WORKER].restarts;
+	if (s->helpers[HELPER_WORKER].state == HELPER_READY)
+		ending_tell_worker(s);
+	sup_publish(s);
+}
+
+void ending_tell_worker(struct sup *s)
+{
+	if (s->end.phase == END_ORDERED)
+		send_order(s, ORDER_SHUTDOWN);
+}
+
+void ending_progress(struct sup *s)
+{
+	s->end.progress_ms = s->now_ms;
+}
+
+static void stop_postgres(struct sup *s, const char *why)
+{
+	s->end.phase = END_POSTGRES;
+	jobs_cancel_all(s);
+	if (s->guard.pm_state != PG_PROC_NONE && !s->end.leave_postgres)
+		postmaster_stop_self(s, PG_STOP_FAST, STOP_MS, why);
+}
+
+void ending_worker_done(struct sup *s, const struct msg_shutdown_done *m)
+{
+	if (s->end.phase > END_ORDERED)
+		return;
+	log_info("worker is done leave_postgres=%u exit_code=%u", m->leave_postgres, m->exit_code);
+	if (s->end.phase == END_NO)
+		notify_send(&s->notify, "STOPPING=1");
+	s->end.exit_code = m->exit_code <= 255 ? (int)m->exit_code : 1;
+	/* Left alone only where nobody would miss an enforcer: in pause, or a standby. */
+	bool harmless = s->want.fence_at_ms == INT64_MAX || s->guard.policy == POLICY_PAUSED ||
+		(s->guard.kind == PG_START_STANDBY && !s->guard.promote_sent);
+	if (m->leave_postgres != 0 && !harmless)
+		log_warning("PostgreSQL is not left running: it may write and nobody would enforce the lease");
+	s->end.leave_postgres = m->leave_postgres != 0 && harmless;
+	stop_postgres(s, "the worker has ended without stopping it");
+}
+
+/* The worker is at it while it has ordered a stop, or runs a job (before_stop), or has said something lately. */
+static bool worker_gave_up(const struct sup *s, int64_t now_ms)
+{
+	if (s->helpers[HELPER_WORKER].restarts - s->end.worker_restarts >= WORKER_DIES)
+		return true;
+	bool busy = s->guard.pm_state == PG_PROC_STOPPING || jobs_running(&s->jobs) > 0;
+	return !busy && now_ms >= s->end.progress_ms + WORKER_MS;
+}
+
+static void end_helpers(struct sup *s, int64_t now_ms)
+{
+	/* PostgreSQL that is left running must not be killed by the kernel when we close the pipe. */
+	if (s->pm.pid != 0 && s->end.leave_postgres)
+		postmaster_release(s);
+	dm_end(s);
+	s->end.phase = END_HELPERS;
+	s->end.until_ms = now_ms + HELPERS_MS;
+}
+
+void ending_tick(struct sup *s, int64_t now_ms)
+{
+	if (s->end.phase == END_ORDERED && worker_gave_up(s, now_ms))
+		stop_postgres(s, "the worker does not carry out the shutdown");
+	if (s->guard.pm_state == PG_PROC_STOPPING || jobs_running(&s->jobs) > 0)
+		s->end.progress_ms = now_ms;
+	bool postgres_done = s->guard.pm_state == PG_PROC_NONE || s->end.leave_postgres;
+	if (s->end.phase == END_POSTGRES && postgres_done && jobs_running(&s->jobs) == 0)
+		end_helpers(s, now_ms);
+	if (s->end.phase == END_HELPERS && helpers_end(s, s->end.until_ms, now_ms) && dm_gone(s))
+		s->end.phase = END_DONE;
+}
+
+int64_t ending_next_ms(const struct sup *s)
+{
+	switch (s->end.phase) {
+	case END_ORDERED: return s->end.progress_ms + WORKER_MS;
+	case END_HELPERS: return s->now_ms < s->end.until_ms ? s->end.until_ms : s->now_ms + 100;
+	default: return INT64_MAX;
+	}
+}
