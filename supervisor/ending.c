@@ -119,3 +119,47 @@ int64_t ending_next_ms(const struct sup *s)
 	default: return INT64_MAX;
 	}
 }
+
+/* ---- upgrade in place ---------------------------------------------------------------------------------------- */
+
+void ending_upgrade(struct sup *s, const struct ipc_msg *m)
+{
+	const struct msg_upgrade *q = m->payload;
+	struct upgrade *u = &s->upgrade;
+	if (!ipc_str_ok(q->path, sizeof(q->path))) {
+		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed UPGRADE");
+		return;
+	}
+	const char *why = NULL;
+	if (s->end.phase != END_NO)
+		why = "we are ending";
+	else if (jobs_running(&s->jobs) > 0)
+		why = "jobs run: their output and end would be lost";
+	else if (s->pm.start.stage != START_IDLE || s->guard.pm_state == PG_PROC_FENCING)
+		why = "PostgreSQL is being started or fenced";
+	else if (!guard_synced(&s->guard, s->guard.state_seq))
+		why = "the dead-man does not know the newest state";
+	if (why != NULL) {
+		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%s", why);
+		return;
+	}
+	memcpy(u->path, q->path[0] != '\0' ? q->path : s->launch.self, sizeof(u->path));
+	u->id = m->id;
+	char *argv[] = { u->path, "--upgrade-check", NULL };
+	if (!job_start_own(s, JOB_UPGRADE_CHECK, argv, s->now_ms + HANDOVER_CHECK_MS))
+		helper_answer(s, HELPER_WORKER, m->id, ANSWER_FAILED, "%s", "the check could not be started");
+}
+
+void ending_upgrade_checked(struct sup *s, const struct job *j)
+{
+	struct upgrade *u = &s->upgrade;
+	bool ok = j->exit.cls == EXIT_CLASS_CODE && j->exit.code == 0 &&
+		handover_check_ok(j->out[0].ring, (unsigned)j->out[0].total);
+	if (!ok) {
+		helper_answer(s, HELPER_WORKER, u->id, ANSWER_REFUSED, "%s is not a pgregent that starts (%s=%d)",
+			u->path, exit_class_name(j->exit.cls), j->exit.code);
+		return;
+	}
+	helper_answer(s, HELPER_WORKER, u->id, ANSWER_OK, "%s", "executing the new program");
+	s->upgrade_path = u->path;
+}

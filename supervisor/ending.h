@@ -18,3 +18,5 @@ void ending_worker_done(struct sup *s, const struct msg_shutdown_done *m);
 void ending_tick(struct sup *s, int64_t now_ms);
 int64_t ending_next_ms(const struct sup *s);
 void ending_upgrade(struct sup *s, const struct ipc_msg *m);
+struct job;
+void ending_upgrade_checked(struct sup *s, const struct job *j);

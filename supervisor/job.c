@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/core/buf.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
-#include "supervisor/fence.h"
+#include "common/core/killtree.h"
+#include "supervisor/ending.h"
 #include "supervisor/spawn.h"
 #include "supervisor/sup.h"
 
@@ -140,11 +142,11 @@ static enum err_code make_streams(struct job *j, int fds[3], int child_ends[2], 
 	return ERR_OK;
 }
 
-static enum err_code launch_job(struct sup *s, struct job *j, const struct msg_job_start *q,
-	const struct args *a, struct err *err)
+static enum err_code launch_job(struct sup *s, struct job *j, const char *cwd,
+	char *const *argv, char *const *envp, struct err *err)
 {
 	int ends[2] = { -1, -1 };
-	struct spawn sp = { .argv = a->argv, .envp = a->envp, .cwd = q->cwd[0] != '\0' ? q->cwd : NULL,
+	struct spawn sp = { .argv = argv, .envp = envp, .cwd = *cwd != '\0' ? cwd : NULL,
 		.fd_count = 3, .gate_fd = -1, .kind = PRIV_PLAIN, .umask = s->privs.umask };
 	enum err_code rc = make_streams(j, sp.fds, ends, err);
 	if (rc == ERR_OK)
@@ -166,7 +168,7 @@ void job_start(struct sup *s, const struct ipc_msg *m)
 		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed JOB_START");
 		return;
 	}
-	if (m->id == 0 || find(&s->jobs, m->id) != NULL || s->end.phase >= END_HELPERS) {
+	if (m->id == 0 || m->id == JOB_UPGRADE_CHECK || find(&s->jobs, m->id) != NULL || s->end.phase >= END_HELPERS) {
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "job id %llu is in use, or we are ending",
 			(unsigned long long)m->id);
 		return;
@@ -184,7 +186,7 @@ void job_start(struct sup *s, const struct ipc_msg *m)
 	j->exit = (struct exit_info){ 0 };
 	j->at_ms = s->now_ms;
 	memcpy(j->name, q->name, sizeof(j->name));
-	if (launch_job(s, j, q, &args, &err) != ERR_OK) {
+	if (launch_job(s, j, q->cwd, args.argv, args.envp, &err) != ERR_OK) {
 		free_slot(j);
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_FAILED, "job %s: %s", q->name, err.text);
 		return;
@@ -193,6 +195,28 @@ void job_start(struct sup *s, const struct ipc_msg *m)
 	log_info("job started name=%s id=%llu pid=%d", j->name, (unsigned long long)j->id, j->pid);
 	helper_answer(s, HELPER_WORKER, m->id, ANSWER_OK, "%s", "started");
 	send_event(s, j);
+}
+
+bool job_start_own(struct sup *s, uint64_t id, char *const *argv, int64_t deadline_ms)
+{
+	struct err err = ERR_INIT;
+	struct job *j = find(&s->jobs, id) == NULL ? take_slot(&s->jobs) : NULL;
+	if (j == NULL)
+		return false;
+	j->id = id;
+	j->deadline_ms = deadline_ms;
+	j->grace_ms = j->flags = 0;
+	j->cancelled = j->timed_out = false;
+	j->exit = (struct exit_info){ 0 };
+	j->at_ms = s->now_ms;
+	if (!str_copy(j->name, sizeof(j->name), "upgrade check") ||
+		launch_job(s, j, "", argv, s->launch.env_plain, &err) != ERR_OK) {
+		log_error("upgrade check: %s", err.text);
+		free_slot(j);
+		return false;
+	}
+	j->state = JOB_RUNNING;
+	return true;
 }
 
 /* ---- output ------------------------------------------------------------------------------------------ */
@@ -296,6 +320,23 @@ void job_forget(struct sup *s, uint64_t id)
 		free_slot(j);
 }
 
+/* All of it: what descends from the leader, and who holds its output (a process that was forked off and has
+ * lost its parent still does, unless it went away on purpose). */
+static void kill_tree(struct sup *s, const struct job *j)
+{
+	struct stat st;
+	struct killtree_report report;
+	struct killtree_target t = { .root = j->state == JOB_ENDED ? 0 : j->pid, .root_pidfd = -1,
+		.uid = s->privs.uid, .gid = s->privs.gid, .as_user = s->privs.root };
+	if (j->out[0].fd >= 0 && fstat(j->out[0].fd, &st) == 0) {
+		t.life_dev = st.st_dev;
+		t.life_ino = st.st_ino;
+	}
+	killtree_run(s->scratch, &t, t.life_ino != 0, &report);
+	log_warning("job killed name=%s id=%llu processes=%u", j->name, (unsigned long long)j->id,
+		report.signalled);
+}
+
 void jobs_tick(struct sup *s, int64_t now_ms)
 {
 	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
@@ -306,7 +347,7 @@ void jobs_tick(struct sup *s, int64_t now_ms)
 			term(j, now_ms);
 		}
 		if ((j->state == JOB_TERM_SENT || j->state == JOB_KILL_SENT) && now_ms >= j->kill_at_ms) {
-			fence_kill_tree(j->pid);
+			kill_tree(s, j);
 			j->state = JOB_KILL_SENT;
 			j->kill_at_ms = now_ms + KILL_AGAIN_MS;
 		}
@@ -336,12 +377,20 @@ bool jobs_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms)
 			continue;
 		for (unsigned k = 0; k < 2; k++)
 			job_drain(j, &j->out[k]);
+		bool forced = j->cancelled || j->timed_out;
 		j->exit = exit_of_status(status);
 		j->state = JOB_ENDED;
+		if (forced)
+			kill_tree(s, j);
 		j->at_ms = now_ms;
 		log_info("job ended name=%s id=%llu pid=%d %s=%d", j->name, (unsigned long long)j->id, pid,
 			exit_class_name(j->exit.cls), j->exit.code);
-		send_event(s, j);
+		if (j->id == JOB_UPGRADE_CHECK) {
+			ending_upgrade_checked(s, j);
+			free_slot(j);
+		} else {
+			send_event(s, j);
+		}
 		return true;
 	}
 	return false;

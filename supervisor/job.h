@@ -32,6 +32,8 @@ struct job {
 	struct job_stream out[2]; /* [0] stdout or both, [1] stderr when kept apart */
 };
 
+#define JOB_UPGRADE_CHECK UINT64_MAX /* id of the supervisor's own job */
+
 struct jobs {
 	struct job slot[LIMIT_JOBS];
 };
@@ -50,6 +52,8 @@ unsigned jobs_running(const struct jobs *j);
 bool jobs_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms);
 /* Read what is there, bounded. */
 void job_drain(struct job *j, struct job_stream *st);
+/* A program of the supervisor's own, in a job slot (upgrade check). */
+bool job_start_own(struct sup *s, uint64_t id, char *const *argv, int64_t deadline_ms);
 /* End all: as cancel. */
 void jobs_cancel_all(struct sup *s);
 

@@ -25,7 +25,8 @@ static void fence_and_die(void)
 {
 	struct killtree_report report;
 	struct killtree_target t = { .root = sup.pm.pid, .root_pidfd = sup.pm.pidfd, .uid = sup.privs.uid,
-		.gid = sup.privs.gid, .as_user = sup.privs.root };
+		.gid = sup.privs.gid, .as_user = sup.privs.root, .life_dev = sup.life_dev,
+		.life_ino = sup.life_ino };
 	if (sup.pm.pid != 0)
 		killtree_run(&scratch, &t, false, &report);
 }
@@ -101,7 +102,7 @@ static int prepare(struct sup *s, struct err *err)
 {
 	int status = 1;
 	/* While it takes over, the successor of an upgrade can still go back to the program before it. */
-	handover_guard_start();
+	handover_guard_start(s->argv);
 	if (open_standard(err) != ERR_OK || launch_find_programs(&s->launch, err) != ERR_OK)
 		return status;
 	if (privs_lookup(&s->privs, s->launch.user, err) != ERR_OK)
@@ -123,7 +124,7 @@ static int prepare(struct sup *s, struct err *err)
 		return status;
 	if (privs_keep(&s->privs, err) != ERR_OK)
 		return status;
-	privs_harden(&s->privs);
+	privs_harden(&s->privs, handover_oom_saved());
 	if (handover_inherit(s, err) != ERR_OK)
 		return status;
 	return 0;

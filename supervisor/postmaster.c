@@ -241,7 +241,8 @@ static void start_tick(struct sup *s, int64_t now_ms)
 		return;
 	if (r->stage == START_END_FILES && s->helpers[HELPER_FILES].state != HELPER_ENDING)
 		start_fork(s);
-	else if (r->stage == START_GATE && guard_synced(&s->guard, r->hold_seq))
+	else if (r->stage == START_GATE && guard_synced(&s->guard, r->hold_seq) &&
+		 dm_holds(s, s->pm.generation))
 		start_open_gate(s);
 	if (r->stage == START_IDLE || now_ms < r->q.deadline_ms)
 		return;
@@ -443,7 +444,8 @@ void postmaster_begin_fence(struct sup *s, bool fence, const char *why)
 {
 	struct postmaster *pm = &s->pm;
 	struct killtree_target t = { .root = pm->pid, .root_pidfd = pm->pidfd, .uid = s->privs.uid,
-		.gid = s->privs.gid, .as_user = s->privs.root };
+		.gid = s->privs.gid, .as_user = s->privs.root, .life_dev = s->life_dev,
+		.life_ino = s->life_ino };
 	if (fence) {
 		log_error("FENCE generation=%llu pid=%d: %s", (unsigned long long)pm->generation, pm->pid, why);
 		pm->exit = (struct exit_info){ .cls = EXIT_CLASS_FENCED };

@@ -13,6 +13,7 @@
 #include <sys/capability.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -182,7 +183,7 @@ static void read_oom(struct privs *p)
 	p->oom_saved[n > 0 ? n : 0] = '\0';
 }
 
-void privs_harden(struct privs *p)
+void privs_harden(struct privs *p, const char *oom_saved)
 {
 	struct sched_param sp = { .sched_priority = RT_PRIORITY };
 	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &sp) < 0)
@@ -190,13 +191,22 @@ void privs_harden(struct privs *p)
 			strerror(errno));
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
 		log_warning("memory not locked, the fence may wait for paging: %s", strerror(errno));
-	read_oom(p);
+	if (!str_copy(p->oom_saved, sizeof(p->oom_saved), oom_saved) || *oom_saved == '\0')
+		read_oom(p);
 	p->oom_lowered = write_text(OOM_PATH, "-1000");
 	if (!p->oom_lowered)
 		log_warning("OOM score not lowered: %s", strerror(errno));
 }
 
 /* ---- in the child --------------------------------------------------------------------------------- */
+
+/* What lets the dead-man lock its memory and run in real time as an ordinary user; where we may not, it says so. */
+static void raise_limits(void)
+{
+	const struct rlimit lock = { RLIM_INFINITY, RLIM_INFINITY }, rt = { RT_PRIORITY, RT_PRIORITY };
+	setrlimit(RLIMIT_MEMLOCK, &lock);
+	setrlimit(RLIMIT_RTPRIO, &rt);
+}
 
 static const char *drop_bounding_set(void)
 {
@@ -210,10 +220,12 @@ static const char *drop_bounding_set(void)
 const char *privs_child_become(const struct privs *p, enum priv_kind kind, pid_t parent)
 {
 	/* Scheduling came back to normal by SCHED_RESET_ON_FORK. */
-	if (p->oom_lowered && !write_text(OOM_PATH, p->oom_saved))
+	if (kind == PRIV_DEADMAN)
+		raise_limits();
+	else if (p->oom_lowered && !write_text(OOM_PATH, p->oom_saved))
 		return "OOM score";
 	if (p->root) {
-		if (kind == PRIV_HELPER && drop_bounding_set() != NULL)
+		if (kind != PRIV_PLAIN && drop_bounding_set() != NULL)
 			return "bounding set";
 		if (setgroups((size_t)p->group_count, p->groups) < 0)
 			return "setgroups";
@@ -222,10 +234,12 @@ const char *privs_child_become(const struct privs *p, enum priv_kind kind, pid_t
 		if (setresuid(p->uid, p->uid, p->uid) < 0)
 			return "setresuid";
 	}
-	if (kind != PRIV_HELPER)
+	if (kind == PRIV_PLAIN)
 		return NULL;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return "no_new_privs";
+	if (kind == PRIV_DEADMAN)
+		return NULL;
 	/* Last of all, since a change of credentials clears it; the parent may have died before. */
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0) < 0)
 		return "parent death signal";

@@ -26,6 +26,7 @@ struct privs {
 
 enum priv_kind {
 	PRIV_HELPER, /* our own: no_new_privs, empty bounding set, dies with us */
+	PRIV_DEADMAN, /* the same, but it outlives us, and keeps the OOM score */
 	PRIV_PLAIN,  /* job, postmaster: what an ordinary login of that user has */
 };
 
@@ -34,8 +35,9 @@ enum priv_kind {
 MUST_USE enum err_code privs_lookup(struct privs *p, const char *user, struct err *err);
 /* Reduce the capabilities to what is needed; an error when one of the indispensable is missing. */
 MUST_USE enum err_code privs_keep(const struct privs *p, struct err *err);
-/* Real-time scheduling, locked memory, lowered OOM score: where allowed, a log line where not. */
-void privs_harden(struct privs *p);
+/* Real-time scheduling, locked memory, lowered OOM score: where allowed, a log line where not.
+ * oom_saved: the score to give to children, "" = the present one. */
+void privs_harden(struct privs *p, const char *oom_saved);
 
 /* In the child: scheduling, OOM score, groups, user, capabilities. NULL, or the step that failed (errno). */
 const char *privs_child_become(const struct privs *p, enum priv_kind kind, pid_t parent);

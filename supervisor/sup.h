@@ -9,6 +9,7 @@
 #include "common/core/shm.h"
 #include "common/core/shm_layout.h"
 #include "supervisor/child.h"
+#include "supervisor/deadlink.h"
 #include "supervisor/guard.h"
 #include "supervisor/handover.h"
 #include "supervisor/job.h"
@@ -72,10 +73,19 @@ struct sup {
 	struct end end;
 	struct ipc_rx rx;
 	int signal_fd, timer_fd, wall_fd;
-	int lock_fd, data_lock_fd, life_fd, worker_lock_fd;
+	int lock_fd, data_lock_fd, worker_lock_fd;
+	int life_fd, life_dm_fd; /* two open file descriptions of it: ours, and the dead-man's */
+	dev_t life_dev;
+	ino_t life_ino;
+	char **argv; /* as we were started, for an upgrade in place */
+	struct killtree *scratch;
 	bool inherited;
 	bool reap_more; /* waitpid had more than one turn takes */
 	int64_t ping_at_ms;
+	struct upgrade {
+		char path[LIMIT_PATH];
+		uint64_t id; /* of the request */
+	} upgrade;
 	const char *upgrade_path; /* not NULL: exec this at the end of the turn */
 };
 

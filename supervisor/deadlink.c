@@ -1,0 +1,312 @@
+/* The supervisor's side of the dead-man. Supervisor only. */
+#include "supervisor/deadlink.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/core/log.h"
+#include "supervisor/spawn.h"
+#include "supervisor/sup.h"
+
+#define START_MS       2000
+#define BACKOFF_MS     125
+#define BACKOFF_MAX_MS 1000
+#define RECEIVE_MAX    64
+
+void dm_init(struct deadman *d)
+{
+	*d = (struct deadman){ .fd = -1, .old_fd = -1, .next_start_ms = 1 };
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void set_state(struct sup *s, enum dm_process state)
+{
+	s->dm.state = state;
+	s->dm.since_ms = s->now_ms;
+}
+
+/* ---- start and end ------------------------------------------------------------------------------------- */
+
+static void start(struct sup *s)
+{
+	struct deadman *d = &s->dm;
+	char path[LIMIT_PATH];
+	struct err err = ERR_INIT;
+	int pair[2] = { -1, -1 };
+	enum err_code rc = launch_program(&s->launch, "deadman", path, sizeof(path)) ? ERR_OK : ERR_LIMIT;
+	if (rc == ERR_OK)
+		rc = ipc_pair(pair, &err);
+	if (rc == ERR_OK) {
+		char *argv[] = { path, s->launch.runtime_dir, NULL };
+		struct spawn sp = { .path = path, .argv = argv, .envp = s->launch.env_plain,
+			.fds = { -1, 1, 2, pair[1] }, .fd_count = 4, .gate_fd = -1, .kind = PRIV_DEADMAN,
+			.umask = s->privs.umask };
+		rc = spawn_child(&s->privs, &sp, &d->pid, NULL, &err);
+		close(pair[1]);
+	}
+	if (rc != ERR_OK) {
+		close_fd(&pair[0]);
+		log_error("dead-man not started: %s", err.text);
+		d->next_start_ms = s->now_ms + BACKOFF_MAX_MS;
+		return;
+	}
+	d->fd = pair[0];
+	d->acked_generation = 0;
+	set_state(s, DM_STARTING);
+}
+
+static void kill_it(struct sup *s)
+{
+	struct deadman *d = &s->dm;
+	close_fd(&d->fd);
+	if (d->pid != 0)
+		kill(d->pid, SIGKILL);
+	if (d->state != DM_DOWN)
+		set_state(s, DM_ENDING);
+}
+
+void dm_replace(struct sup *s, const char *why)
+{
+	if (s->dm.state == DM_STARTING || s->dm.state == DM_UP) {
+		log_error("dead-man replaced pid=%d: %s", s->dm.pid, *why != '\0' ? why : "it is gone");
+		kill_it(s);
+	}
+}
+
+bool dm_reaped(struct sup *s, pid_t pid, int status)
+{
+	struct deadman *d = &s->dm;
+	if (d->state == DM_DOWN || d->pid != pid)
+		return false;
+	bool was_up = d->state == DM_UP;
+	struct exit_info e = exit_of_status(status);
+	if (s->end.phase < END_HELPERS)
+		log_warning("dead-man ended pid=%d %s=%d", pid, exit_class_name(e.cls), e.code);
+	close_fd(&d->fd);
+	d->pid = 0;
+	d->restarts++;
+	d->failures = was_up && s->now_ms - d->since_ms > BACKOFF_MAX_MS ? 0 : d->failures + 1;
+	d->next_start_ms = s->now_ms;
+	if (d->failures > 1)
+		d->next_start_ms += d->failures < 4 ? BACKOFF_MS << d->failures : BACKOFF_MAX_MS;
+	set_state(s, DM_DOWN);
+	if (was_up)
+		sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_DEAD });
+	return true;
+}
+
+void dm_end(struct sup *s)
+{
+	struct deadman *d = &s->dm;
+	struct err err = ERR_INIT;
+	int *fds[] = { &d->fd, &d->old_fd };
+	for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
+		/* One that cannot be told is killed below, or leaves with the postmaster. */
+		if (*fds[i] >= 0 && ipc_send(*fds[i], MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err) != ERR_OK)
+			log_warning("dead-man: %s", err.text);
+	}
+	if (d->state != DM_UP)
+		kill_it(s);
+}
+
+bool dm_gone(struct sup *s)
+{
+	if (s->dm.state != DM_DOWN && s->now_ms >= s->end.until_ms)
+		kill_it(s);
+	return s->dm.state == DM_DOWN;
+}
+
+/* ---- messages to it --------------------------------------------------------------------------------------- */
+
+void dm_postmaster_changed(struct sup *s)
+{
+	s->dm.postmaster_due = s->dm.state_due = true;
+}
+
+bool dm_holds(const struct sup *s, uint64_t generation)
+{
+	return s->dm.state == DM_UP && s->dm.acked_generation == generation;
+}
+
+static enum err_code send_postmaster(struct sup *s, int fd, struct err *err)
+{
+	const struct postmaster *pm = &s->pm;
+	const int own[DM_FD_COUNT] = { [DM_FD_PIDFD] = pm->pidfd, [DM_FD_LIFE] = s->life_dm_fd,
+		[DM_FD_LINE_R] = pm->line_r, [DM_FD_LINE_W] = pm->line_w };
+	struct msg_dm_postmaster m = { 0 };
+	int fds[DM_FD_COUNT], count = 0;
+	bool live = pm->pid != 0;
+	/* Once the process is gone its life file is still needed: for the proof. */
+	if (live || s->guard.pm_state == PG_PROC_FENCING) {
+		m.generation = pm->generation;
+		m.pid = pm->pid;
+		for (int i = 0; i < DM_FD_COUNT; i++) {
+			if (own[i] < 0)
+				continue;
+			m.fd_mask |= 1u << i;
+			fds[count++] = own[i];
+		}
+	}
+	return ipc_send(fd, MSG_DM_POSTMASTER, 0, &m, NULL, 0, fds, count, err);
+}
+
+static enum err_code send_due(struct sup *s, int fd, struct err *err)
+{
+	struct msg_dm_state st;
+	enum err_code rc = ERR_OK;
+	if (s->dm.postmaster_due)
+		rc = send_postmaster(s, fd, err);
+	if (rc != ERR_OK || !s->dm.state_due)
+		return rc;
+	guard_export(&s->guard, s->now_ms, &st);
+	st.postmaster_pid = s->pm.pid;
+	st.is_child = s->pm.is_child;
+	return ipc_send(fd, MSG_DM_STATE, 0, &st, NULL, 0, NULL, 0, err);
+}
+
+static void flush(struct sup *s)
+{
+	struct deadman *d = &s->dm;
+	struct err err = ERR_INIT;
+	if (!d->state_due && !d->postmaster_due)
+		return;
+	if (d->old_fd >= 0 && send_due(s, d->old_fd, &err) != ERR_OK)
+		close_fd(&d->old_fd);
+	if (d->state != DM_UP)
+		return; /* all of it is due when it is up */
+	if (send_due(s, d->fd, &err) != ERR_OK) {
+		kill_it(s);
+		sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_DEAD });
+	}
+	d->state_due = d->postmaster_due = false;
+}
+
+void dm_connect_helper(struct sup *s, unsigned helper)
+{
+	int pair[2];
+	struct err err = ERR_INIT;
+	const struct helper *h = &s->helpers[helper];
+	if (s->dm.state != DM_UP || !h->greeted || ipc_pair(pair, &err) != ERR_OK)
+		return;
+	struct msg_peer to_helper = { .role = ROLE_DEADMAN, .incarnation = s->dm.restarts + 1 };
+	struct msg_peer to_dm = { .role = h->role, .incarnation = h->incarnation };
+	helper_send(s, helper, MSG_PEER, 0, &to_helper, NULL, 0, &pair[0], 1);
+	if (ipc_send(s->dm.fd, MSG_PEER, 0, &to_dm, NULL, 0, &pair[1], 1, &err) != ERR_OK)
+		log_warning("dead-man: %s", err.text);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+/* ---- messages from it ---------------------------------------------------------------------------------------- */
+
+static void on_up(struct sup *s)
+{
+	if (s->dm.state != DM_STARTING)
+		return;
+	set_state(s, DM_UP);
+	log_info("dead-man is up pid=%d", s->dm.pid);
+	dm_postmaster_changed(s);
+	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_NEW });
+	for (unsigned i = 0; i < HELPER_COUNT; i++)
+		dm_connect_helper(s, i);
+}
+
+static void on_ack(struct sup *s, const struct msg_dm_ack *a)
+{
+	s->dm.acked_generation = a->generation;
+	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN, .acked_seq = a->seq,
+			     .peer_fencing = a->fencing, .generation = a->generation });
+	/* Ours enforces all that we know: the one before may go. */
+	if (s->dm.old_fd < 0 || s->dm.postmaster_due || !guard_synced(&s->guard, s->guard.state_seq) ||
+		(s->pm.pid != 0 && a->generation != s->pm.generation))
+		return;
+	struct err err = ERR_INIT;
+	if (ipc_send(s->dm.old_fd, MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err) != ERR_OK)
+		log_warning("dead-man before ours: %s", err.text);
+	else
+		log_info("hand-over done: our dead-man has taken over");
+	close_fd(&s->dm.old_fd);
+}
+
+void dm_receive(struct sup *s)
+{
+	struct deadman *d = &s->dm;
+	for (unsigned i = 0; i < RECEIVE_MAX && d->fd >= 0; i++) {
+		struct ipc_msg m;
+		struct err err = ERR_INIT;
+		enum err_code rc = ipc_recv(d->fd, ROLE_DEADMAN, ROLE_SUPERVISOR, &s->rx, &m, &err);
+		if (rc == ERR_AGAIN)
+			return;
+		if (rc != ERR_OK) {
+			bool up = d->state == DM_UP;
+			dm_replace(s, err.text);
+			if (up)
+				sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_DEAD });
+			return;
+		}
+		if (m.type == MSG_READY)
+			on_up(s);
+		else if (m.type == MSG_DM_ACK)
+			on_ack(s, m.payload);
+		for (int k = 0; k < m.fd_count; k++)
+			close(m.fds[k]);
+	}
+}
+
+void dm_receive_old(struct sup *s)
+{
+	for (unsigned i = 0; i < RECEIVE_MAX && s->dm.old_fd >= 0; i++) {
+		struct ipc_msg m;
+		struct err err = ERR_INIT;
+		enum err_code rc = ipc_recv(s->dm.old_fd, ROLE_DEADMAN, ROLE_SUPERVISOR, &s->rx, &m, &err);
+		if (rc == ERR_AGAIN)
+			return;
+		if (rc != ERR_OK) {
+			close_fd(&s->dm.old_fd);
+			return;
+		}
+		const struct msg_dm_ack *a = m.payload;
+		/* Its acknowledgements count for nothing here, its fence does. */
+		if (m.type == MSG_DM_ACK && a->fencing != 0)
+			sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN, .peer_fencing = 1,
+					     .generation = a->generation });
+		for (int k = 0; k < m.fd_count; k++)
+			close(m.fds[k]);
+	}
+}
+
+/* ---- time ------------------------------------------------------------------------------------------------------ */
+
+static int64_t start_until_ms(const struct deadman *d)
+{
+	return d->since_ms + (START_MS << (d->failures < 3 ? d->failures : 3));
+}
+
+void dm_tick(struct sup *s, int64_t now_ms)
+{
+	struct deadman *d = &s->dm;
+	if (s->end.phase >= END_HELPERS)
+		return;
+	if (d->state == DM_DOWN && now_ms >= d->next_start_ms)
+		start(s);
+	else if (d->state == DM_STARTING && now_ms >= start_until_ms(d))
+		dm_replace(s, "not ready in time");
+	flush(s);
+}
+
+int64_t dm_next_ms(const struct sup *s)
+{
+	const struct deadman *d = &s->dm;
+	if (s->end.phase >= END_HELPERS)
+		return INT64_MAX;
+	if (d->state == DM_DOWN)
+		return d->next_start_ms;
+	return d->state == DM_STARTING ? start_until_ms(d) : INT64_MAX;
+}

@@ -1,0 +1,359 @@
+/* Hand-over between supervisors. Supervisor only; handover_exec apart, all of it runs before the loop. */
+#include "supervisor/handover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/core/buf.h"
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "supervisor/sup.h"
+
+#define LOCK_WAIT_MS    3000 /* a predecessor that is just dying */
+#define INHERIT_MS      3000 /* a dead-man answers at once, or is of no use */
+#define ENV_NAME        "PGREGENT_HANDOVER"
+
+/* What one program leaves to the next in ENV_NAME: descriptor numbers, and whether this is the way back. */
+static struct legacy {
+	bool present, back, guarded;
+	int lock_fd, data_fd, exe_fd;
+	char oom[16];
+} legacy = { .lock_fd = -1, .data_fd = -1, .exe_fd = -1 };
+
+/* ---- locks ------------------------------------------------------------------------------------------------ */
+
+static void pause_ms(int ms)
+{
+	struct timespec ts = { .tv_nsec = (long)ms * 1000000 };
+	nanosleep(&ts, NULL);
+}
+
+static enum err_code lock_fd(int fd, const char *what, struct err *err)
+{
+	int64_t until_ms = clock_boot_ms() + LOCK_WAIT_MS;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return err_set(err, ERR_SYS, errno, "lock %s", what);
+		if (clock_boot_ms() >= until_ms)
+			return err_set(err, ERR_CONFLICT, 0, "another pgregent supervisor runs: it holds %s", what);
+		pause_ms(20);
+	}
+	return ERR_OK;
+}
+
+/* Ours, also if an earlier run was of another user: we open it again after the capabilities are gone. */
+static enum err_code open_file(const struct sup *s, const char *name, int *out, struct err *err)
+{
+	struct stat st;
+	AUTO_FD fd = openat(s->launch.runtime_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK,
+		0600);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_set(err, ERR_SYS, errno, "open %s/%s", s->launch.runtime_dir, name);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, ERR_DENIED, 0, "%s/%s is not a regular file", s->launch.runtime_dir, name);
+	if (st.st_uid != geteuid() && fchown(fd, geteuid(), (gid_t)-1) < 0)
+		return err_set(err, ERR_SYS, errno, "take over %s/%s", s->launch.runtime_dir, name);
+	*out = fd;
+	fd = -1;
+	return ERR_OK;
+}
+
+/* Two users may pick two run-time directories; the data directory they share. */
+static enum err_code lock_data_dir(struct sup *s, struct err *err)
+{
+	if (legacy.present && legacy.data_fd >= 0) {
+		s->data_lock_fd = legacy.data_fd;
+		return ERR_OK;
+	}
+	AUTO_FD fd = open(s->launch.data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return ERR_OK; /* it is made later; the run-time directory's lock stands */
+	if (fd < 0)
+		return err_set(err, ERR_SYS, errno, "open %s", s->launch.data_dir);
+	enum err_code rc = lock_fd(fd, s->launch.data_dir, err);
+	if (rc == ERR_OK) {
+		s->data_lock_fd = fd;
+		fd = -1;
+	}
+	return rc;
+}
+
+enum err_code handover_lock(struct sup *s, struct err *err)
+{
+	struct stat st;
+	enum err_code rc = ERR_OK;
+	s->lock_fd = legacy.lock_fd;
+	s->data_lock_fd = -1;
+	if (s->lock_fd < 0) {
+		rc = open_file(s, "lock", &s->lock_fd, err);
+		if (rc == ERR_OK)
+			rc = lock_fd(s->lock_fd, s->launch.runtime_dir, err);
+	}
+	if (rc == ERR_OK)
+		rc = lock_data_dir(s, err);
+	if (rc == ERR_OK)
+		rc = open_file(s, "life", &s->life_fd, err);
+	if (rc == ERR_OK)
+		rc = open_file(s, "life", &s->life_dm_fd, err);
+	if (rc == ERR_OK)
+		rc = open_file(s, "worker.lock", &s->worker_lock_fd, err);
+	if (rc == ERR_OK && fstat(s->life_fd, &st) < 0)
+		rc = err_set(err, ERR_SYS, errno, "stat life");
+	if (rc != ERR_OK)
+		return rc;
+	s->life_dev = st.st_dev;
+	s->life_ino = st.st_ino;
+	return ERR_OK;
+}
+
+/* ---- the dead-man's legacy ------------------------------------------------------------------------------------ */
+
+static int connect_deadman(const struct sup *s)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	if (!str_format(sa.sun_path, sizeof(sa.sun_path), "%s/deadman.sock", s->launch.runtime_dir))
+		return -1;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void take_postmaster(struct sup *s, struct ipc_msg *m)
+{
+	struct postmaster *pm = &s->pm;
+	const struct msg_dm_postmaster *p = m->payload;
+	int *own[DM_FD_COUNT] = { [DM_FD_PIDFD] = &pm->pidfd, [DM_FD_LINE_R] = &pm->line_r,
+		[DM_FD_LINE_W] = &pm->line_w };
+	int at = 0;
+	for (int i = 0; i < DM_FD_COUNT && at < m->fd_count; i++) {
+		if ((p->fd_mask & 1u << i) == 0)
+			continue;
+		/* The life file we have opened ourselves. */
+		if (own[i] == NULL || *own[i] >= 0)
+			close(m->fds[at]);
+		else
+			*own[i] = m->fds[at];
+		at++;
+	}
+	for (; at < m->fd_count; at++)
+		close(m->fds[at]);
+	m->fd_count = 0;
+	pm->generation = p->generation;
+	pm->pid = pm->pidfd >= 0 ? p->pid : 0;
+}
+
+static void take_state(struct sup *s, const struct msg_dm_state *st)
+{
+	struct guard_event ev = { .kind = GUARD_EV_STATE, .state = st };
+	s->now_ms = clock_boot_ms();
+	sup_guard(s, ev);
+	/* Only an exec in place keeps the children. */
+	s->pm.is_child = st->is_child != 0 && legacy.present;
+	s->pm.started_at_ms = st->started_at_ms;
+	if (st->generation > s->pm.generation)
+		s->pm.generation = st->generation;
+	s->pm.known = s->pm.pid != 0;
+}
+
+/* One conversation. 1 all came, 0 it hung up (it still has a supervisor), -1 no time left. */
+static int converse(struct sup *s, int fd, int64_t until_ms)
+{
+	static struct msg_dm_state state;
+	bool have_state = false, have_postmaster = false, have_ack = false;
+	struct err err = ERR_INIT;
+	if (ipc_send(fd, MSG_DM_TAKEOVER, 0, NULL, NULL, 0, NULL, 0, &err) != ERR_OK)
+		return 0;
+	while (!have_state || !have_postmaster || !have_ack) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		int64_t left = until_ms - clock_boot_ms();
+		struct ipc_msg m;
+		if (left <= 0 || poll(&p, 1, (int)left) < 1)
+			return -1;
+		enum err_code rc = ipc_recv(fd, ROLE_DEADMAN, ROLE_SUPERVISOR, &s->rx, &m, &err);
+		if (rc == ERR_AGAIN)
+			continue;
+		if (rc != ERR_OK)
+			return 0;
+		if (m.type == MSG_DM_STATE) {
+			memcpy(&state, m.payload, sizeof(state));
+			have_state = true;
+		} else if (m.type == MSG_DM_POSTMASTER) {
+			take_postmaster(s, &m);
+			have_postmaster = true;
+		} else if (m.type == MSG_DM_ACK) {
+			have_ack = true;
+		}
+		for (int i = 0; i < m.fd_count; i++)
+			close(m.fds[i]);
+	}
+	take_state(s, &state);
+	return 1;
+}
+
+enum err_code handover_inherit(struct sup *s, struct err *err)
+{
+	(void)err;
+	int64_t until_ms = clock_boot_ms() + INHERIT_MS;
+	while (clock_boot_ms() < until_ms) {
+		int fd = connect_deadman(s);
+		if (fd < 0)
+			return ERR_OK; /* nobody enforces: there is nothing to inherit */
+		int got = converse(s, fd, until_ms);
+		if (got == 1) {
+			s->dm.old_fd = fd;
+			s->inherited = true;
+			log_info("taken over from the dead-man generation=%llu postmaster=%d lease_left_ms=%lld",
+				(unsigned long long)s->pm.generation, s->pm.pid,
+				(long long)(s->guard.lease_until_ms - s->now_ms));
+			dm_postmaster_changed(s);
+			return ERR_OK;
+		}
+		close(fd);
+		if (got < 0)
+			break;
+		pause_ms(20);
+	}
+	log_warning("the dead-man does not answer: a running PostgreSQL will be adopted with a short grace");
+	return ERR_OK;
+}
+
+/* ---- upgrade ------------------------------------------------------------------------------------------------------ */
+
+#define CHECK_LINE "pgregent upgrade ok proto="
+
+int handover_check_say(void)
+{
+	printf(CHECK_LINE "%d version=%s\n", IPC_VERSION, PGREGENT_VERSION);
+	return fflush(stdout) == 0 ? 0 : 1;
+}
+
+int handover_check_ok(const char *output, unsigned len)
+{
+	return len >= sizeof(CHECK_LINE) - 1 && memcmp(output, CHECK_LINE, sizeof(CHECK_LINE) - 1) == 0;
+}
+
+static void keep_over_exec(int fd, bool keep)
+{
+	if (fd >= 0 && fcntl(fd, F_SETFD, keep ? 0 : FD_CLOEXEC) < 0)
+		log_error("descriptor %d: %s", fd, strerror(errno));
+}
+
+void handover_exec(struct sup *s)
+{
+	static char value[128];
+	static char *envp[LIMIT_ARGS + 2];
+	unsigned n = 0;
+	int exe = open("/proc/self/exe", O_RDONLY); /* the way back; open across the exec */
+	bool fits = str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=%d back=0 oom=%s", s->lock_fd,
+		s->data_lock_fd, exe, s->privs.oom_saved);
+	for (char **e = environ; *e != NULL && n < LIMIT_ARGS; e++) {
+		if (!str_starts(*e, ENV_NAME "="))
+			envp[n++] = *e;
+	}
+	envp[n++] = value;
+	envp[n] = NULL;
+	log_warning("upgrade: executing %s", s->upgrade_path);
+	watchdog_disarm(&s->watchdog); /* the next one arms it when it may */
+	keep_over_exec(s->lock_fd, true);
+	keep_over_exec(s->data_lock_fd, true);
+	if (fits && exe >= 0)
+		execve(s->upgrade_path, s->argv, envp);
+	log_error("upgrade: exec %s: %s", s->upgrade_path, strerror(errno));
+	keep_over_exec(s->lock_fd, false);
+	keep_over_exec(s->data_lock_fd, false);
+	if (exe >= 0)
+		close(exe);
+	s->upgrade_path = NULL;
+}
+
+/* ---- the new program's side ------------------------------------------------------------------------------------------ */
+
+static char **saved_argv;
+
+/* Async-signal-safe: it also runs as the handler of a fault. */
+void handover_roll_back(void)
+{
+	static char value[128];
+	static char *envp[LIMIT_ARGS + 2];
+	unsigned n = 0;
+	if (!legacy.guarded)
+		return;
+	for (char **e = environ; *e != NULL && n < LIMIT_ARGS; e++) {
+		if (!str_starts(*e, ENV_NAME "="))
+			envp[n++] = *e;
+	}
+	if (!str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=-1 back=1 oom=%s", legacy.lock_fd,
+		    legacy.data_fd, legacy.oom))
+		return;
+	envp[n++] = value;
+	envp[n] = NULL;
+	static const char note[] = "pgregent: the new program did not come up: back to the old one\n";
+	if (write(2, note, sizeof(note) - 1) < 0) {
+		/* nobody to tell */
+	}
+	keep_over_exec(legacy.lock_fd, true);
+	keep_over_exec(legacy.data_fd, true);
+	fexecve(legacy.exe_fd, saved_argv, envp);
+}
+
+static void on_fault(int signo)
+{
+	handover_roll_back();
+	_exit(128 + signo);
+}
+
+void handover_guard_start(char **argv)
+{
+	static const int faults[] = { SIGALRM, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
+	int back = 0;
+	const char *e = getenv(ENV_NAME);
+	saved_argv = argv;
+	if (e == NULL || sscanf(e, "lock=%d data=%d exe=%d back=%d oom=%15s", &legacy.lock_fd, &legacy.data_fd,
+				 &legacy.exe_fd, &back, legacy.oom) < 4)
+		return;
+	legacy.present = true;
+	legacy.back = back != 0;
+	keep_over_exec(legacy.lock_fd, false);
+	keep_over_exec(legacy.data_fd, false);
+	keep_over_exec(legacy.exe_fd, false);
+	legacy.guarded = !legacy.back && legacy.exe_fd >= 0;
+	if (!legacy.guarded)
+		return;
+	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
+	for (unsigned i = 0; i < ARRAY_LEN(faults); i++)
+		sigaction(faults[i], &sa, NULL);
+	alarm(HANDOVER_CHECK_MS / 1000);
+}
+
+void handover_guard_end(void)
+{
+	static const int faults[] = { SIGALRM, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
+	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	if (!legacy.guarded)
+		return;
+	alarm(0);
+	for (unsigned i = 0; i < ARRAY_LEN(faults); i++)
+		sigaction(faults[i], &dfl, NULL);
+	legacy.guarded = false;
+	close(legacy.exe_fd);
+}
+
+const char *handover_oom_saved(void)
+{
+	return legacy.present ? legacy.oom : "";
+}
