@@ -70,6 +70,7 @@ PROGRAMS := $(strip \
   $(if $(wildcard api/main.c),$(B)/pgregent-api) \
   $(if $(wildcard ctl/main.c),$(B)/pgregentctl))
 
+.DEFAULT_GOAL := all
 all: $(PROGRAMS)
 
 $(B)/%.o: %.c

@@ -1,5 +1,5 @@
-/* Prove a postmaster that we did not start (reference ha 11.4). Supervisor only. Reads /proc, never the data
- * directory, and signals nobody. */
+/* Prove a postmaster that we did not start (reference ha 11.4). Supervisor only. Reads /proc, never
+ * the data directory, and signals nobody. */
 #include "supervisor/adopt.h"
 
 #include <errno.h>
@@ -17,7 +17,8 @@
 
 #define START_SLACK_S 3 /* postmaster.pid has whole seconds, written some time after the fork */
 
-enum adopt_verdict adopt_judge(const struct msg_pmpid *file, const struct adopt_facts *f, const char **out_why)
+enum adopt_verdict adopt_judge(
+	const struct msg_pmpid *file, const struct adopt_facts *f, const char **out_why)
 {
 	*out_why = "";
 	if (file->pid == 0)
@@ -33,7 +34,8 @@ enum adopt_verdict adopt_judge(const struct msg_pmpid *file, const struct adopt_
 		return ADOPT_OURS;
 	if ((f->exe_known && !f->exe_is_postgres) || (f->cwd_known && !f->cwd_is_data_dir))
 		return ADOPT_STALE;
-	/* Not all can be read (another user, a restricted /proc): the start time alone must tell. */
+	/* Not all can be read (another user, a restricted /proc): the start time alone must tell.
+	 */
 	int64_t off_s = f->start_s - file->start_time_s;
 	if (file->pid > 0 && f->start_known && off_s >= -START_SLACK_S && off_s <= START_SLACK_S)
 		return ADOPT_OURS;
@@ -42,8 +44,8 @@ enum adopt_verdict adopt_judge(const struct msg_pmpid *file, const struct adopt_
 	return ADOPT_UNPROVEN;
 }
 
-/* Field 22 of /proc/<pid>/stat in clock ticks since boot; the name in field 2 may contain anything, so the
- * fields are counted from its last parenthesis. 0 = unknown. */
+/* Field 22 of /proc/<pid>/stat in clock ticks since boot; the name in field 2 may contain anything,
+ * so the fields are counted from its last parenthesis. 0 = unknown. */
 static uint64_t start_ticks(pid_t pid)
 {
 	char path[40], text[1024], number[24];
@@ -87,7 +89,8 @@ static struct adopt_facts look(const struct privs *p, pid_t pid, const char *dat
 {
 	static char link[LIMIT_PATH];
 	struct adopt_facts f = { .alive = true };
-	/* /proc shows these links to the same user only; CAP_SYS_PTRACE is not among what we keep. */
+	/* /proc shows these links to the same user only; CAP_SYS_PTRACE is not among what we keep.
+	 */
 	uid_t uid = p->root ? (uid_t)setfsuid(p->uid) : 0;
 	gid_t gid = p->root ? (gid_t)setfsgid(p->gid) : 0;
 	f.exe_known = read_link(pid, "exe", link, sizeof(link));
@@ -105,15 +108,16 @@ static struct adopt_facts look(const struct privs *p, pid_t pid, const char *dat
 	return f;
 }
 
-enum adopt_verdict adopt_prove(const struct privs *p, const struct msg_pmpid *file, const char *data_dir,
-	bool related, int *out_pidfd, const char **out_why)
+enum adopt_verdict adopt_prove(const struct privs *p, const struct msg_pmpid *file,
+	const char *data_dir, bool related, int *out_pidfd, const char **out_why)
 {
 	struct adopt_facts f = { 0 };
 	pid_t pid = file->pid < 0 ? -file->pid : file->pid;
 	AUTO_FD pidfd = -1;
 	*out_why = "";
 	if (pid != 0) {
-		/* The descriptor first: what is read afterwards is of this process, or it has ended. */
+		/* The descriptor first: what is read afterwards is of this process, or it has
+		 * ended. */
 		pidfd = pidfd_open(pid, 0);
 		if (pidfd < 0 && errno != ESRCH && errno != EINVAL && errno != ENOENT) {
 			*out_why = "no descriptor of the process can be had";

@@ -1,5 +1,5 @@
-/* The table of helpers. Supervisor only. A helper may die or hang at any instant: it is killed and started
- * again for ever, and nothing that matters is lost with it. */
+/* The table of helpers. Supervisor only. A helper may die or hang at any instant: it is killed and
+ * started again for ever, and nothing that matters is lost with it. */
 #include "supervisor/child.h"
 
 #include <errno.h>
@@ -18,12 +18,13 @@
 #include "supervisor/spawn.h"
 #include "supervisor/sup.h"
 
-#define START_MS      2000  /* exec to READY; doubled with each failed start up to START_MAX_MS */
-#define START_MAX_MS  16000 /* a node so busy that two seconds are too few must not loop for ever */
-#define CALM_MS       10000 /* a run of that length forgets earlier failures */
-#define BACKOFF_MS    125   /* second start after that, doubled up to BACKOFF_MAX_MS */
+#define START_MS     2000    /* exec to READY; doubled with each failed start up to START_MAX_MS */
+#define START_MAX_MS 16000   /* a node so busy that two seconds are too few must not loop for ever \
+			      */
+#define CALM_MS	       10000 /* a run of that length forgets earlier failures */
+#define BACKOFF_MS     125   /* second start after that, doubled up to BACKOFF_MAX_MS */
 #define BACKOFF_MAX_MS 1000
-#define LOG_EVERY     60    /* after the first few restarts in a row, log one in that many */
+#define LOG_EVERY      60 /* after the first few restarts in a row, log one in that many */
 
 struct exit_info exit_of_status(int status)
 {
@@ -51,10 +52,12 @@ static void set_state(struct helper *h, enum helper_state state, int64_t now_ms)
 	h->since_ms = now_ms;
 }
 
-/* ---- start ---------------------------------------------------------------------------------------- */
+/* ---- start
+ * ---------------------------------------------------------------------------------------- */
 
-/* Two workers must never act at once: the lock goes with the process, through exec, until its end. It is a
- * record lock because F_GETLK names its holder, so that a left-over of a dead supervisor can be killed. */
+/* Two workers must never act at once: the lock goes with the process, through exec, until its end.
+ * It is a record lock because F_GETLK names its holder, so that a left-over of a dead supervisor
+ * can be killed. */
 #define WORKER_LOCK_FD 4
 
 static const char *take_worker_lock(const void *arg)
@@ -73,8 +76,8 @@ static void kill_old_worker(struct sup *s)
 	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	if (fcntl(s->worker_lock_fd, F_GETLK, &fl) < 0 || fl.l_type == F_UNLCK || fl.l_pid <= 0)
 		return;
-	/* It belonged to a supervisor that is gone. The holder is a worker that runs: no other number can
-	 * have come in between, as the lock ends with the process. */
+	/* It belonged to a supervisor that is gone. The holder is a worker that runs: no other
+	 * number can have come in between, as the lock ends with the process. */
 	log_warning("worker of an earlier supervisor still runs, killed pid=%d", fl.l_pid);
 	kill(fl.l_pid, SIGKILL);
 }
@@ -86,17 +89,22 @@ static void helper_start(struct sup *s, struct helper *h, int64_t now_ms)
 	int pair[2] = { -1, -1 };
 	bool worker = h->role == ROLE_WORKER;
 	const char *name = ipc_role_name(h->role);
-	enum err_code rc = launch_program(&s->launch, name, path, sizeof(path)) ? ERR_OK : ERR_LIMIT;
+	enum err_code rc =
+		launch_program(&s->launch, name, path, sizeof(path)) ? ERR_OK : ERR_LIMIT;
 	if (rc == ERR_OK)
 		rc = ipc_pair(pair, &err);
 	if (rc == ERR_OK) {
 		char *argv[] = { path, worker ? (char *)s->launch.config : NULL, NULL };
 		if (worker)
 			kill_old_worker(s);
-		struct spawn sp = { .path = path, .argv = argv,
+		struct spawn sp = { .path = path,
+			.argv = argv,
 			.envp = worker ? s->launch.env_worker : s->launch.env_plain,
-			.fds = { -1, 1, 2, pair[1], s->worker_lock_fd }, .fd_count = worker ? 5 : 4,
-			.gate_fd = -1, .kind = PRIV_HELPER, .umask = s->privs.umask,
+			.fds = { -1, 1, 2, pair[1], s->worker_lock_fd },
+			.fd_count = worker ? 5 : 4,
+			.gate_fd = -1,
+			.kind = PRIV_HELPER,
+			.umask = s->privs.umask,
 			.after_user = worker ? take_worker_lock : NULL };
 		rc = spawn_child(&s->privs, &sp, &h->pid, NULL, &err);
 		close(pair[1]);
@@ -120,7 +128,8 @@ static void helper_start(struct sup *s, struct helper *h, int64_t now_ms)
 			(unsigned long long)h->incarnation);
 }
 
-/* ---- end ------------------------------------------------------------------------------------------- */
+/* ---- end
+ * ------------------------------------------------------------------------------------------- */
 
 static void drop_socket(struct helper *h)
 {
@@ -159,8 +168,9 @@ bool helpers_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms)
 	set_state(h, HELPER_DOWN, now_ms);
 	struct exit_info e = exit_of_status(status);
 	if (s->end.phase != END_HELPERS && (h->failures < 3 || h->failures % LOG_EVERY == 0))
-		log_warning("%s ended pid=%d %s=%d failures=%u restart_in_ms=%lld", ipc_role_name(h->role), pid,
-			exit_class_name(e.cls), e.code, h->failures, (long long)(h->next_start_ms - now_ms));
+		log_warning("%s ended pid=%d %s=%d failures=%u restart_in_ms=%lld",
+			ipc_role_name(h->role), pid, exit_class_name(e.cls), e.code, h->failures,
+			(long long)(h->next_start_ms - now_ms));
 	sup_publish(s);
 	return true;
 }
@@ -197,7 +207,8 @@ bool helpers_end(struct sup *s, int64_t until_ms, int64_t now_ms)
 	return gone;
 }
 
-/* ---- time ------------------------------------------------------------------------------------------- */
+/* ---- time
+ * ------------------------------------------------------------------------------------------- */
 
 static int64_t silent_at_ms(const struct sup *s, const struct helper *h)
 {
@@ -221,14 +232,15 @@ void helpers_tick(struct sup *s, int64_t now_ms)
 			helper_kill(s, h, "not ready in time");
 		else if (h->state == HELPER_READY && now_ms >= silent_at_ms(s, h))
 			helper_kill(s, h, "silent");
-		else if (h->state == HELPER_DOWN && now_ms >= h->next_start_ms && s->end.phase < END_POSTGRES)
+		else if (h->state == HELPER_DOWN && now_ms >= h->next_start_ms &&
+			 s->end.phase < END_POSTGRES)
 			helper_start(s, h, now_ms);
 	}
 	if (now_ms < s->ping_at_ms)
 		return;
 	struct msg_ping ping = { .sent_at_ms = now_ms };
 	s->ping_at_ms = now_ms + guard_peer_interval_ms(s->guard.ttl_ms > 0 ? s->guard.ttl_ms
-										: GUARD_TTL_DEFAULT_MS);
+									    : GUARD_TTL_DEFAULT_MS);
 	for (unsigned i = 0; i < HELPER_COUNT; i++)
 		helper_send(s, i, MSG_PING, 0, &ping, NULL, 0, NULL, 0);
 }
@@ -250,10 +262,11 @@ int64_t helpers_next_ms(const struct sup *s)
 	return s->end.phase >= END_HELPERS ? INT64_MAX : next;
 }
 
-/* ---- messages --------------------------------------------------------------------------------------- */
+/* ---- messages
+ * --------------------------------------------------------------------------------------- */
 
-void helper_send(struct sup *s, enum helper_index to, enum msg_type type, uint64_t id, const void *payload,
-	const void *tail, size_t tail_len, const int *fds, int fd_count)
+void helper_send(struct sup *s, enum helper_index to, enum msg_type type, uint64_t id,
+	const void *payload, const void *tail, size_t tail_len, const int *fds, int fd_count)
 {
 	struct helper *h = &s->helpers[to];
 	struct err err = ERR_INIT;
@@ -266,7 +279,8 @@ void helper_send(struct sup *s, enum helper_index to, enum msg_type type, uint64
 		helper_kill(s, h, err.text);
 }
 
-void helper_answer(struct sup *s, enum helper_index to, uint64_t id, uint32_t code, const char *fmt, ...)
+void helper_answer(
+	struct sup *s, enum helper_index to, uint64_t id, uint32_t code, const char *fmt, ...)
 {
 	struct msg_answer a = { .code = code };
 	va_list ap;
@@ -288,8 +302,10 @@ static void connect_helpers(struct sup *s, unsigned a, unsigned b)
 			ipc_role_name(s->helpers[b].role), err.text);
 		return;
 	}
-	struct msg_peer to_a = { .role = s->helpers[b].role, .incarnation = s->helpers[b].incarnation };
-	struct msg_peer to_b = { .role = s->helpers[a].role, .incarnation = s->helpers[a].incarnation };
+	struct msg_peer to_a = { .role = s->helpers[b].role,
+		.incarnation = s->helpers[b].incarnation };
+	struct msg_peer to_b = { .role = s->helpers[a].role,
+		.incarnation = s->helpers[a].incarnation };
 	helper_send(s, a, MSG_PEER, 0, &to_a, NULL, 0, &pair[0], 1);
 	helper_send(s, b, MSG_PEER, 0, &to_b, NULL, 0, &pair[1], 1);
 	close(pair[0]);
@@ -299,10 +315,14 @@ static void connect_helpers(struct sup *s, unsigned a, unsigned b)
 void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms)
 {
 	unsigned index = (unsigned)(h - s->helpers);
-	struct msg_welcome w = { .now_ms = now_ms, .incarnation = h->incarnation,
-		.lease_seq = s->guard.lease_seq, .lease_until_ms = s->guard.lease_until_ms,
-		.policy = s->guard.policy, .adopted = s->pm.pid != 0 && !s->pm.is_child,
-		.in_handover = s->inherited, .is_pid1 = getpid() == 1 };
+	struct msg_welcome w = { .now_ms = now_ms,
+		.incarnation = h->incarnation,
+		.lease_seq = s->guard.lease_seq,
+		.lease_until_ms = s->guard.lease_until_ms,
+		.policy = s->guard.policy,
+		.adopted = s->pm.pid != 0 && !s->pm.is_child,
+		.in_handover = s->inherited,
+		.is_pid1 = getpid() == 1 };
 	if (!str_copy(w.data_dir, sizeof(w.data_dir), s->launch.data_dir) ||
 		!str_copy(w.runtime_dir, sizeof(w.runtime_dir), s->launch.runtime_dir) ||
 		!str_copy(w.scope, sizeof(w.scope), s->launch.scope) ||
@@ -322,5 +342,5 @@ void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms)
 	} else {
 		connect_helpers(s, HELPER_WORKER, index);
 	}
-	dm_connect_helper(s, index);
+	deadlink_connect_helper(s, index);
 }

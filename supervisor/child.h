@@ -11,18 +11,18 @@ struct sup;
 
 enum helper_index { HELPER_WORKER = 0, HELPER_FILES, HELPER_API, HELPER_COUNT };
 enum helper_state {
-	HELPER_DOWN,     /* no process; next_start_ms says when */
+	HELPER_DOWN,	 /* no process; next_start_ms says when */
 	HELPER_STARTING, /* executed; not READY yet */
 	HELPER_READY,
-	HELPER_ENDING,   /* killed, or its socket is gone; not reaped yet */
+	HELPER_ENDING, /* killed, or its socket is gone; not reaped yet */
 };
 
 struct helper {
 	enum ipc_role role;
 	enum helper_state state;
 	pid_t pid;
-	int fd;          /* our end of its socket, -1 = none */
-	bool greeted;    /* HELLO came, WELCOME went */
+	int fd;	      /* our end of its socket, -1 = none */
+	bool greeted; /* HELLO came, WELCOME went */
 	uint64_t incarnation;
 	int64_t since_ms; /* of the state */
 	int64_t seen_ms;  /* last message */
@@ -54,8 +54,9 @@ void helper_ready(struct helper *h, int64_t now_ms);
 void helper_kill(struct sup *s, struct helper *h, const char *why);
 /* Ask all to end (SIGTERM, then SIGKILL at until_ms); false while some are left. */
 bool helpers_end(struct sup *s, int64_t until_ms, int64_t now_ms);
-/* Send to a greeted helper; a full queue or a broken socket costs it its life. No helper: nothing happens. */
-void helper_send(struct sup *s, enum helper_index to, enum msg_type type, uint64_t id, const void *payload,
-	const void *tail, size_t tail_len, const int *fds, int fd_count);
-void helper_answer(struct sup *s, enum helper_index to, uint64_t id, uint32_t code, const char *fmt, ...)
-	PRINTF(5, 6);
+/* Send to a greeted helper; a full queue or a broken socket costs it its life. No helper: nothing
+ * happens. */
+void helper_send(struct sup *s, enum helper_index to, enum msg_type type, uint64_t id,
+	const void *payload, const void *tail, size_t tail_len, const int *fds, int fd_count);
+void helper_answer(struct sup *s, enum helper_index to, uint64_t id, uint32_t code, const char *fmt,
+	...) PRINTF(5, 6);

@@ -14,9 +14,9 @@
 #define BACKOFF_MAX_MS 1000
 #define RECEIVE_MAX    64
 
-void dm_init(struct deadman *d)
+void deadlink_init(struct deadlink *d)
 {
-	*d = (struct deadman){ .fd = -1, .old_fd = -1, .next_start_ms = 1 };
+	*d = (struct deadlink){ .fd = -1, .old_fd = -1, .next_start_ms = 1 };
 }
 
 static void close_fd(int *fd)
@@ -26,27 +26,34 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-static void set_state(struct sup *s, enum dm_process state)
+static void set_state(struct sup *s, enum deadlink_state state)
 {
 	s->dm.state = state;
 	s->dm.since_ms = s->now_ms;
 }
 
-/* ---- start and end ------------------------------------------------------------------------------------- */
+/* ---- start and end
+ * ------------------------------------------------------------------------------------- */
 
 static void start(struct sup *s)
 {
-	struct deadman *d = &s->dm;
+	struct deadlink *d = &s->dm;
 	char path[LIMIT_PATH];
 	struct err err = ERR_INIT;
 	int pair[2] = { -1, -1 };
-	enum err_code rc = launch_program(&s->launch, "deadman", path, sizeof(path)) ? ERR_OK : ERR_LIMIT;
+	enum err_code rc =
+		launch_program(&s->launch, "deadman", path, sizeof(path)) ? ERR_OK : ERR_LIMIT;
 	if (rc == ERR_OK)
 		rc = ipc_pair(pair, &err);
 	if (rc == ERR_OK) {
 		char *argv[] = { path, s->launch.runtime_dir, NULL };
-		struct spawn sp = { .path = path, .argv = argv, .envp = s->launch.env_plain,
-			.fds = { -1, 1, 2, pair[1] }, .fd_count = 4, .gate_fd = -1, .kind = PRIV_DEADMAN,
+		struct spawn sp = { .path = path,
+			.argv = argv,
+			.envp = s->launch.env_plain,
+			.fds = { -1, 1, 2, pair[1] },
+			.fd_count = 4,
+			.gate_fd = -1,
+			.kind = PRIV_DEADMAN,
 			.umask = s->privs.umask };
 		rc = spawn_child(&s->privs, &sp, &d->pid, NULL, &err);
 		close(pair[1]);
@@ -59,33 +66,34 @@ static void start(struct sup *s)
 	}
 	d->fd = pair[0];
 	d->acked_generation = 0;
-	set_state(s, DM_STARTING);
+	set_state(s, DEADLINK_STARTING);
 }
 
 static void kill_it(struct sup *s)
 {
-	struct deadman *d = &s->dm;
+	struct deadlink *d = &s->dm;
 	close_fd(&d->fd);
 	if (d->pid != 0)
 		kill(d->pid, SIGKILL);
-	if (d->state != DM_DOWN)
-		set_state(s, DM_ENDING);
+	if (d->state != DEADLINK_DOWN)
+		set_state(s, DEADLINK_ENDING);
 }
 
-void dm_replace(struct sup *s, const char *why)
+void deadlink_replace(struct sup *s, const char *why)
 {
-	if (s->dm.state == DM_STARTING || s->dm.state == DM_UP) {
-		log_error("dead-man replaced pid=%d: %s", s->dm.pid, *why != '\0' ? why : "it is gone");
+	if (s->dm.state == DEADLINK_STARTING || s->dm.state == DEADLINK_UP) {
+		log_error("dead-man replaced pid=%d: %s", s->dm.pid,
+			*why != '\0' ? why : "it is gone");
 		kill_it(s);
 	}
 }
 
-bool dm_reaped(struct sup *s, pid_t pid, int status)
+bool deadlink_reaped(struct sup *s, pid_t pid, int status)
 {
-	struct deadman *d = &s->dm;
-	if (d->state == DM_DOWN || d->pid != pid)
+	struct deadlink *d = &s->dm;
+	if (d->state == DEADLINK_DOWN || d->pid != pid)
 		return false;
-	bool was_up = d->state == DM_UP;
+	bool was_up = d->state == DEADLINK_UP;
 	struct exit_info e = exit_of_status(status);
 	if (s->end.phase < END_HELPERS)
 		log_warning("dead-man ended pid=%d %s=%d", pid, exit_class_name(e.cls), e.code);
@@ -96,50 +104,54 @@ bool dm_reaped(struct sup *s, pid_t pid, int status)
 	d->next_start_ms = s->now_ms;
 	if (d->failures > 1)
 		d->next_start_ms += d->failures < 4 ? BACKOFF_MS << d->failures : BACKOFF_MAX_MS;
-	set_state(s, DM_DOWN);
+	set_state(s, DEADLINK_DOWN);
 	if (was_up)
 		sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_DEAD });
 	return true;
 }
 
-void dm_end(struct sup *s)
+void deadlink_end(struct sup *s)
 {
-	struct deadman *d = &s->dm;
+	struct deadlink *d = &s->dm;
 	struct err err = ERR_INIT;
 	int *fds[] = { &d->fd, &d->old_fd };
 	for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
 		/* One that cannot be told is killed below, or leaves with the postmaster. */
-		if (*fds[i] >= 0 && ipc_send(*fds[i], MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err) != ERR_OK)
+		if (*fds[i] >= 0 &&
+			ipc_send(*fds[i], MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err) != ERR_OK)
 			log_warning("dead-man: %s", err.text);
 	}
-	if (d->state != DM_UP)
+	if (d->state != DEADLINK_UP)
 		kill_it(s);
 }
 
-bool dm_gone(struct sup *s)
+bool deadlink_gone(struct sup *s)
 {
-	if (s->dm.state != DM_DOWN && s->now_ms >= s->end.until_ms)
+	if (s->dm.state != DEADLINK_DOWN && s->now_ms >= s->end.until_ms)
 		kill_it(s);
-	return s->dm.state == DM_DOWN;
+	return s->dm.state == DEADLINK_DOWN;
 }
 
-/* ---- messages to it --------------------------------------------------------------------------------------- */
+/* ---- messages to it
+ * --------------------------------------------------------------------------------------- */
 
-void dm_postmaster_changed(struct sup *s)
+void deadlink_postmaster_changed(struct sup *s)
 {
 	s->dm.postmaster_due = s->dm.state_due = true;
 }
 
-bool dm_holds(const struct sup *s, uint64_t generation)
+bool deadlink_holds(const struct sup *s, uint64_t generation)
 {
-	return s->dm.state == DM_UP && s->dm.acked_generation == generation;
+	return s->dm.state == DEADLINK_UP && s->dm.acked_generation == generation;
 }
 
 static enum err_code send_postmaster(struct sup *s, int fd, struct err *err)
 {
 	const struct postmaster *pm = &s->pm;
-	const int own[DM_FD_COUNT] = { [DM_FD_PIDFD] = pm->pidfd, [DM_FD_LIFE] = s->life_dm_fd,
-		[DM_FD_LINE_R] = pm->line_r, [DM_FD_LINE_W] = pm->line_w };
+	const int own[DM_FD_COUNT] = { [DM_FD_PIDFD] = pm->pidfd,
+		[DM_FD_LIFE] = s->life_dm_fd,
+		[DM_FD_LINE_R] = pm->line_r,
+		[DM_FD_LINE_W] = pm->line_w };
 	struct msg_dm_postmaster m = { 0 };
 	int fds[DM_FD_COUNT], count = 0;
 	bool live = pm->pid != 0;
@@ -173,13 +185,13 @@ static enum err_code send_due(struct sup *s, int fd, struct err *err)
 
 static void flush(struct sup *s)
 {
-	struct deadman *d = &s->dm;
+	struct deadlink *d = &s->dm;
 	struct err err = ERR_INIT;
 	if (!d->state_due && !d->postmaster_due)
 		return;
 	if (d->old_fd >= 0 && send_due(s, d->old_fd, &err) != ERR_OK)
 		close_fd(&d->old_fd);
-	if (d->state != DM_UP)
+	if (d->state != DEADLINK_UP)
 		return; /* all of it is due when it is up */
 	if (send_due(s, d->fd, &err) != ERR_OK) {
 		kill_it(s);
@@ -188,12 +200,12 @@ static void flush(struct sup *s)
 	d->state_due = d->postmaster_due = false;
 }
 
-void dm_connect_helper(struct sup *s, unsigned helper)
+void deadlink_connect_helper(struct sup *s, unsigned helper)
 {
 	int pair[2];
 	struct err err = ERR_INIT;
 	const struct helper *h = &s->helpers[helper];
-	if (s->dm.state != DM_UP || !h->greeted || ipc_pair(pair, &err) != ERR_OK)
+	if (s->dm.state != DEADLINK_UP || !h->greeted || ipc_pair(pair, &err) != ERR_OK)
 		return;
 	struct msg_peer to_helper = { .role = ROLE_DEADMAN, .incarnation = s->dm.restarts + 1 };
 	struct msg_peer to_dm = { .role = h->role, .incarnation = h->incarnation };
@@ -204,27 +216,31 @@ void dm_connect_helper(struct sup *s, unsigned helper)
 	close(pair[1]);
 }
 
-/* ---- messages from it ---------------------------------------------------------------------------------------- */
+/* ---- messages from it
+ * ---------------------------------------------------------------------------------------- */
 
 static void on_up(struct sup *s)
 {
-	if (s->dm.state != DM_STARTING)
+	if (s->dm.state != DEADLINK_STARTING)
 		return;
-	set_state(s, DM_UP);
+	set_state(s, DEADLINK_UP);
 	log_info("dead-man is up pid=%d", s->dm.pid);
-	dm_postmaster_changed(s);
+	deadlink_postmaster_changed(s);
 	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_NEW });
 	for (unsigned i = 0; i < HELPER_COUNT; i++)
-		dm_connect_helper(s, i);
+		deadlink_connect_helper(s, i);
 }
 
 static void on_ack(struct sup *s, const struct msg_dm_ack *a)
 {
 	s->dm.acked_generation = a->generation;
-	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN, .acked_seq = a->seq,
-			     .peer_fencing = a->fencing, .generation = a->generation });
+	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN,
+			     .acked_seq = a->seq,
+			     .peer_fencing = a->fencing,
+			     .generation = a->generation });
 	/* Ours enforces all that we know: the one before may go. */
-	if (s->dm.old_fd < 0 || s->dm.postmaster_due || !guard_synced(&s->guard, s->guard.state_seq) ||
+	if (s->dm.old_fd < 0 || s->dm.postmaster_due ||
+		!guard_synced(&s->guard, s->guard.state_seq) ||
 		(s->pm.pid != 0 && a->generation != s->pm.generation))
 		return;
 	struct err err = ERR_INIT;
@@ -235,9 +251,9 @@ static void on_ack(struct sup *s, const struct msg_dm_ack *a)
 	close_fd(&s->dm.old_fd);
 }
 
-void dm_receive(struct sup *s)
+void deadlink_receive(struct sup *s)
 {
-	struct deadman *d = &s->dm;
+	struct deadlink *d = &s->dm;
 	for (unsigned i = 0; i < RECEIVE_MAX && d->fd >= 0; i++) {
 		struct ipc_msg m;
 		struct err err = ERR_INIT;
@@ -245,8 +261,8 @@ void dm_receive(struct sup *s)
 		if (rc == ERR_AGAIN)
 			return;
 		if (rc != ERR_OK) {
-			bool up = d->state == DM_UP;
-			dm_replace(s, err.text);
+			bool up = d->state == DEADLINK_UP;
+			deadlink_replace(s, err.text);
 			if (up)
 				sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_DEAD });
 			return;
@@ -260,12 +276,13 @@ void dm_receive(struct sup *s)
 	}
 }
 
-void dm_receive_old(struct sup *s)
+void deadlink_receive_old(struct sup *s)
 {
 	for (unsigned i = 0; i < RECEIVE_MAX && s->dm.old_fd >= 0; i++) {
 		struct ipc_msg m;
 		struct err err = ERR_INIT;
-		enum err_code rc = ipc_recv(s->dm.old_fd, ROLE_DEADMAN, ROLE_SUPERVISOR, &s->rx, &m, &err);
+		enum err_code rc =
+			ipc_recv(s->dm.old_fd, ROLE_DEADMAN, ROLE_SUPERVISOR, &s->rx, &m, &err);
 		if (rc == ERR_AGAIN)
 			return;
 		if (rc != ERR_OK) {
@@ -275,38 +292,41 @@ void dm_receive_old(struct sup *s)
 		const struct msg_dm_ack *a = m.payload;
 		/* Its acknowledgements count for nothing here, its fence does. */
 		if (m.type == MSG_DM_ACK && a->fencing != 0)
-			sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN, .peer_fencing = 1,
+			sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN,
+					     .peer_fencing = 1,
 					     .generation = a->generation });
 		for (int k = 0; k < m.fd_count; k++)
 			close(m.fds[k]);
 	}
 }
 
-/* ---- time ------------------------------------------------------------------------------------------------------ */
+/* ---- time
+ * ------------------------------------------------------------------------------------------------------
+ */
 
-static int64_t start_until_ms(const struct deadman *d)
+static int64_t start_until_ms(const struct deadlink *d)
 {
 	return d->since_ms + (START_MS << (d->failures < 3 ? d->failures : 3));
 }
 
-void dm_tick(struct sup *s, int64_t now_ms)
+void deadlink_tick(struct sup *s, int64_t now_ms)
 {
-	struct deadman *d = &s->dm;
+	struct deadlink *d = &s->dm;
 	if (s->end.phase >= END_HELPERS)
 		return;
-	if (d->state == DM_DOWN && now_ms >= d->next_start_ms)
+	if (d->state == DEADLINK_DOWN && now_ms >= d->next_start_ms)
 		start(s);
-	else if (d->state == DM_STARTING && now_ms >= start_until_ms(d))
-		dm_replace(s, "not ready in time");
+	else if (d->state == DEADLINK_STARTING && now_ms >= start_until_ms(d))
+		deadlink_replace(s, "not ready in time");
 	flush(s);
 }
 
-int64_t dm_next_ms(const struct sup *s)
+int64_t deadlink_next_ms(const struct sup *s)
 {
-	const struct deadman *d = &s->dm;
+	const struct deadlink *d = &s->dm;
 	if (s->end.phase >= END_HELPERS)
 		return INT64_MAX;
-	if (d->state == DM_DOWN)
+	if (d->state == DEADLINK_DOWN)
 		return d->next_start_ms;
-	return d->state == DM_STARTING ? start_until_ms(d) : INT64_MAX;
+	return d->state == DEADLINK_STARTING ? start_until_ms(d) : INT64_MAX;
 }

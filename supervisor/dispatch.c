@@ -11,18 +11,21 @@
 #include "supervisor/ending.h"
 #include "supervisor/sup.h"
 
-#define RECEIVE_MAX 256  /* messages of one helper in one turn: more is a flood, the next turn goes on */
-#define HOLD_MS     3000 /* an answer that waits for the dead-man longer than this is a refusal */
+#define RECEIVE_MAX                                                                                \
+	256 /* messages of one helper in one turn: more is a flood, the next turn goes on */
+#define HOLD_MS	     3000  /* an answer that waits for the dead-man longer than this is a refusal */
 #define STOP_LATE_MS 10000 /* for a standby that guard_step stops */
 
-/* ---- guard ------------------------------------------------------------------------------------------ */
+/* ---- guard
+ * ------------------------------------------------------------------------------------------ */
 
 static void watchdog_changed(struct sup *s)
 {
 	struct msg_watchdog_state st;
 	watchdog_state(&s->watchdog, &st);
 	helper_send(s, HELPER_WORKER, MSG_WATCHDOG_STATE, 0, &st, NULL, 0, NULL, 0);
-	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_WATCHDOG, .timeout_ms = s->watchdog.timeout_ms });
+	sup_guard(s, (struct guard_event){
+			     .kind = GUARD_EV_WATCHDOG, .timeout_ms = s->watchdog.timeout_ms });
 }
 
 static void watchdog_level(struct sup *s, enum guard_watchdog level)
@@ -59,7 +62,7 @@ struct guard_actions sup_guard(struct sup *s, struct guard_event ev)
 	if ((a.flags & GUARD_SEND_STATE) != 0)
 		s->dm.state_due = true;
 	if ((a.flags & GUARD_REPLACE_PEER) != 0)
-		dm_replace(s, a.reason);
+		deadlink_replace(s, a.reason);
 	if ((a.flags & GUARD_WD_FEED) != 0)
 		watchdog_feed(&s->watchdog);
 	postmaster_level(s, &a);
@@ -67,7 +70,8 @@ struct guard_actions sup_guard(struct sup *s, struct guard_event ev)
 	return a;
 }
 
-/* ---- answers that wait for the dead-man ---------------------------------------------------------------- */
+/* ---- answers that wait for the dead-man
+ * ---------------------------------------------------------------- */
 
 static void send_held(struct sup *s, struct hold *h, bool ok)
 {
@@ -75,7 +79,8 @@ static void send_held(struct sup *s, struct hold *h, bool ok)
 		h->ack.accepted = ok;
 		h->ack.fence_at_ms = s->want.fence_at_ms;
 		if (!ok)
-			snprintf(h->ack.reason, sizeof(h->ack.reason), "the dead-man did not acknowledge");
+			snprintf(h->ack.reason, sizeof(h->ack.reason),
+				"the dead-man did not acknowledge");
 		helper_send(s, HELPER_WORKER, MSG_LEASE_ACK, h->id, &h->ack, NULL, 0, NULL, 0);
 	} else {
 		helper_answer(s, HELPER_WORKER, h->id, ok ? ANSWER_OK : ANSWER_TIMEOUT, "%s",
@@ -119,14 +124,19 @@ static void hold_answer(struct sup *s, struct hold h)
 	send_held(s, &h, false);
 }
 
-/* ---- lease, proof, promotion ---------------------------------------------------------------------------- */
+/* ---- lease, proof, promotion
+ * ---------------------------------------------------------------------------- */
 
 static void on_lease(struct sup *s, const struct ipc_msg *m)
 {
 	const struct msg_lease *l = m->payload;
-	struct guard_actions a = sup_guard(s, (struct guard_event){ .kind = GUARD_EV_LEASE, .lease = l });
-	struct hold h = { .seq = a.hold_seq, .id = m->id, .type = MSG_LEASE_ACK,
-		.deadline_ms = s->now_ms + HOLD_MS, .ack = { .seq = l->seq } };
+	struct guard_actions a =
+		sup_guard(s, (struct guard_event){ .kind = GUARD_EV_LEASE, .lease = l });
+	struct hold h = { .seq = a.hold_seq,
+		.id = m->id,
+		.type = MSG_LEASE_ACK,
+		.deadline_ms = s->now_ms + HOLD_MS,
+		.ack = { .seq = l->seq } };
 	if ((a.flags & GUARD_REFUSED) == 0) {
 		hold_answer(s, h);
 		return;
@@ -149,8 +159,10 @@ static void on_proof(struct sup *s, const struct ipc_msg *m)
 static void on_promote(struct sup *s, const struct ipc_msg *m)
 {
 	const struct msg_pg_promote *q = m->payload;
-	struct guard_event ev = { .kind = GUARD_EV_PROMOTE, .generation = q->generation,
-		.deadline_ms = q->deadline_ms, .lease_until_ms = q->lease_until_ms };
+	struct guard_event ev = { .kind = GUARD_EV_PROMOTE,
+		.generation = q->generation,
+		.deadline_ms = q->deadline_ms,
+		.lease_until_ms = q->lease_until_ms };
 	struct guard_actions a = sup_guard(s, ev);
 	if ((a.flags & GUARD_REFUSED) != 0) {
 		log_warning("promotion refused: %s", a.reason);
@@ -158,11 +170,14 @@ static void on_promote(struct sup *s, const struct ipc_msg *m)
 		return;
 	}
 	log_info("promotion allowed generation=%llu", (unsigned long long)q->generation);
-	hold_answer(s, (struct hold){ .seq = a.hold_seq, .id = m->id, .type = MSG_ANSWER,
+	hold_answer(s, (struct hold){ .seq = a.hold_seq,
+			       .id = m->id,
+			       .type = MSG_ANSWER,
 			       .deadline_ms = q->deadline_ms });
 }
 
-/* ---- the rest of the worker's requests --------------------------------------------------------------------- */
+/* ---- the rest of the worker's requests
+ * --------------------------------------------------------------------- */
 
 static void on_watchdog(struct sup *s, const struct ipc_msg *m)
 {
@@ -213,7 +228,8 @@ static void on_hello(struct sup *s, struct helper *h, const struct ipc_msg *m)
 	}
 	helper_welcome(s, h, s->now_ms);
 	if (h->role == ROLE_FILES)
-		s->pm.ask_at_ms = s->now_ms; /* whoever waits for postmaster.pid need not wait longer */
+		s->pm.ask_at_ms =
+			s->now_ms; /* whoever waits for postmaster.pid need not wait longer */
 }
 
 static void on_ready(struct sup *s, struct helper *h)
@@ -236,7 +252,8 @@ static void on_answer(struct sup *s, const struct helper *h, const struct ipc_ms
 		ending_progress(s);
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * ------------------------------------------------------------------------------------------- */
 
 static void dispatch(struct sup *s, struct helper *h, struct ipc_msg *m)
 {

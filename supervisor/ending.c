@@ -10,8 +10,8 @@
 #include "supervisor/sup.h"
 
 #define WORKER_MS   30000 /* without progress: no stop ordered, no job running, nothing said */
-#define WORKER_DIES 3     /* workers that may die while they shut down */
-#define STOP_MS     60000 /* our own fast stop; then immediate, then the fence */
+#define WORKER_DIES 3	  /* workers that may die while they shut down */
+#define STOP_MS	    60000 /* our own fast stop; then immediate, then the fence */
 #define HELPERS_MS  3000  /* SIGTERM to SIGKILL of helpers */
 
 static void send_order(struct sup *s, uint32_t kind)
@@ -72,14 +72,16 @@ void ending_worker_done(struct sup *s, const struct msg_shutdown_done *m)
 	s->end.exit_code = m->exit_code <= 255 ? (int)m->exit_code : 1;
 	/* Left alone only where nobody would miss an enforcer: in pause, or a standby. */
 	bool harmless = s->want.fence_at_ms == INT64_MAX || s->guard.policy == POLICY_PAUSED ||
-		(s->guard.kind == PG_START_STANDBY && !s->guard.promote_sent);
+			(s->guard.kind == PG_START_STANDBY && !s->guard.promote_sent);
 	if (m->leave_postgres != 0 && !harmless)
-		log_warning("PostgreSQL is not left running: it may write and nobody would enforce the lease");
+		log_warning("PostgreSQL is not left running: it may write and nobody would enforce "
+			    "the lease");
 	s->end.leave_postgres = m->leave_postgres != 0 && harmless;
 	stop_postgres(s, "the worker has ended without stopping it");
 }
 
-/* The worker is at it while it has ordered a stop, or runs a job (before_stop), or has said something lately. */
+/* The worker is at it while it has ordered a stop, or runs a job (before_stop), or has said
+ * something lately. */
 static bool worker_gave_up(const struct sup *s, int64_t now_ms)
 {
 	if (s->helpers[HELPER_WORKER].restarts - s->end.worker_restarts >= WORKER_DIES)
@@ -90,10 +92,11 @@ static bool worker_gave_up(const struct sup *s, int64_t now_ms)
 
 static void end_helpers(struct sup *s, int64_t now_ms)
 {
-	/* PostgreSQL that is left running must not be killed by the kernel when we close the pipe. */
+	/* PostgreSQL that is left running must not be killed by the kernel when we close the pipe.
+	 */
 	if (s->pm.pid != 0 && s->end.leave_postgres)
 		postmaster_release(s);
-	dm_end(s);
+	deadlink_end(s);
 	s->end.phase = END_HELPERS;
 	s->end.until_ms = now_ms + HELPERS_MS;
 }
@@ -107,7 +110,8 @@ void ending_tick(struct sup *s, int64_t now_ms)
 	bool postgres_done = s->guard.pm_state == PG_PROC_NONE || s->end.leave_postgres;
 	if (s->end.phase == END_POSTGRES && postgres_done && jobs_running(&s->jobs) == 0)
 		end_helpers(s, now_ms);
-	if (s->end.phase == END_HELPERS && helpers_end(s, s->end.until_ms, now_ms) && dm_gone(s))
+	if (s->end.phase == END_HELPERS && helpers_end(s, s->end.until_ms, now_ms) &&
+		deadlink_gone(s))
 		s->end.phase = END_DONE;
 }
 
@@ -120,7 +124,8 @@ int64_t ending_next_ms(const struct sup *s)
 	}
 }
 
-/* ---- upgrade in place ---------------------------------------------------------------------------------------- */
+/* ---- upgrade in place
+ * ---------------------------------------------------------------------------------------- */
 
 void ending_upgrade(struct sup *s, const struct ipc_msg *m)
 {
@@ -147,17 +152,19 @@ void ending_upgrade(struct sup *s, const struct ipc_msg *m)
 	u->id = m->id;
 	char *argv[] = { u->path, "--upgrade-check", NULL };
 	if (!job_start_own(s, JOB_UPGRADE_CHECK, argv, s->now_ms + HANDOVER_CHECK_MS))
-		helper_answer(s, HELPER_WORKER, m->id, ANSWER_FAILED, "%s", "the check could not be started");
+		helper_answer(s, HELPER_WORKER, m->id, ANSWER_FAILED, "%s",
+			"the check could not be started");
 }
 
 void ending_upgrade_checked(struct sup *s, const struct job *j)
 {
 	struct upgrade *u = &s->upgrade;
 	bool ok = j->exit.cls == EXIT_CLASS_CODE && j->exit.code == 0 &&
-		handover_check_ok(j->out[0].ring, (unsigned)j->out[0].total);
+		  handover_check_ok(j->out[0].ring, (unsigned)j->out[0].total);
 	if (!ok) {
-		helper_answer(s, HELPER_WORKER, u->id, ANSWER_REFUSED, "%s is not a pgregent that starts (%s=%d)",
-			u->path, exit_class_name(j->exit.cls), j->exit.code);
+		helper_answer(s, HELPER_WORKER, u->id, ANSWER_REFUSED,
+			"%s is not a pgregent that starts (%s=%d)", u->path,
+			exit_class_name(j->exit.cls), j->exit.code);
 		return;
 	}
 	helper_answer(s, HELPER_WORKER, u->id, ANSWER_OK, "%s", "executing the new program");

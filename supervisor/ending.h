@@ -1,5 +1,5 @@
-/* How the supervisor ends: orders to the worker, the bound on its answer, PostgreSQL, helpers; and the upgrade in
- * place. Every phase has a bound, and the lease is enforced in all of them. */
+/* How the supervisor ends: orders to the worker, the bound on its answer, PostgreSQL, helpers; and
+ * the upgrade in place. Every phase has a bound, and the lease is enforced in all of them. */
 #pragma once
 #include <stdint.h>
 

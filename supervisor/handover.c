@@ -1,4 +1,5 @@
-/* Hand-over between supervisors. Supervisor only; handover_exec apart, all of it runs before the loop. */
+/* Hand-over between supervisors. Supervisor only; handover_exec apart, all of it runs before the
+ * loop. */
 #include "supervisor/handover.h"
 
 #include <errno.h>
@@ -21,18 +22,21 @@
 #include "common/core/str.h"
 #include "supervisor/sup.h"
 
-#define LOCK_WAIT_MS    3000 /* a predecessor that is just dying */
-#define INHERIT_MS      3000 /* a dead-man answers at once, or is of no use */
-#define ENV_NAME        "PGREGENT_HANDOVER"
+#define LOCK_WAIT_MS 3000 /* a predecessor that is just dying */
+#define INHERIT_MS   3000 /* a dead-man answers at once, or is of no use */
+#define ENV_NAME     "PGREGENT_HANDOVER"
 
-/* What one program leaves to the next in ENV_NAME: descriptor numbers, and whether this is the way back. */
+/* What one program leaves to the next in ENV_NAME: descriptor numbers, and whether this is the way
+ * back. */
 static struct legacy {
 	bool present, back, guarded;
 	int lock_fd, data_fd, exe_fd;
 	char oom[16];
 } legacy = { .lock_fd = -1, .data_fd = -1, .exe_fd = -1 };
 
-/* ---- locks ------------------------------------------------------------------------------------------------ */
+/* ---- locks
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void pause_ms(int ms)
 {
@@ -47,22 +51,25 @@ static enum err_code lock_fd(int fd, const char *what, struct err *err)
 		if (errno != EWOULDBLOCK)
 			return err_set(err, ERR_SYS, errno, "lock %s", what);
 		if (clock_boot_ms() >= until_ms)
-			return err_set(err, ERR_CONFLICT, 0, "another pgregent supervisor runs: it holds %s", what);
+			return err_set(err, ERR_CONFLICT, 0,
+				"another pgregent supervisor runs: it holds %s", what);
 		pause_ms(20);
 	}
 	return ERR_OK;
 }
 
-/* Ours, also if an earlier run was of another user: we open it again after the capabilities are gone. */
+/* Ours, also if an earlier run was of another user: we open it again after the capabilities are
+ * gone. */
 static enum err_code open_file(const struct sup *s, const char *name, int *out, struct err *err)
 {
 	struct stat st;
-	AUTO_FD fd = openat(s->launch.runtime_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK,
-		0600);
+	AUTO_FD fd = openat(s->launch.runtime_fd, name,
+		O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, ERR_SYS, errno, "open %s/%s", s->launch.runtime_dir, name);
 	if (!S_ISREG(st.st_mode))
-		return err_set(err, ERR_DENIED, 0, "%s/%s is not a regular file", s->launch.runtime_dir, name);
+		return err_set(err, ERR_DENIED, 0, "%s/%s is not a regular file",
+			s->launch.runtime_dir, name);
 	if (st.st_uid != geteuid() && fchown(fd, geteuid(), (gid_t)-1) < 0)
 		return err_set(err, ERR_SYS, errno, "take over %s/%s", s->launch.runtime_dir, name);
 	*out = fd;
@@ -118,7 +125,8 @@ enum err_code handover_lock(struct sup *s, struct err *err)
 	return ERR_OK;
 }
 
-/* ---- the dead-man's legacy ------------------------------------------------------------------------------------ */
+/* ---- the dead-man's legacy
+ * ------------------------------------------------------------------------------------ */
 
 static int connect_deadman(const struct sup *s)
 {
@@ -137,7 +145,8 @@ static void take_postmaster(struct sup *s, struct ipc_msg *m)
 {
 	struct postmaster *pm = &s->pm;
 	const struct msg_dm_postmaster *p = m->payload;
-	int *own[DM_FD_COUNT] = { [DM_FD_PIDFD] = &pm->pidfd, [DM_FD_LINE_R] = &pm->line_r,
+	int *own[DM_FD_COUNT] = { [DM_FD_PIDFD] = &pm->pidfd,
+		[DM_FD_LINE_R] = &pm->line_r,
 		[DM_FD_LINE_W] = &pm->line_w };
 	int at = 0;
 	for (int i = 0; i < DM_FD_COUNT && at < m->fd_count; i++) {
@@ -217,10 +226,11 @@ enum err_code handover_inherit(struct sup *s, struct err *err)
 		if (got == 1) {
 			s->dm.old_fd = fd;
 			s->inherited = true;
-			log_info("taken over from the dead-man generation=%llu postmaster=%d lease_left_ms=%lld",
+			log_info("taken over from the dead-man generation=%llu postmaster=%d "
+				 "lease_left_ms=%lld",
 				(unsigned long long)s->pm.generation, s->pm.pid,
 				(long long)(s->guard.lease_until_ms - s->now_ms));
-			dm_postmaster_changed(s);
+			deadlink_postmaster_changed(s);
 			return ERR_OK;
 		}
 		close(fd);
@@ -228,11 +238,14 @@ enum err_code handover_inherit(struct sup *s, struct err *err)
 			break;
 		pause_ms(20);
 	}
-	log_warning("the dead-man does not answer: a running PostgreSQL will be adopted with a short grace");
+	log_warning("the dead-man does not answer: a running PostgreSQL will be adopted with a "
+		    "short grace");
 	return ERR_OK;
 }
 
-/* ---- upgrade ------------------------------------------------------------------------------------------------------ */
+/* ---- upgrade
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 #define CHECK_LINE "pgregent upgrade ok proto="
 
@@ -244,7 +257,8 @@ int handover_check_say(void)
 
 int handover_check_ok(const char *output, unsigned len)
 {
-	return len >= sizeof(CHECK_LINE) - 1 && memcmp(output, CHECK_LINE, sizeof(CHECK_LINE) - 1) == 0;
+	return len >= sizeof(CHECK_LINE) - 1 &&
+	       memcmp(output, CHECK_LINE, sizeof(CHECK_LINE) - 1) == 0;
 }
 
 static void keep_over_exec(int fd, bool keep)
@@ -259,8 +273,9 @@ void handover_exec(struct sup *s)
 	static char *envp[LIMIT_ARGS + 2];
 	unsigned n = 0;
 	int exe = open("/proc/self/exe", O_RDONLY); /* the way back; open across the exec */
-	bool fits = str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=%d back=0 oom=%s", s->lock_fd,
-		s->data_lock_fd, exe, s->privs.oom_saved);
+	bool fits =
+		str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=%d back=0 oom=%s",
+			s->lock_fd, s->data_lock_fd, exe, s->privs.oom_saved);
 	for (char **e = environ; *e != NULL && n < LIMIT_ARGS; e++) {
 		if (!str_starts(*e, ENV_NAME "="))
 			envp[n++] = *e;
@@ -281,7 +296,8 @@ void handover_exec(struct sup *s)
 	s->upgrade_path = NULL;
 }
 
-/* ---- the new program's side ------------------------------------------------------------------------------------------ */
+/* ---- the new program's side
+ * ------------------------------------------------------------------------------------------ */
 
 static char **saved_argv;
 
@@ -297,12 +313,13 @@ void handover_roll_back(void)
 		if (!str_starts(*e, ENV_NAME "="))
 			envp[n++] = *e;
 	}
-	if (!str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=-1 back=1 oom=%s", legacy.lock_fd,
-		    legacy.data_fd, legacy.oom))
+	if (!str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=-1 back=1 oom=%s",
+		    legacy.lock_fd, legacy.data_fd, legacy.oom))
 		return;
 	envp[n++] = value;
 	envp[n] = NULL;
-	static const char note[] = "pgregent: the new program did not come up: back to the old one\n";
+	static const char note[] =
+		"pgregent: the new program did not come up: back to the old one\n";
 	if (write(2, note, sizeof(note) - 1) < 0) {
 		/* nobody to tell */
 	}
@@ -323,8 +340,8 @@ void handover_guard_start(char **argv)
 	int back = 0;
 	const char *e = getenv(ENV_NAME);
 	saved_argv = argv;
-	if (e == NULL || sscanf(e, "lock=%d data=%d exe=%d back=%d oom=%15s", &legacy.lock_fd, &legacy.data_fd,
-				 &legacy.exe_fd, &back, legacy.oom) < 4)
+	if (e == NULL || sscanf(e, "lock=%d data=%d exe=%d back=%d oom=%15s", &legacy.lock_fd,
+				 &legacy.data_fd, &legacy.exe_fd, &back, legacy.oom) < 4)
 		return;
 	legacy.present = true;
 	legacy.back = back != 0;

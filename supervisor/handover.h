@@ -1,5 +1,5 @@
-/* One supervisor per data directory, and how the next one takes over: locks, the dead-man's legacy, and the upgrade
- * in place with its way back. */
+/* One supervisor per data directory, and how the next one takes over: locks, the dead-man's legacy,
+ * and the upgrade in place with its way back. */
 #pragma once
 #include "common/core/err.h"
 
@@ -9,13 +9,15 @@ MUST_USE enum err_code handover_lock(struct sup *s, struct err *err);
 /* Ask a dead-man that enforces for what it knows; none there: nothing is inherited. At most 3 s. */
 MUST_USE enum err_code handover_inherit(struct sup *s, struct err *err);
 
-/* Upgrade in place. The old program checks the new one (--upgrade-check), then executes it in its own process. */
+/* Upgrade in place. The old program checks the new one (--upgrade-check), then executes it in its
+ * own process. */
 #define HANDOVER_CHECK_MS 5000
 int handover_check_say(void);
 MUST_USE int handover_check_ok(const char *output, unsigned len);
 /* Execute s->upgrade_path; returns (logged) only when that failed. */
 void handover_exec(struct sup *s);
-/* In the new program: until handover_guard_end a fault, a failure or 5 s end in the old program again. */
+/* In the new program: until handover_guard_end a fault, a failure or 5 s end in the old program
+ * again. */
 void handover_guard_start(char **argv);
 void handover_guard_end(void);
 /* OOM score at the first start, "" = this is the first. */

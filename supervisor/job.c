@@ -1,4 +1,5 @@
-/* Jobs. Supervisor only. See job.h. Nothing here waits: a job that does not end is killed with its tree. */
+/* Jobs. Supervisor only. See job.h. Nothing here waits: a job that does not end is killed with its
+ * tree. */
 #include "supervisor/job.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include "supervisor/spawn.h"
 #include "supervisor/sup.h"
 
-#define DRAIN_MAX   16   /* reads per turn and stream: a chatty job must not hold the loop */
+#define DRAIN_MAX     16  /* reads per turn and stream: a chatty job must not hold the loop */
 #define KILL_AGAIN_MS 500 /* a tree that forks faster than it is listed is listed again */
 
 void jobs_init(struct jobs *j)
@@ -25,7 +26,8 @@ void jobs_init(struct jobs *j)
 		j->slot[i].out[0].fd = j->slot[i].out[1].fd = -1;
 }
 
-/* ---- arguments ------------------------------------------------------------------------------------- */
+/* ---- arguments
+ * ------------------------------------------------------------------------------------- */
 
 static bool same_variable(const char *a, const char *b)
 {
@@ -33,13 +35,15 @@ static bool same_variable(const char *a, const char *b)
 	return strncmp(a, b, n) == 0 && b[n] == '=';
 }
 
-enum err_code args_parse(struct args *a, const char *tail, size_t len, char *const *base_env, struct err *err)
+enum err_code args_parse(
+	struct args *a, const char *tail, size_t len, char *const *base_env, struct err *err)
 {
 	unsigned count;
 	int64_t argc;
-	if (!ipc_tail_valid(tail, len, &count) || !str_to_i64(tail, &argc) || argc < 1 || argc >= count ||
-		count > LIMIT_ARGS)
-		return err_set(err, ERR_PROTO, 0, "arguments: malformed, or over %d strings", LIMIT_ARGS);
+	if (!ipc_tail_valid(tail, len, &count) || !str_to_i64(tail, &argc) || argc < 1 ||
+		argc >= count || count > LIMIT_ARGS)
+		return err_set(
+			err, ERR_PROTO, 0, "arguments: malformed, or over %d strings", LIMIT_ARGS);
 	const char *s = tail;
 	for (int64_t i = 0; i < argc; i++)
 		a->argv[i] = (char *)(s = ipc_tail_next(tail, len, s));
@@ -58,7 +62,8 @@ enum err_code args_parse(struct args *a, const char *tail, size_t len, char *con
 	return ERR_OK;
 }
 
-/* ---- slots ------------------------------------------------------------------------------------------ */
+/* ---- slots
+ * ------------------------------------------------------------------------------------------ */
 
 static struct job *find(struct jobs *js, uint64_t id)
 {
@@ -99,9 +104,14 @@ static struct job *take_slot(struct jobs *js)
 
 static void send_event(struct sup *s, const struct job *j)
 {
-	struct msg_job_event e = { .job = j->id, .at_ms = j->at_ms, .pid = j->pid,
-		.running = j->state != JOB_ENDED, .exit_class = j->exit.cls, .exit_code = j->exit.code,
-		.cancelled = j->cancelled, .timed_out = j->timed_out };
+	struct msg_job_event e = { .job = j->id,
+		.at_ms = j->at_ms,
+		.pid = j->pid,
+		.running = j->state != JOB_ENDED,
+		.exit_class = j->exit.cls,
+		.exit_code = j->exit.code,
+		.cancelled = j->cancelled,
+		.timed_out = j->timed_out };
 	memcpy(e.name, j->name, sizeof(e.name));
 	helper_send(s, HELPER_WORKER, MSG_JOB_EVENT, j->id, &e, NULL, 0, NULL, 0);
 }
@@ -122,9 +132,11 @@ unsigned jobs_running(const struct jobs *js)
 	return n;
 }
 
-/* ---- start ------------------------------------------------------------------------------------------ */
+/* ---- start
+ * ------------------------------------------------------------------------------------------ */
 
-/* Pipes for what is kept; fds[0..2] for the child. Both lists hold our copies that are closed afterwards. */
+/* Pipes for what is kept; fds[0..2] for the child. Both lists hold our copies that are closed
+ * afterwards. */
 static enum err_code make_streams(struct job *j, int fds[3], int child_ends[2], struct err *err)
 {
 	unsigned pipes = (j->flags & JOB_KEEP_STDOUT) != 0 ? 2 : 1;
@@ -142,12 +154,17 @@ static enum err_code make_streams(struct job *j, int fds[3], int child_ends[2], 
 	return ERR_OK;
 }
 
-static enum err_code launch_job(struct sup *s, struct job *j, const char *cwd,
-	char *const *argv, char *const *envp, struct err *err)
+static enum err_code launch_job(struct sup *s, struct job *j, const char *cwd, char *const *argv,
+	char *const *envp, struct err *err)
 {
 	int ends[2] = { -1, -1 };
-	struct spawn sp = { .argv = argv, .envp = envp, .cwd = *cwd != '\0' ? cwd : NULL,
-		.fd_count = 3, .gate_fd = -1, .kind = PRIV_PLAIN, .umask = s->privs.umask };
+	struct spawn sp = { .argv = argv,
+		.envp = envp,
+		.cwd = *cwd != '\0' ? cwd : NULL,
+		.fd_count = 3,
+		.gate_fd = -1,
+		.kind = PRIV_PLAIN,
+		.umask = s->privs.umask };
 	enum err_code rc = make_streams(j, sp.fds, ends, err);
 	if (rc == ERR_OK)
 		rc = spawn_child(&s->privs, &sp, &j->pid, NULL, err);
@@ -168,14 +185,16 @@ void job_start(struct sup *s, const struct ipc_msg *m)
 		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed JOB_START");
 		return;
 	}
-	if (m->id == 0 || m->id == JOB_UPGRADE_CHECK || find(&s->jobs, m->id) != NULL || s->end.phase >= END_HELPERS) {
-		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "job id %llu is in use, or we are ending",
-			(unsigned long long)m->id);
+	if (m->id == 0 || m->id == JOB_UPGRADE_CHECK || find(&s->jobs, m->id) != NULL ||
+		s->end.phase >= END_HELPERS) {
+		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED,
+			"job id %llu is in use, or we are ending", (unsigned long long)m->id);
 		return;
 	}
 	struct job *j = take_slot(&s->jobs);
 	if (j == NULL) {
-		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%d jobs run already", LIMIT_JOBS);
+		helper_answer(
+			s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%d jobs run already", LIMIT_JOBS);
 		return;
 	}
 	j->id = m->id;
@@ -188,7 +207,8 @@ void job_start(struct sup *s, const struct ipc_msg *m)
 	memcpy(j->name, q->name, sizeof(j->name));
 	if (launch_job(s, j, q->cwd, args.argv, args.envp, &err) != ERR_OK) {
 		free_slot(j);
-		helper_answer(s, HELPER_WORKER, m->id, ANSWER_FAILED, "job %s: %s", q->name, err.text);
+		helper_answer(
+			s, HELPER_WORKER, m->id, ANSWER_FAILED, "job %s: %s", q->name, err.text);
 		return;
 	}
 	j->state = JOB_RUNNING;
@@ -219,7 +239,8 @@ bool job_start_own(struct sup *s, uint64_t id, char *const *argv, int64_t deadli
 	return true;
 }
 
-/* ---- output ------------------------------------------------------------------------------------------ */
+/* ---- output
+ * ------------------------------------------------------------------------------------------ */
 
 static void log_bytes(struct job *j, struct job_stream *st, const char *bytes, size_t n)
 {
@@ -263,7 +284,8 @@ static void send_stream(struct sup *s, uint64_t id, const struct job *j, unsigne
 	size_t first = len < LIMIT_JOB_OUTPUT ? 0 : st->total % LIMIT_JOB_OUTPUT;
 	for (size_t i = 0; i < len; i++)
 		flat[i] = st->ring[(first + i) % LIMIT_JOB_OUTPUT];
-	struct msg_job_output o = { .job = j->id, .stream = stream + 1,
+	struct msg_job_output o = { .job = j->id,
+		.stream = stream + 1,
 		.total_bytes = st->total < UINT32_MAX ? (uint32_t)st->total : UINT32_MAX };
 	helper_send(s, HELPER_WORKER, MSG_JOB_OUTPUT, id, &o, flat, len, NULL, 0);
 }
@@ -284,13 +306,15 @@ void job_output_get(struct sup *s, const struct ipc_msg *m)
 		send_stream(s, m->id, j, 1);
 }
 
-/* ---- end --------------------------------------------------------------------------------------------- */
+/* ---- end
+ * --------------------------------------------------------------------------------------------- */
 
 static void term(struct job *j, int64_t now_ms)
 {
 	if (j->state != JOB_RUNNING)
 		return;
-	/* Its session's first group: a shell does not pass a signal on. Not reaped, so the number is its. */
+	/* Its session's first group: a shell does not pass a signal on. Not reaped, so the number
+	 * is its. */
 	kill(-j->pid, SIGTERM);
 	j->state = JOB_TERM_SENT;
 	j->at_ms = now_ms;
@@ -320,14 +344,17 @@ void job_forget(struct sup *s, uint64_t id)
 		free_slot(j);
 }
 
-/* All of it: what descends from the leader, and who holds its output (a process that was forked off and has
- * lost its parent still does, unless it went away on purpose). */
+/* All of it: what descends from the leader, and who holds its output (a process that was forked off
+ * and has lost its parent still does, unless it went away on purpose). */
 static void kill_tree(struct sup *s, const struct job *j)
 {
 	struct stat st;
 	struct killtree_report report;
-	struct killtree_target t = { .root = j->state == JOB_ENDED ? 0 : j->pid, .root_pidfd = -1,
-		.uid = s->privs.uid, .gid = s->privs.gid, .as_user = s->privs.root };
+	struct killtree_target t = { .root = j->state == JOB_ENDED ? 0 : j->pid,
+		.root_pidfd = -1,
+		.uid = s->privs.uid,
+		.gid = s->privs.gid,
+		.as_user = s->privs.root };
 	if (j->out[0].fd >= 0 && fstat(j->out[0].fd, &st) == 0) {
 		t.life_dev = st.st_dev;
 		t.life_ino = st.st_ino;
@@ -343,10 +370,12 @@ void jobs_tick(struct sup *s, int64_t now_ms)
 		struct job *j = &s->jobs.slot[i];
 		if (j->state == JOB_RUNNING && j->deadline_ms != 0 && now_ms >= j->deadline_ms) {
 			j->timed_out = true;
-			log_warning("job over its time name=%s id=%llu", j->name, (unsigned long long)j->id);
+			log_warning("job over its time name=%s id=%llu", j->name,
+				(unsigned long long)j->id);
 			term(j, now_ms);
 		}
-		if ((j->state == JOB_TERM_SENT || j->state == JOB_KILL_SENT) && now_ms >= j->kill_at_ms) {
+		if ((j->state == JOB_TERM_SENT || j->state == JOB_KILL_SENT) &&
+			now_ms >= j->kill_at_ms) {
 			kill_tree(s, j);
 			j->state = JOB_KILL_SENT;
 			j->kill_at_ms = now_ms + KILL_AGAIN_MS;
@@ -383,8 +412,8 @@ bool jobs_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms)
 		if (forced)
 			kill_tree(s, j);
 		j->at_ms = now_ms;
-		log_info("job ended name=%s id=%llu pid=%d %s=%d", j->name, (unsigned long long)j->id, pid,
-			exit_class_name(j->exit.cls), j->exit.code);
+		log_info("job ended name=%s id=%llu pid=%d %s=%d", j->name,
+			(unsigned long long)j->id, pid, exit_class_name(j->exit.cls), j->exit.code);
 		if (j->id == JOB_UPGRADE_CHECK) {
 			ending_upgrade_checked(s, j);
 			free_slot(j);

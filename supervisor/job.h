@@ -1,5 +1,6 @@
-/* Jobs: bounded child programs in eight static slots. Their output is drained into rings; the last bytes are
- * handed out on request. They are the supervisor's children, so they go on when the worker dies. */
+/* Jobs: bounded child programs in eight static slots. Their output is drained into rings; the last
+ * bytes are handed out on request. They are the supervisor's children, so they go on when the
+ * worker dies. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,7 +12,7 @@
 enum job_state { JOB_FREE = 0, JOB_RUNNING, JOB_TERM_SENT, JOB_KILL_SENT, JOB_ENDED };
 
 struct job_stream {
-	int fd; /* read end, -1 = closed or not used */
+	int fd;		/* read end, -1 = closed or not used */
 	uint64_t total; /* bytes ever read */
 	char ring[LIMIT_JOB_OUTPUT];
 	char line[512]; /* for JOB_LOG_OUTPUT: the line so far */
@@ -27,7 +28,7 @@ struct job {
 	uint32_t grace_ms, flags;
 	bool cancelled, timed_out;
 	struct exit_info exit;
-	int64_t at_ms;       /* of the state */
+	int64_t at_ms; /* of the state */
 	char name[32];
 	struct job_stream out[2]; /* [0] stdout or both, [1] stderr when kept apart */
 };
@@ -57,11 +58,11 @@ bool job_start_own(struct sup *s, uint64_t id, char *const *argv, int64_t deadli
 /* End all: as cancel. */
 void jobs_cancel_all(struct sup *s);
 
-/* argv and environment of a message's tail, as pointers into it, over a base environment. Static arrays:
- * valid until the next call. */
+/* argv and environment of a message's tail, as pointers into it, over a base environment. Static
+ * arrays: valid until the next call. */
 struct args {
 	char *argv[LIMIT_ARGS + 1];
 	char *envp[2 * LIMIT_ARGS + 8];
 };
-MUST_USE enum err_code args_parse(struct args *a, const char *tail, size_t len, char *const *base_env,
-	struct err *err);
+MUST_USE enum err_code args_parse(
+	struct args *a, const char *tail, size_t len, char *const *base_env, struct err *err);

@@ -1,5 +1,6 @@
-/* Before the loop: arguments, environments, programs, instance, run-time directory. Supervisor only.
- * The configuration is read by pgregent-worker; no byte of it is parsed here but four key=value lines. */
+/* Before the loop: arguments, environments, programs, instance, run-time directory. Supervisor
+ * only. The configuration is read by pgregent-worker; no byte of it is parsed here but four
+ * key=value lines. */
 #include "supervisor/launch.h"
 
 #include <errno.h>
@@ -22,7 +23,8 @@
 #define LAUNCH_MS     10000
 #define LAUNCH_OUTPUT 8192 /* four lines of at most LIMIT_PATH */
 
-/* ---- arguments ------------------------------------------------------------------------------------ */
+/* ---- arguments
+ * ------------------------------------------------------------------------------------ */
 
 /* "--name VALUE" and "--name=VALUE"; true when argv[*i] was this option. */
 static bool take_option(int argc, char **argv, int *i, const char *name, const char **out)
@@ -50,7 +52,8 @@ enum launch_mode launch_args(struct launch *l, int argc, char **argv, struct err
 	for (int i = 1; i < argc; i++) {
 		if (argv[i][0] != '-') {
 			if (l->config != NULL)
-				return LAUNCH_EXEC_WORKER; /* two files: the usage text is its business */
+				return LAUNCH_EXEC_WORKER; /* two files: the usage text is its
+							      business */
 			l->config = argv[i];
 			continue;
 		}
@@ -63,7 +66,8 @@ enum launch_mode launch_args(struct launch *l, int argc, char **argv, struct err
 			const char **slot = (const char **)((char *)l + options[o].offset);
 			known = take_option(argc, argv, &i, options[o].name, slot);
 			if (known && **slot == '\0') {
-				err_set(err, ERR_INVAL, 0, "option %s needs a value", options[o].name);
+				err_set(err, ERR_INVAL, 0, "option %s needs a value",
+					options[o].name);
 				return LAUNCH_USAGE;
 			}
 		}
@@ -73,7 +77,8 @@ enum launch_mode launch_args(struct launch *l, int argc, char **argv, struct err
 	return LAUNCH_RUN;
 }
 
-/* ---- programs ------------------------------------------------------------------------------------- */
+/* ---- programs
+ * ------------------------------------------------------------------------------------- */
 
 bool launch_program(const struct launch *l, const char *role, char *out, size_t out_len)
 {
@@ -93,20 +98,23 @@ enum err_code launch_find_programs(struct launch *l, struct err *err)
 	const char *forced = getenv("PGREGENT_LIBEXEC");
 	if (forced != NULL && *forced != '\0') {
 		if (!str_copy(l->libexec, sizeof(l->libexec), forced))
-			return err_set(err, ERR_LIMIT, 0, "PGREGENT_LIBEXEC is over %d bytes", LIMIT_PATH);
+			return err_set(
+				err, ERR_LIMIT, 0, "PGREGENT_LIBEXEC is over %d bytes", LIMIT_PATH);
 		return ERR_OK;
 	}
 	static const char *const places[] = { "%s", "%s/../lib/pgregent" };
 	for (unsigned i = 0; i < ARRAY_LEN(places); i++) {
 		if (str_format(l->libexec, sizeof(l->libexec), places[i], own_dir) &&
-			launch_program(l, "worker", probe, sizeof(probe)) && access(probe, X_OK) == 0)
+			launch_program(l, "worker", probe, sizeof(probe)) &&
+			access(probe, X_OK) == 0)
 			return ERR_OK;
 	}
-	return err_set(err, ERR_NOTFOUND, 0, "pgregent-worker is neither in %s nor in %s/../lib/pgregent",
-		own_dir, own_dir);
+	return err_set(err, ERR_NOTFOUND, 0,
+		"pgregent-worker is neither in %s nor in %s/../lib/pgregent", own_dir, own_dir);
 }
 
-/* ---- environments --------------------------------------------------------------------------------- */
+/* ---- environments
+ * --------------------------------------------------------------------------------- */
 
 static bool starts_with_any(const char *s, const char *const *list)
 {
@@ -142,14 +150,16 @@ static enum err_code environment_of_postgres(struct launch *l, unsigned count, s
 
 enum err_code launch_environment(struct launch *l, const struct privs *p, struct err *err)
 {
-	static const char *const ours[] = { "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=", "LISTEN_",
-		"PGREGENT_LIBEXEC=", "PGREGENT_HANDOVER=", "RUNTIME_DIRECTORY=", NULL };
+	static const char *const ours[] = { "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=",
+		"LISTEN_", "PGREGENT_LIBEXEC=", "PGREGENT_HANDOVER=", "RUNTIME_DIRECTORY=", NULL };
 	static const char *const secret[] = { "PATRONI_", "KUBERNETES_", NULL };
-	static const char *const user[] = { "HOME=", "USER=", "LOGNAME=", "SHELL=", "XDG_RUNTIME_DIR=", "MAIL=",
-		NULL };
+	static const char *const user[] = {
+		"HOME=", "USER=", "LOGNAME=", "SHELL=", "XDG_RUNTIME_DIR=", "MAIL=", NULL
+	};
 	const char *socket = getenv("NOTIFY_SOCKET");
 	if (socket != NULL && !str_copy(l->notify_socket, sizeof(l->notify_socket), socket))
-		return err_set(err, ERR_LIMIT, 0, "NOTIFY_SOCKET is over %zu bytes", sizeof(l->notify_socket));
+		return err_set(err, ERR_LIMIT, 0, "NOTIFY_SOCKET is over %zu bytes",
+			sizeof(l->notify_socket));
 	unsigned n = 0, w = 0, q = 0;
 	while (environ[n] != NULL)
 		n++;
@@ -161,8 +171,8 @@ enum err_code launch_environment(struct launch *l, const struct privs *p, struct
 		return err_set(err, ERR_NOMEM, 0, "environment");
 	/* Root's home and login name are not those of the user that children run as. */
 	if (p->root) {
-		const char *const set[][2] = { { "HOME", p->home }, { "USER", p->user }, { "LOGNAME", p->user },
-			{ "SHELL", p->shell } };
+		const char *const set[][2] = { { "HOME", p->home }, { "USER", p->user },
+			{ "LOGNAME", p->user }, { "SHELL", p->shell } };
 		for (unsigned i = 0; i < ARRAY_LEN(set); i++) {
 			char *e = env_entry(set[i][0], set[i][1]);
 			if (e == NULL)
@@ -171,7 +181,8 @@ enum err_code launch_environment(struct launch *l, const struct privs *p, struct
 		}
 	}
 	for (unsigned i = 0; i < n; i++) {
-		if (starts_with_any(environ[i], ours) || (p->root && starts_with_any(environ[i], user)))
+		if (starts_with_any(environ[i], ours) ||
+			(p->root && starts_with_any(environ[i], user)))
 			continue;
 		l->env_worker[w++] = environ[i];
 		if (!starts_with_any(environ[i], secret))
@@ -180,7 +191,8 @@ enum err_code launch_environment(struct launch *l, const struct privs *p, struct
 	return environment_of_postgres(l, q, err);
 }
 
-/* ---- the instance ----------------------------------------------------------------------------------- */
+/* ---- the instance
+ * ----------------------------------------------------------------------------------- */
 
 static enum err_code take_line(struct launch *l, char *line, struct err *err)
 {
@@ -198,7 +210,8 @@ static enum err_code take_line(struct launch *l, char *line, struct err *err)
 		if (!str_starts(line, keys[i].key))
 			continue;
 		if (!str_copy(keys[i].out, keys[i].size, line + strlen(keys[i].key)))
-			return err_set(err, ERR_LIMIT, 0, "%s over %zu bytes", keys[i].key, keys[i].size);
+			return err_set(
+				err, ERR_LIMIT, 0, "%s over %zu bytes", keys[i].key, keys[i].size);
 		return ERR_OK;
 	}
 	return err_set(err, ERR_PROTO, 0, "pgregent-worker --launch printed \"%.60s\"", line);
@@ -213,8 +226,8 @@ static enum err_code read_output(int fd, char *out, size_t size, struct err *err
 		int64_t left = until_ms - clock_boot_ms();
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		if (left <= 0 || poll(&p, 1, (int)left) == 0)
-			return err_set(err, ERR_TIMEOUT, 0, "pgregent-worker --launch: no answer within %d ms",
-				LAUNCH_MS);
+			return err_set(err, ERR_TIMEOUT, 0,
+				"pgregent-worker --launch: no answer within %d ms", LAUNCH_MS);
 		ssize_t n = read(fd, out + len, size - 1 - len);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -225,7 +238,8 @@ static enum err_code read_output(int fd, char *out, size_t size, struct err *err
 		if (n == 0)
 			return ERR_OK;
 		if (len == size - 1)
-			return err_set(err, ERR_LIMIT, 0, "pgregent-worker --launch printed over %zu bytes", size);
+			return err_set(err, ERR_LIMIT, 0,
+				"pgregent-worker --launch printed over %zu bytes", size);
 	}
 }
 
@@ -240,8 +254,14 @@ static enum err_code run_launch(struct launch *l, const struct privs *p, char *o
 		return err_set(err, ERR_SYS, errno, "pipe");
 	AUTO_FD rd = fds[0];
 	char *argv[] = { path, "--launch", (char *)l->config, NULL };
-	struct spawn s = { .path = path, .argv = argv, .envp = l->env_worker, .fds = { -1, fds[1], 2 },
-		.fd_count = 3, .gate_fd = -1, .kind = PRIV_HELPER, .umask = p->umask };
+	struct spawn s = { .path = path,
+		.argv = argv,
+		.envp = l->env_worker,
+		.fds = { -1, fds[1], 2 },
+		.fd_count = 3,
+		.gate_fd = -1,
+		.kind = PRIV_HELPER,
+		.umask = p->umask };
 	pid_t pid;
 	enum err_code rc = spawn_child(p, &s, &pid, NULL, err);
 	close(fds[1]);
@@ -255,12 +275,14 @@ static enum err_code run_launch(struct launch *l, const struct privs *p, char *o
 		;
 	if (rc == ERR_OK && status != 0) {
 		*out_status = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-		rc = err_set(err, ERR_INVAL, 0, "pgregent-worker --launch ended with status %d", *out_status);
+		rc = err_set(err, ERR_INVAL, 0, "pgregent-worker --launch ended with status %d",
+			*out_status);
 	}
 	return rc;
 }
 
-enum err_code launch_instance(struct launch *l, const struct privs *p, int *out_status, struct err *err)
+enum err_code launch_instance(
+	struct launch *l, const struct privs *p, int *out_status, struct err *err)
 {
 	static char out[LAUNCH_OUTPUT];
 	*out_status = 1;
@@ -275,10 +297,12 @@ enum err_code launch_instance(struct launch *l, const struct privs *p, int *out_
 		if ((rc = take_line(l, line, err)) != ERR_OK)
 			return rc;
 	}
-	if (l->data_dir_option != NULL && !str_copy(l->data_dir, sizeof(l->data_dir), l->data_dir_option))
+	if (l->data_dir_option != NULL &&
+		!str_copy(l->data_dir, sizeof(l->data_dir), l->data_dir_option))
 		return err_set(err, ERR_LIMIT, 0, "--data-dir is over %d bytes", LIMIT_PATH);
 	if (l->data_dir[0] != '/')
-		return err_set(err, ERR_INVAL, 0, "data directory \"%s\": must be an absolute path", l->data_dir);
+		return err_set(err, ERR_INVAL, 0, "data directory \"%s\": must be an absolute path",
+			l->data_dir);
 	/* /proc shows the working directory of a postmaster without links. */
 	char *real = realpath(l->data_dir, NULL);
 	bool fits = str_copy(l->data_real, sizeof(l->data_real), real != NULL ? real : l->data_dir);
@@ -290,11 +314,12 @@ enum err_code launch_instance(struct launch *l, const struct privs *p, int *out_
 	return ERR_OK;
 }
 
-/* ---- the run-time directory --------------------------------------------------------------------------- */
+/* ---- the run-time directory
+ * --------------------------------------------------------------------------- */
 
 /* Make (when missing) and open a directory; only its owner or root may be able to change it. */
-static enum err_code open_dir(int at, const char *path, mode_t mode, const struct privs *p, bool chown_it,
-	int *out_fd, struct err *err)
+static enum err_code open_dir(int at, const char *path, mode_t mode, const struct privs *p,
+	bool chown_it, int *out_fd, struct err *err)
 {
 	bool made = mkdirat(at, path, mode) == 0;
 	if (!made && errno != EEXIST)
@@ -303,17 +328,20 @@ static enum err_code open_dir(int at, const char *path, mode_t mode, const struc
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, ERR_SYS, errno, "open %s", path);
-	if (made && (fchmod(fd, mode) < 0 || (chown_it && p->root && fchown(fd, p->uid, p->gid) < 0)))
+	if (made &&
+		(fchmod(fd, mode) < 0 || (chown_it && p->root && fchown(fd, p->uid, p->gid) < 0)))
 		return err_set(err, ERR_SYS, errno, "set owner and mode of %s", path);
 	if (!made && st.st_uid != p->uid && st.st_uid != geteuid())
-		return err_set(err, ERR_DENIED, 0, "%s belongs to uid %u, not to us", path, st.st_uid);
+		return err_set(
+			err, ERR_DENIED, 0, "%s belongs to uid %u, not to us", path, st.st_uid);
 	*out_fd = fd;
 	fd = -1;
 	return ERR_OK;
 }
 
 /* Candidate bases in the order in which pgregentctl looks for them. */
-static bool base_at(const struct launch *l, const struct privs *p, unsigned i, char *out, size_t len)
+static bool base_at(
+	const struct launch *l, const struct privs *p, unsigned i, char *out, size_t len)
 {
 	const char *e;
 	switch (i) {
@@ -321,7 +349,8 @@ static bool base_at(const struct launch *l, const struct privs *p, unsigned i, c
 		e = l->runtime_dir_option != NULL ? l->runtime_dir_option : l->runtime_base;
 		return *e != '\0' && str_copy(out, len, e);
 	case 1:
-		e = getenv("RUNTIME_DIRECTORY"); /* systemd: may be a list with colons; the first counts */
+		e = getenv("RUNTIME_DIRECTORY"); /* systemd: may be a list with colons; the first
+						    counts */
 		return e != NULL && *e == '/' && str_copy_n(out, len, e, strcspn(e, ":"));
 	case 2: return str_copy(out, len, "/run/pgregent");
 	case 3:
@@ -350,15 +379,17 @@ enum err_code launch_runtime_dir(struct launch *l, const struct privs *p, struct
 		rc = open_dir(AT_FDCWD, base, mode, p, i == BASE_TMP, &base_fd, err);
 		if (rc == ERR_OK)
 			rc = open_dir(base_fd, sub, 0755, p, true, &l->runtime_fd, err);
-		if (rc == ERR_OK || i == 0) /* what was asked for is taken or refused, never replaced */
+		if (rc == ERR_OK ||
+			i == 0) /* what was asked for is taken or refused, never replaced */
 			break;
 	}
 	if (rc != ERR_OK)
 		return err_wrap(err, "run-time directory");
 	/* A Unix socket's name has 108 bytes. */
-	if (!str_format(l->runtime_dir, sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("/deadman.sock"),
-		    "%s/%s", base, sub))
-		return err_set(err, ERR_LIMIT, 0, "run-time directory %s/%s is too long for socket names", base,
-			sub);
+	if (!str_format(l->runtime_dir,
+		    sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("/deadman.sock"), "%s/%s",
+		    base, sub))
+		return err_set(err, ERR_LIMIT, 0,
+			"run-time directory %s/%s is too long for socket names", base, sub);
 	return ERR_OK;
 }

@@ -1,6 +1,6 @@
-/* The supervisor's loop: poll over a fixed descriptor array, one absolute timer. Nothing here allocates, and
- * nothing waits but the poll. Order of a turn: messages, then the dead, then the clock, since guard_step wants to
- * have seen what was waiting before it looks at deadlines. */
+/* The supervisor's loop: poll over a fixed descriptor array, one absolute timer. Nothing here
+ * allocates, and nothing waits but the poll. Order of a turn: messages, then the dead, then the
+ * clock, since guard_step wants to have seen what was waiting before it looks at deadlines. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -51,8 +51,9 @@ static void fill(const struct sup *s, struct pollfd *p)
 static int64_t next_wake(const struct sup *s)
 {
 	const int64_t at[] = { s->want.wake_at_ms, helpers_next_ms(s), jobs_next_ms(&s->jobs),
-		postmaster_next_ms(s), dm_next_ms(s), sup_holds_next_ms(s), notify_next_ms(&s->notify),
-		ending_next_ms(s), s->reap_more ? s->now_ms : INT64_MAX };
+		postmaster_next_ms(s), deadlink_next_ms(s), sup_holds_next_ms(s),
+		notify_next_ms(&s->notify), ending_next_ms(s),
+		s->reap_more ? s->now_ms : INT64_MAX };
 	int64_t next = INT64_MAX;
 	for (unsigned i = 0; i < ARRAY_LEN(at); i++)
 		next = at[i] < next ? at[i] : next;
@@ -83,8 +84,9 @@ static void reap(struct sup *s)
 			s->reap_more = false;
 			return;
 		}
-		if (!postmaster_reaped(s, pid, status) && !dm_reaped(s, pid, status) &&
-			!helpers_reaped(s, pid, status, s->now_ms) && !jobs_reaped(s, pid, status, s->now_ms))
+		if (!postmaster_reaped(s, pid, status) && !deadlink_reaped(s, pid, status) &&
+			!helpers_reaped(s, pid, status, s->now_ms) &&
+			!jobs_reaped(s, pid, status, s->now_ms))
 			log_debug("orphan reaped pid=%d status=%d", pid, status);
 	}
 }
@@ -93,14 +95,16 @@ static void read_all(struct sup *s, const struct pollfd *p)
 {
 	uint64_t ticks;
 	/* What they carry is of no interest, only that they woke us; both are non-blocking. */
-	if (p[SLOT_TIMER].revents != 0 && read(s->timer_fd, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
+	if (p[SLOT_TIMER].revents != 0 && read(s->timer_fd, &ticks, sizeof(ticks)) < 0 &&
+		errno != EAGAIN)
 		log_error("timer: %s", strerror(errno));
-	if (p[SLOT_WALL].revents != 0 && read(s->wall_fd, &ticks, sizeof(ticks)) < 0 && errno == ECANCELED)
+	if (p[SLOT_WALL].revents != 0 && read(s->wall_fd, &ticks, sizeof(ticks)) < 0 &&
+		errno == ECANCELED)
 		log_info("the wall clock was set");
 	if (p[SLOT_DEADMAN].revents != 0)
-		dm_receive(s);
+		deadlink_receive(s);
 	if (p[SLOT_DEADMAN_OLD].revents != 0)
-		dm_receive_old(s);
+		deadlink_receive_old(s);
 	for (unsigned i = 0; i < HELPER_COUNT; i++) {
 		if (p[SLOT_HELPERS + i].revents != 0)
 			sup_receive(s, &s->helpers[i]);
@@ -132,7 +136,7 @@ static void turn(struct sup *s)
 	postmaster_tick(s, s->now_ms);
 	helpers_tick(s, s->now_ms);
 	jobs_tick(s, s->now_ms);
-	dm_tick(s, s->now_ms);
+	deadlink_tick(s, s->now_ms);
 	sup_holds_tick(s, s->now_ms);
 	notify_tick(&s->notify, s->now_ms);
 	ending_tick(s, s->now_ms);

@@ -1,5 +1,6 @@
-/* pgregent, the supervisor: forks, reaps, signals, counts the lease down and kills (DESIGN 1). Until the loop it
- * may exit on any error; inside it never while PostgreSQL runs. It has no network, no JSON, no YAML, no libpq. */
+/* pgregent, the supervisor: forks, reaps, signals, counts the lease down and kills (DESIGN 1).
+ * Until the loop it may exit on any error; inside it never while PostgreSQL runs. It has no
+ * network, no JSON, no YAML, no libpq. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -24,8 +25,12 @@ static struct killtree scratch;
 static void fence_and_die(void)
 {
 	struct killtree_report report;
-	struct killtree_target t = { .root = sup.pm.pid, .root_pidfd = sup.pm.pidfd, .uid = sup.privs.uid,
-		.gid = sup.privs.gid, .as_user = sup.privs.root, .life_dev = sup.life_dev,
+	struct killtree_target t = { .root = sup.pm.pid,
+		.root_pidfd = sup.pm.pidfd,
+		.uid = sup.privs.uid,
+		.gid = sup.privs.gid,
+		.as_user = sup.privs.root,
+		.life_dev = sup.life_dev,
 		.life_ino = sup.life_ino };
 	if (sup.pm.pid != 0)
 		killtree_run(&scratch, &t, false, &report);
@@ -45,8 +50,10 @@ static enum err_code open_signals(struct sup *s, struct err *err)
 	/* SIGCHLD may have been inherited as ignored: then nothing could be reaped. */
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 	sigaction(SIGCHLD, &dfl, NULL);
-	/* A broken program must still be able to die of its own fault; all else waits in the descriptor. */
-	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGALRM };
+	/* A broken program must still be able to die of its own fault; all else waits in the
+	 * descriptor. */
+	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS,
+		SIGALRM };
 	sigfillset(&all);
 	for (unsigned i = 0; i < ARRAY_LEN(faults); i++)
 		sigdelset(&all, faults[i]);
@@ -56,7 +63,8 @@ static enum err_code open_signals(struct sup *s, struct err *err)
 	return s->signal_fd < 0 ? err_set(err, ERR_SYS, errno, "signalfd") : ERR_OK;
 }
 
-/* 0, 1 and 2 must exist, or the first descriptor that we open becomes somebody's standard output. */
+/* 0, 1 and 2 must exist, or the first descriptor that we open becomes somebody's standard output.
+ */
 static enum err_code open_standard(struct err *err)
 {
 	int fd;
@@ -78,7 +86,8 @@ static enum err_code open_own(struct sup *s, struct err *err)
 	enum err_code rc = shm_create(&s->page, "pgregent-supervisor", 0, 0, err);
 	if (rc != ERR_OK)
 		return rc;
-	s->pages[PAGE_SUPERVISOR] = (struct page){ .role = ROLE_SUPERVISOR, .incarnation = 1, .fd = s->page.fd };
+	s->pages[PAGE_SUPERVISOR] =
+		(struct page){ .role = ROLE_SUPERVISOR, .incarnation = 1, .fd = s->page.fd };
 	s->pages[PAGE_WORKER].fd = s->pages[PAGE_API].fd = -1;
 	return ERR_OK;
 }
@@ -88,7 +97,7 @@ static void init(struct sup *s)
 	s->now_ms = clock_boot_ms();
 	guard_init(&s->guard, GUARD_SUPERVISOR, s->now_ms);
 	helpers_init(s);
-	dm_init(&s->dm);
+	deadlink_init(&s->dm);
 	postmaster_init(&s->pm);
 	fence_init(&s->pm.fence, &scratch);
 	s->scratch = &scratch;
@@ -97,11 +106,13 @@ static void init(struct sup *s)
 	invariant_hook = fence_and_die;
 }
 
-/* Everything that may fail, in the order in which one needs the other. Returns the exit status, 0 = go on. */
+/* Everything that may fail, in the order in which one needs the other. Returns the exit status, 0 =
+ * go on. */
 static int prepare(struct sup *s, struct err *err)
 {
 	int status = 1;
-	/* While it takes over, the successor of an upgrade can still go back to the program before it. */
+	/* While it takes over, the successor of an upgrade can still go back to the program before
+	 * it. */
 	handover_guard_start(s->argv);
 	if (open_standard(err) != ERR_OK || launch_find_programs(&s->launch, err) != ERR_OK)
 		return status;
@@ -162,8 +173,8 @@ int main(int argc, char **argv)
 	}
 	notify_open(&sup.notify, sup.launch.notify_socket);
 	handover_guard_end();
-	log_info("supervisor of %s.%s pid=%d data_dir=%s runtime_dir=%s", sup.launch.scope, sup.launch.name,
-		getpid(), sup.launch.data_dir, sup.launch.runtime_dir);
+	log_info("supervisor of %s.%s pid=%d data_dir=%s runtime_dir=%s", sup.launch.scope,
+		sup.launch.name, getpid(), sup.launch.data_dir, sup.launch.runtime_dir);
 	status = sup_loop(&sup);
 	log_info("supervisor ended status=%d", status);
 	return status;

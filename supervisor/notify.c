@@ -14,7 +14,8 @@
 #include "common/core/str.h"
 
 #define EXTEND_EVERY_MS 5000
-#define EXTEND_BY       "EXTEND_TIMEOUT_USEC=30000000" /* a start may wait for the store without limit */
+#define EXTEND_BY	"EXTEND_TIMEOUT_USEC=30000000" /* a start may wait for the store without limit \
+							*/
 
 void notify_open(struct notify *n, const char *socket_name)
 {
@@ -23,7 +24,8 @@ void notify_open(struct notify *n, const char *socket_name)
 		return;
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	size_t len = strlen(socket_name);
-	if ((*socket_name != '/' && *socket_name != '@') || !str_copy(sa.sun_path, sizeof(sa.sun_path), socket_name)) {
+	if ((*socket_name != '/' && *socket_name != '@') ||
+		!str_copy(sa.sun_path, sizeof(sa.sun_path), socket_name)) {
 		log_warning("NOTIFY_SOCKET=%s is neither a path nor an abstract name", socket_name);
 		return;
 	}
@@ -47,8 +49,9 @@ void notify_send(struct notify *n, const char *text)
 	if (str_eq(text, "READY=1"))
 		n->ready = 1;
 	bool fits = str_eq(text, "RELOADING=1")
-		? str_format(line, sizeof(line), "%s\nMONOTONIC_USEC=%" PRId64, text, clock_monotonic_us())
-		: str_copy(line, sizeof(line), text);
+			    ? str_format(line, sizeof(line), "%s\nMONOTONIC_USEC=%" PRId64, text,
+				      clock_monotonic_us())
+			    : str_copy(line, sizeof(line), text);
 	if (fits && send(n->fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		log_warning("sd_notify %s: %s", text, strerror(errno));
 }

@@ -3,9 +3,9 @@
 #include <stdint.h>
 
 struct notify {
-	int fd; /* -1 = nobody listens */
+	int fd;		      /* -1 = nobody listens */
 	int64_t extend_at_ms; /* while the worker is not ready: next request for more time */
-	unsigned ready;       /* READY=1 went out once */
+	unsigned ready;	      /* READY=1 went out once */
 };
 
 /* socket "" = nobody listens. */

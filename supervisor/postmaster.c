@@ -1,5 +1,6 @@
-/* The postmaster. Supervisor only. Whether PostgreSQL may run is guard_step's decision; here it is carried out.
- * Nothing waits: a start is a row of stages, a stop a row of signals with a time each. */
+/* The postmaster. Supervisor only. Whether PostgreSQL may run is guard_step's decision; here it is
+ * carried out. Nothing waits: a start is a row of stages, a stop a row of signals with a time each.
+ */
 #include "supervisor/postmaster.h"
 
 #include <errno.h>
@@ -19,10 +20,10 @@
 #include "supervisor/spawn.h"
 #include "supervisor/sup.h"
 
-#define ASK_EVERY_MS     2000  /* is there a postmaster that somebody else started? */
-#define ASK_FIRST_MS     300   /* until the first answer */
-#define HARDER_MAX_MS    10000 /* what a mode harder than the asked one gets at most */
-#define CHILD_LINE_FD    3     /* numbers of the postmaster's descriptors */
+#define ASK_EVERY_MS  2000  /* is there a postmaster that somebody else started? */
+#define ASK_FIRST_MS  300   /* until the first answer */
+#define HARDER_MAX_MS 10000 /* what a mode harder than the asked one gets at most */
+#define CHILD_LINE_FD 3	    /* numbers of the postmaster's descriptors */
 
 void postmaster_init(struct postmaster *pm)
 {
@@ -36,7 +37,8 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-/* ---- what the worker is told ------------------------------------------------------------------------ */
+/* ---- what the worker is told
+ * ------------------------------------------------------------------------ */
 
 void postmaster_tell(struct sup *s, bool always)
 {
@@ -44,10 +46,18 @@ void postmaster_tell(struct sup *s, bool always)
 	const struct guard *g = &s->guard;
 	if (!pm->known && pm->pid == 0 && !pm->unproven)
 		return; /* "none" would be a guess */
-	struct msg_pg_event e = { .generation = pm->generation, .at_ms = pm->told.at_ms,
-		.started_at_ms = pm->started_at_ms, .pid = pm->pid, .state = g->pm_state, .kind = g->kind,
-		.is_child = pm->is_child, .promote_sent = g->promote_sent, .exit_class = pm->exit.cls,
-		.exit_code = pm->exit.code, .stop_mode = pm->stop_mode, .unproven = pm->unproven };
+	struct msg_pg_event e = { .generation = pm->generation,
+		.at_ms = pm->told.at_ms,
+		.started_at_ms = pm->started_at_ms,
+		.pid = pm->pid,
+		.state = g->pm_state,
+		.kind = g->kind,
+		.is_child = pm->is_child,
+		.promote_sent = g->promote_sent,
+		.exit_class = pm->exit.cls,
+		.exit_code = pm->exit.code,
+		.stop_mode = pm->stop_mode,
+		.unproven = pm->unproven };
 	memcpy(e.text, pm->text, sizeof(e.text));
 	bool changed = memcmp(&e, &pm->told, sizeof(e)) != 0;
 	if (!changed && !always)
@@ -67,7 +77,8 @@ static void set_text(struct postmaster *pm, bool unproven, const char *text)
 	snprintf(pm->text, sizeof(pm->text), "%s", text);
 }
 
-/* ---- start ------------------------------------------------------------------------------------------- */
+/* ---- start
+ * ------------------------------------------------------------------------------------------- */
 
 static void start_refuse(struct sup *s, uint32_t code, const char *why)
 {
@@ -104,7 +115,8 @@ void postmaster_start(struct sup *s, const struct ipc_msg *m)
 		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed PG_START");
 		return;
 	}
-	if (r->stage != START_IDLE || s->guard.pm_state != PG_PROC_NONE || s->end.phase >= END_POSTGRES) {
+	if (r->stage != START_IDLE || s->guard.pm_state != PG_PROC_NONE ||
+		s->end.phase >= END_POSTGRES) {
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%s",
 			s->end.phase >= END_POSTGRES ? "we are ending" : "a postmaster exists");
 		return;
@@ -126,7 +138,8 @@ static const char *prepare_postmaster(const void *arg)
 	return lifeline_arm(CHILD_LINE_FD, true) < 0 ? "lifeline" : NULL;
 }
 
-/* A new open file description of the life file with a shared lock, for the postmaster and all that it forks. */
+/* A new open file description of the life file with a shared lock, for the postmaster and all that
+ * it forks. */
 static int open_life(const struct sup *s)
 {
 	char path[40];
@@ -159,9 +172,14 @@ static enum err_code fork_postmaster(struct sup *s, const struct args *a, struct
 		return rc;
 	pm->line_r = line[0];
 	pm->line_w = line[1];
-	struct spawn sp = { .argv = a->argv, .envp = a->envp,
-		.cwd = q->cwd[0] != '\0' ? q->cwd : s->launch.data_dir, .fds = { -1, 1, 2, line[0], life },
-		.fd_count = 5, .gate_fd = gate_r, .kind = PRIV_PLAIN, .umask = (mode_t)(q->umask & 0777),
+	struct spawn sp = { .argv = a->argv,
+		.envp = a->envp,
+		.cwd = q->cwd[0] != '\0' ? q->cwd : s->launch.data_dir,
+		.fds = { -1, 1, 2, line[0], life },
+		.fd_count = 5,
+		.gate_fd = gate_r,
+		.kind = PRIV_PLAIN,
+		.umask = (mode_t)(q->umask & 0777),
 		.after_user = prepare_postmaster };
 	rc = spawn_child(&s->privs, &sp, &pm->pid, &pm->pidfd, err);
 	pm->line_armed = true; /* by the child */
@@ -179,8 +197,10 @@ static void start_fork(struct sup *s)
 		start_refuse(s, ANSWER_REFUSED, err.text);
 		return;
 	}
-	struct guard_event ev = { .kind = GUARD_EV_START, .pm_kind = r->q.kind,
-		.generation = pm->generation + 1, .lease_until_ms = r->q.lease_until_ms,
+	struct guard_event ev = { .kind = GUARD_EV_START,
+		.pm_kind = r->q.kind,
+		.generation = pm->generation + 1,
+		.lease_until_ms = r->q.lease_until_ms,
 		.deadline_ms = r->q.deadline_ms };
 	struct guard_actions a = sup_guard(s, ev);
 	if ((a.flags & GUARD_REFUSED) != 0) {
@@ -197,19 +217,22 @@ static void start_fork(struct sup *s)
 	set_text(pm, false, "");
 	if (fork_postmaster(s, &args, &err) != ERR_OK) {
 		forget_process(pm);
-		sup_guard(s, (struct guard_event){ .kind = GUARD_EV_EXIT, .generation = pm->generation });
+		sup_guard(s, (struct guard_event){
+				     .kind = GUARD_EV_EXIT, .generation = pm->generation });
 		start_refuse(s, ANSWER_FAILED, err.text);
 		return;
 	}
-	dm_postmaster_changed(s);
+	deadlink_postmaster_changed(s);
 }
 
 static void start_open_gate(struct sup *s)
 {
 	struct postmaster *pm = &s->pm;
 	struct start_request *r = &pm->start;
-	struct guard_event ev = { .kind = GUARD_EV_GATE, .generation = pm->generation,
-		.lease_until_ms = r->q.lease_until_ms, .deadline_ms = r->q.deadline_ms };
+	struct guard_event ev = { .kind = GUARD_EV_GATE,
+		.generation = pm->generation,
+		.lease_until_ms = r->q.lease_until_ms,
+		.deadline_ms = r->q.deadline_ms };
 	struct guard_actions a = sup_guard(s, ev);
 	if ((a.flags & GUARD_REFUSED) != 0 || write(pm->gate_fd, "", 1) != 1) {
 		close_fd(&pm->gate_fd); /* the child ends; its exit is reported when it is reaped */
@@ -219,17 +242,20 @@ static void start_open_gate(struct sup *s)
 	close_fd(&pm->gate_fd);
 	r->stage = START_IDLE;
 	log_info("PostgreSQL started pid=%d generation=%llu kind=%s", pm->pid,
-		(unsigned long long)pm->generation, r->q.kind == PG_START_PRIMARY ? "primary" : "standby");
+		(unsigned long long)pm->generation,
+		r->q.kind == PG_START_PRIMARY ? "primary" : "standby");
 	helper_answer(s, HELPER_WORKER, r->id, ANSWER_OK, "pid %d", pm->pid);
 }
 
 static void start_proceed(struct sup *s)
 {
 	struct start_request *r = &s->pm.start;
-	/* A promote file made late by a frozen files process must not promote the next generation. */
+	/* A promote file made late by a frozen files process must not promote the next generation.
+	 */
 	r->stage = START_END_FILES;
 	if (s->guard.promote_sent)
-		helper_kill(s, &s->helpers[HELPER_FILES], "a promotion was ordered of the last postmaster");
+		helper_kill(s, &s->helpers[HELPER_FILES],
+			"a promotion was ordered of the last postmaster");
 	else
 		start_fork(s);
 }
@@ -242,17 +268,19 @@ static void start_tick(struct sup *s, int64_t now_ms)
 	if (r->stage == START_END_FILES && s->helpers[HELPER_FILES].state != HELPER_ENDING)
 		start_fork(s);
 	else if (r->stage == START_GATE && guard_synced(&s->guard, r->hold_seq) &&
-		 dm_holds(s, s->pm.generation))
+		 deadlink_holds(s, s->pm.generation))
 		start_open_gate(s);
 	if (r->stage == START_IDLE || now_ms < r->q.deadline_ms)
 		return;
 	bool gate = r->stage == START_GATE;
 	close_fd(&s->pm.gate_fd);
 	start_refuse(s, ANSWER_TIMEOUT,
-		gate ? "the dead-man did not acknowledge in time" : "postmaster.pid was not read in time");
+		gate ? "the dead-man did not acknowledge in time"
+		     : "postmaster.pid was not read in time");
 }
 
-/* ---- adoption ---------------------------------------------------------------------------------------- */
+/* ---- adoption
+ * ---------------------------------------------------------------------------------------- */
 
 static void adopt(struct sup *s, pid_t pid, int pidfd)
 {
@@ -269,8 +297,9 @@ static void adopt(struct sup *s, pid_t pid, int pidfd)
 	pm->started_at_ms = s->now_ms;
 	pm->stop_mode = 0;
 	pm->exit = (struct exit_info){ 0 };
-	log_info("PostgreSQL adopted pid=%d generation=%llu", pid, (unsigned long long)pm->generation);
-	dm_postmaster_changed(s);
+	log_info("PostgreSQL adopted pid=%d generation=%llu", pid,
+		(unsigned long long)pm->generation);
+	deadlink_postmaster_changed(s);
 }
 
 static bool is_related(const struct sup *s, pid_t pid)
@@ -279,8 +308,9 @@ static bool is_related(const struct sup *s, pid_t pid)
 	for (unsigned i = 0; i < HELPER_COUNT; i++)
 		related = related || s->helpers[i].pid == pid;
 	for (unsigned i = 0; i < LIMIT_JOBS; i++)
-		related = related || (s->jobs.slot[i].state != JOB_FREE && s->jobs.slot[i].state != JOB_ENDED &&
-					     s->jobs.slot[i].pid == pid);
+		related = related ||
+			  (s->jobs.slot[i].state != JOB_FREE &&
+				  s->jobs.slot[i].state != JOB_ENDED && s->jobs.slot[i].pid == pid);
 	return related;
 }
 
@@ -308,7 +338,8 @@ void postmaster_pmpid(struct sup *s, const struct ipc_msg *m)
 	if (v == ADOPT_OURS) {
 		adopt(s, f->pid, pidfd);
 		if (starting)
-			start_refuse(s, ANSWER_REFUSED, "a postmaster runs already and was adopted");
+			start_refuse(
+				s, ANSWER_REFUSED, "a postmaster runs already and was adopted");
 	} else if (starting && v == ADOPT_STALE) {
 		struct msg_pmpid_remove rm = { .file_id = f->file_id, .pid = f->pid };
 		log_warning("stale postmaster.pid pid=%d is removed", f->pid);
@@ -330,7 +361,8 @@ void postmaster_pid_removed(struct sup *s, const struct ipc_msg *m)
 		start_refuse(s, ANSWER_FAILED, "the stale postmaster.pid could not be removed");
 }
 
-/* While there is none: has somebody else started one? Not while jobs run: a bootstrap script may. */
+/* While there is none: has somebody else started one? Not while jobs run: a bootstrap script may.
+ */
 static void ask_tick(struct sup *s, int64_t now_ms)
 {
 	struct postmaster *pm = &s->pm;
@@ -344,7 +376,8 @@ static void ask_tick(struct sup *s, int64_t now_ms)
 		ask_files(s, MSG_PMPID_READ, NULL);
 }
 
-/* ---- signals and stops --------------------------------------------------------------------------------- */
+/* ---- signals and stops
+ * --------------------------------------------------------------------------------- */
 
 static bool send_signal(const struct postmaster *pm, int signo)
 {
@@ -354,8 +387,9 @@ static bool send_signal(const struct postmaster *pm, int signo)
 /* Carry a stop mode out; guard_step has agreed. */
 static void apply_stop(struct sup *s, uint32_t mode)
 {
-	static const int signals[] = { [PG_STOP_SMART] = SIGTERM, [PG_STOP_FAST] = SIGINT,
-		[PG_STOP_IMMEDIATE] = SIGQUIT };
+	static const int signals[] = {
+		[PG_STOP_SMART] = SIGTERM, [PG_STOP_FAST] = SIGINT, [PG_STOP_IMMEDIATE] = SIGQUIT
+	};
 	static const char *const names[] = { "", "smart", "fast", "immediate", "kill" };
 	struct postmaster *pm = &s->pm;
 	if (pm->stop_mode >= mode)
@@ -364,7 +398,8 @@ static void apply_stop(struct sup *s, uint32_t mode)
 	pm->stop_mode = mode;
 	pm->harder_at_ms = pm->stop_timeout_ms > 0 ? s->now_ms + pm->stop_timeout_ms : 0;
 	if (mode == PG_STOP_KILL)
-		sup_guard(s, (struct guard_event){ .kind = GUARD_EV_FENCE_ORDER, .generation = pm->generation });
+		sup_guard(s, (struct guard_event){
+				     .kind = GUARD_EV_FENCE_ORDER, .generation = pm->generation });
 	else if (pm->gate_fd >= 0)
 		close_fd(&pm->gate_fd); /* it has not begun: its gate never opens */
 	else
@@ -378,8 +413,9 @@ void postmaster_stop(struct sup *s, const struct ipc_msg *m)
 		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed PG_STOP");
 		return;
 	}
-	struct guard_event ev = { .kind = GUARD_EV_STOP, .generation = q->generation,
-		.deadline_ms = q->deadline_ms };
+	struct guard_event ev = {
+		.kind = GUARD_EV_STOP, .generation = q->generation, .deadline_ms = q->deadline_ms
+	};
 	struct guard_actions a = sup_guard(s, ev);
 	if ((a.flags & GUARD_REFUSED) != 0) {
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%s", a.reason);
@@ -393,8 +429,9 @@ void postmaster_stop(struct sup *s, const struct ipc_msg *m)
 
 void postmaster_stop_self(struct sup *s, uint32_t mode, int64_t timeout_ms, const char *why)
 {
-	struct guard_event ev = { .kind = GUARD_EV_STOP, .generation = s->pm.generation,
-		.deadline_ms = INT64_MAX };
+	struct guard_event ev = {
+		.kind = GUARD_EV_STOP, .generation = s->pm.generation, .deadline_ms = INT64_MAX
+	};
 	if ((sup_guard(s, ev).flags & GUARD_REFUSED) != 0)
 		return;
 	log_warning("PostgreSQL is stopped by the supervisor: %s", why);
@@ -409,18 +446,22 @@ void postmaster_signal(struct sup *s, const struct ipc_msg *m)
 		helper_kill(s, &s->helpers[HELPER_WORKER], "PG_SIGNAL that is not HUP or USR1");
 		return;
 	}
-	struct guard_event ev = { .kind = GUARD_EV_SIGNAL, .generation = q->generation,
-		.deadline_ms = q->deadline_ms, .lease_until_ms = q->lease_until_ms };
+	struct guard_event ev = { .kind = GUARD_EV_SIGNAL,
+		.generation = q->generation,
+		.deadline_ms = q->deadline_ms,
+		.lease_until_ms = q->lease_until_ms };
 	struct guard_actions a = sup_guard(s, ev);
 	if ((a.flags & GUARD_REFUSED) != 0)
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%s", a.reason);
 	else if (!send_signal(&s->pm, q->signo))
-		helper_answer(s, HELPER_WORKER, m->id, ANSWER_FAILED, "signal: %s", strerror(errno));
+		helper_answer(
+			s, HELPER_WORKER, m->id, ANSWER_FAILED, "signal: %s", strerror(errno));
 	else
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_OK, "%s", "");
 }
 
-/* ---- fence and end ---------------------------------------------------------------------------------------- */
+/* ---- fence and end
+ * ---------------------------------------------------------------------------------------- */
 
 static void fence_report(struct sup *s, enum fence_phase phase)
 {
@@ -436,18 +477,23 @@ static void fence_report(struct sup *s, enum fence_phase phase)
 		fence_done(&pm->fence);
 		pm->ask_at_ms = s->now_ms + ASK_EVERY_MS;
 		if (pm->pid == 0)
-			dm_postmaster_changed(s);
+			deadlink_postmaster_changed(s);
 	}
 }
 
 void postmaster_begin_fence(struct sup *s, bool fence, const char *why)
 {
 	struct postmaster *pm = &s->pm;
-	struct killtree_target t = { .root = pm->pid, .root_pidfd = pm->pidfd, .uid = s->privs.uid,
-		.gid = s->privs.gid, .as_user = s->privs.root, .life_dev = s->life_dev,
+	struct killtree_target t = { .root = pm->pid,
+		.root_pidfd = pm->pidfd,
+		.uid = s->privs.uid,
+		.gid = s->privs.gid,
+		.as_user = s->privs.root,
+		.life_dev = s->life_dev,
 		.life_ino = s->life_ino };
 	if (fence) {
-		log_error("FENCE generation=%llu pid=%d: %s", (unsigned long long)pm->generation, pm->pid, why);
+		log_error("FENCE generation=%llu pid=%d: %s", (unsigned long long)pm->generation,
+			pm->pid, why);
 		pm->exit = (struct exit_info){ .cls = EXIT_CLASS_FENCED };
 		pm->fences++;
 	}
@@ -462,15 +508,15 @@ static void ended(struct sup *s, struct exit_info e)
 	struct postmaster *pm = &s->pm;
 	if (pm->exit.cls != EXIT_CLASS_FENCED)
 		pm->exit = e;
-	log_info("PostgreSQL ended pid=%d generation=%llu %s=%d", pm->pid, (unsigned long long)pm->generation,
-		exit_class_name(pm->exit.cls), pm->exit.code);
+	log_info("PostgreSQL ended pid=%d generation=%llu %s=%d", pm->pid,
+		(unsigned long long)pm->generation, exit_class_name(pm->exit.cls), pm->exit.code);
 	if (pm->start.stage == START_GATE)
 		start_refuse(s, ANSWER_FAILED, "the postmaster ended before it began");
 	fence_root_gone(&pm->fence);
 	forget_process(pm);
 	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_EXIT, .generation = pm->generation });
 	if (s->guard.pm_state == PG_PROC_NONE)
-		dm_postmaster_changed(s);
+		deadlink_postmaster_changed(s);
 }
 
 bool postmaster_reaped(struct sup *s, pid_t pid, int status)
@@ -488,7 +534,8 @@ void postmaster_pidfd_ready(struct sup *s)
 		ended(s, (struct exit_info){ .cls = EXIT_CLASS_UNKNOWN });
 }
 
-/* ---- time and levels ---------------------------------------------------------------------------------------- */
+/* ---- time and levels
+ * ---------------------------------------------------------------------------------------- */
 
 void postmaster_level(struct sup *s, const struct guard_actions *a)
 {

@@ -1,5 +1,5 @@
-/* The postmaster: start behind a gate, stop modes and their bounds, adoption, end. Its state is guard.pm_state;
- * here is what the state machine does not need to know. */
+/* The postmaster: start behind a gate, stop modes and their bounds, adoption, end. Its state is
+ * guard.pm_state; here is what the state machine does not need to know. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,10 +12,10 @@
 /* A start goes through these, each at most until the request's deadline. */
 enum start_stage {
 	START_IDLE = 0,
-	START_READ_PID,   /* files was asked for postmaster.pid */
+	START_READ_PID,	  /* files was asked for postmaster.pid */
 	START_REMOVE_PID, /* a stale one is being removed */
 	START_END_FILES,  /* a promotion of the last generation: files must be gone before */
-	START_GATE,       /* forked; the dead-man has not acknowledged yet */
+	START_GATE,	  /* forked; the dead-man has not acknowledged yet */
 };
 
 struct start_request {
@@ -28,21 +28,21 @@ struct start_request {
 };
 
 struct postmaster {
-	uint64_t generation; /* of the present one, else of the last */
-	pid_t pid;           /* 0 = none */
+	uint64_t generation;		    /* of the present one, else of the last */
+	pid_t pid;			    /* 0 = none */
 	int pidfd, gate_fd, line_r, line_w; /* -1 = none */
 	bool is_child;
 	bool line_armed;
 	int64_t started_at_ms;
-	uint32_t stop_mode;  /* enum pg_stop_mode, 0 = none */
+	uint32_t stop_mode; /* enum pg_stop_mode, 0 = none */
 	int64_t stop_timeout_ms;
-	int64_t harder_at_ms; /* next mode; 0 = never */
+	int64_t harder_at_ms;  /* next mode; 0 = never */
 	struct exit_info exit; /* of the last one */
-	bool known;          /* postmaster.pid was judged at least once: "none" is a proof */
+	bool known;	       /* postmaster.pid was judged at least once: "none" is a proof */
 	bool unproven;
 	char text[120];
-	uint64_t ask_id;     /* of the last MSG_PMPID_READ or _REMOVE */
-	int64_t ask_at_ms;   /* next question while there is none */
+	uint64_t ask_id;   /* of the last MSG_PMPID_READ or _REMOVE */
+	int64_t ask_at_ms; /* next question while there is none */
 	struct start_request start;
 	struct fence fence;
 	struct msg_pg_event told; /* last event sent */

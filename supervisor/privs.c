@@ -22,7 +22,8 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 
-#define LOOKUP_MS    10000 /* a directory service may be slow; a start without an end would be worse */
+#define LOOKUP_MS 10000 /* a directory service may be slow; a start without an end would be worse  \
+			 */
 #define RT_PRIORITY  10
 #define OOM_PATH     "/proc/self/oom_score_adj"
 #define DEFAULT_USER "postgres"
@@ -75,12 +76,14 @@ static enum err_code lookup_user(const char *user, struct lookup *out, struct er
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	if (n == -2)
-		return err_set(err, ERR_TIMEOUT, 0, "user \"%s\": no answer within %d ms", user, LOOKUP_MS);
+		return err_set(err, ERR_TIMEOUT, 0, "user \"%s\": no answer within %d ms", user,
+			LOOKUP_MS);
 	if (n != (ssize_t)sizeof(*out))
 		return err_set(err, ERR_SYS, 0, "user \"%s\": the look-up failed", user);
 	if (out->found < 0)
-		return err_set(err, ERR_LIMIT, 0, "user \"%s\": over %d groups, or too long a home or shell",
-			user, LIMIT_GROUPS);
+		return err_set(err, ERR_LIMIT, 0,
+			"user \"%s\": over %d groups, or too long a home or shell", user,
+			LIMIT_GROUPS);
 	if (out->found == 0)
 		return err_set(err, ERR_NOTFOUND, 0, "user \"%s\" does not exist", user);
 	return ERR_OK;
@@ -106,18 +109,21 @@ enum err_code privs_lookup(struct privs *p, const char *user, struct err *err)
 		return err_set(err, ERR_INVAL, 0,
 			"--user %s: PostgreSQL refuses to run as root; name another user", user);
 	if (!p->root && l.uid != p->uid)
-		return err_set(err, ERR_DENIED, 0, "--user %s: only root can run as another user", user);
+		return err_set(
+			err, ERR_DENIED, 0, "--user %s: only root can run as another user", user);
 	p->uid = l.uid;
 	p->gid = l.gid;
 	p->group_count = l.group_count;
 	memcpy(p->groups, l.groups, sizeof(p->groups));
-	if (!str_copy(p->user, sizeof(p->user), user) || !str_copy(p->home, sizeof(p->home), l.home) ||
+	if (!str_copy(p->user, sizeof(p->user), user) ||
+		!str_copy(p->home, sizeof(p->home), l.home) ||
 		!str_copy(p->shell, sizeof(p->shell), l.shell))
 		return err_set(err, ERR_LIMIT, 0, "user \"%s\": name too long", user);
 	return ERR_OK;
 }
 
-/* ---- capabilities -------------------------------------------------------------------------------- */
+/* ---- capabilities
+ * -------------------------------------------------------------------------------- */
 
 static const struct {
 	cap_value_t cap;
@@ -138,16 +144,19 @@ enum err_code privs_keep(const struct privs *p, struct err *err)
 	if (!p->root)
 		return ERR_OK;
 	cap_t have = cap_get_proc(), want = cap_init();
-	enum err_code rc = have == NULL || want == NULL ? err_set(err, ERR_NOMEM, 0, "capabilities") : ERR_OK;
+	enum err_code rc =
+		have == NULL || want == NULL ? err_set(err, ERR_NOMEM, 0, "capabilities") : ERR_OK;
 	for (unsigned i = 0; rc == ERR_OK && i < ARRAY_LEN(kept); i++) {
 		cap_flag_value_t on = CAP_CLEAR;
 		cap_get_flag(have, kept[i].cap, CAP_PERMITTED, &on);
 		if (on != CAP_SET && kept[i].must) {
 			rc = err_set(err, ERR_DENIED, 0,
-				"%s is missing, needed %s: grant it, or start as the user of PostgreSQL",
+				"%s is missing, needed %s: grant it, or start as the user of "
+				"PostgreSQL",
 				kept[i].name, kept[i].use);
 		} else if (on != CAP_SET) {
-			log_warning("capability missing name=%s so no %s", kept[i].name, kept[i].use);
+			log_warning(
+				"capability missing name=%s so no %s", kept[i].name, kept[i].use);
 		} else {
 			cap_set_flag(want, CAP_PERMITTED, 1, &kept[i].cap, CAP_SET);
 			cap_set_flag(want, CAP_EFFECTIVE, 1, &kept[i].cap, CAP_SET);
@@ -161,7 +170,8 @@ enum err_code privs_keep(const struct privs *p, struct err *err)
 	return rc;
 }
 
-/* ---- hardening ------------------------------------------------------------------------------------ */
+/* ---- hardening
+ * ------------------------------------------------------------------------------------ */
 
 static bool write_text(const char *path, const char *text)
 {
@@ -190,7 +200,8 @@ void privs_harden(struct privs *p, const char *oom_saved)
 		log_warning("no real-time scheduling, the fence may be late on a busy node: %s",
 			strerror(errno));
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
-		log_warning("memory not locked, the fence may wait for paging: %s", strerror(errno));
+		log_warning(
+			"memory not locked, the fence may wait for paging: %s", strerror(errno));
 	if (!str_copy(p->oom_saved, sizeof(p->oom_saved), oom_saved) || *oom_saved == '\0')
 		read_oom(p);
 	p->oom_lowered = write_text(OOM_PATH, "-1000");
@@ -198,12 +209,15 @@ void privs_harden(struct privs *p, const char *oom_saved)
 		log_warning("OOM score not lowered: %s", strerror(errno));
 }
 
-/* ---- in the child --------------------------------------------------------------------------------- */
+/* ---- in the child
+ * --------------------------------------------------------------------------------- */
 
-/* What lets the dead-man lock its memory and run in real time as an ordinary user; where we may not, it says so. */
+/* What lets the dead-man lock its memory and run in real time as an ordinary user; where we may
+ * not, it says so. */
 static void raise_limits(void)
 {
-	const struct rlimit lock = { RLIM_INFINITY, RLIM_INFINITY }, rt = { RT_PRIORITY, RT_PRIORITY };
+	const struct rlimit lock = { RLIM_INFINITY, RLIM_INFINITY },
+			    rt = { RT_PRIORITY, RT_PRIORITY };
 	setrlimit(RLIMIT_MEMLOCK, &lock);
 	setrlimit(RLIMIT_RTPRIO, &rt);
 }

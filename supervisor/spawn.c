@@ -1,4 +1,5 @@
-/* Fork and exec of one child. Supervisor only; between fork and exec only async-signal-safe calls. */
+/* Fork and exec of one child. Supervisor only; between fork and exec only async-signal-safe calls.
+ */
 #include "supervisor/spawn.h"
 
 #include <errno.h>
@@ -18,7 +19,8 @@ static void reset_signals(void)
 {
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 	for (int s = 1; s < NSIG; s++)
-		sigaction(s, &dfl, NULL); /* KILL, STOP and glibc's own two refuse: nothing to reset */
+		sigaction(s, &dfl,
+			NULL); /* KILL, STOP and glibc's own two refuse: nothing to reset */
 }
 
 /* Sources to 0..n-1, the gate to n; everything above is closed. Returns the gate's new number. */
@@ -51,7 +53,8 @@ static const char *wait_gate(const struct spawn *s, int gate)
 			n = read(gate, &byte, 1);
 		while (n < 0 && errno == EINTR);
 	}
-	/* Nobody opened it: the supervisor is gone or took its decision back. Not an error to report. */
+	/* Nobody opened it: the supervisor is gone or took its decision back. Not an error to
+	 * report. */
 	if (n != 1)
 		_exit(126);
 	return NULL;
@@ -97,8 +100,8 @@ enum err_code spawn_child(const struct privs *p, const struct spawn *s, pid_t *o
 	if (pid == 0) {
 		const char *bad = child_steps(p, s, parent);
 		int saved = errno;
-		dprintf(2, "pgregent: cannot start %s: %s: %s\n", s->path != NULL ? s->path : s->argv[0],
-			bad, strerror(saved));
+		dprintf(2, "pgregent: cannot start %s: %s: %s\n",
+			s->path != NULL ? s->path : s->argv[0], bad, strerror(saved));
 		_exit(saved == ENOENT ? 127 : 126);
 	}
 	*out_pid = pid;

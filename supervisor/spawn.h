@@ -1,4 +1,5 @@
-/* Fork and exec of one child, without allocation. A child is executed afresh, never merely forked. */
+/* Fork and exec of one child, without allocation. A child is executed afresh, never merely forked.
+ */
 #pragma once
 #include <sys/types.h>
 
@@ -13,7 +14,7 @@ typedef const char *(*spawn_step)(const void *arg);
 struct spawn {
 	const char *path; /* NULL: argv[0], looked up in PATH */
 	char *const *argv, *const *envp;
-	const char *cwd; /* NULL = stay */
+	const char *cwd;    /* NULL = stay */
 	int fds[SPAWN_FDS]; /* become 0, 1, ...; -1 = /dev/null; all others are closed */
 	int fd_count;
 	int gate_fd; /* read end, -1 = none: exec waits for a byte; end of file ends the child */
@@ -23,6 +24,7 @@ struct spawn {
 	const void *arg;
 };
 
-/* The caller owns *out_pidfd (pass NULL when not wanted). Must be called with all signals that matter blocked. */
+/* The caller owns *out_pidfd (pass NULL when not wanted). Must be called with all signals that
+ * matter blocked. */
 MUST_USE enum err_code spawn_child(const struct privs *p, const struct spawn *s, pid_t *out_pid,
 	int *out_pidfd, struct err *err);

@@ -1,4 +1,5 @@
-/* The supervisor's shared page: what it enforces, for api and pgregentctl. Written here, never read here. */
+/* The supervisor's shared page: what it enforces, for api and pgregentctl. Written here, never read
+ * here. */
 #include <unistd.h>
 
 #include "supervisor/sup.h"

@@ -1,4 +1,5 @@
-/* The process struct of the supervisor, and what its modules call of each other. One instance, in main.c. */
+/* The process struct of the supervisor, and what its modules call of each other. One instance, in
+ * main.c. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,8 +32,8 @@ struct page {
 /* Answers that may leave only when the dead-man has acknowledged the state they rest on. */
 #define HOLD_MAX 16
 struct hold {
-	uint64_t seq; /* 0 = free */
-	uint64_t id;  /* of the request */
+	uint64_t seq;	    /* 0 = free */
+	uint64_t id;	    /* of the request */
 	enum msg_type type; /* MSG_LEASE_ACK, or MSG_ANSWER */
 	struct msg_lease_ack ack;
 	int64_t deadline_ms;
@@ -42,7 +43,8 @@ struct hold {
 enum end_phase {
 	END_NO = 0,
 	END_ORDERED,  /* the worker was told; it stops PostgreSQL */
-	END_POSTGRES, /* the worker is done, or gave up: PostgreSQL is stopped by us if it still runs */
+	END_POSTGRES, /* the worker is done, or gave up: PostgreSQL is stopped by us if it still
+			 runs */
 	END_HELPERS,  /* helpers and jobs get SIGTERM, later SIGKILL */
 	END_DONE,
 };
@@ -50,8 +52,8 @@ struct end {
 	enum end_phase phase;
 	bool leave_postgres;
 	int exit_code;
-	int64_t progress_ms; /* last sign that the worker is at it */
-	int64_t until_ms;    /* of END_POSTGRES and END_HELPERS */
+	int64_t progress_ms;	  /* last sign that the worker is at it */
+	int64_t until_ms;	  /* of END_POSTGRES and END_HELPERS */
 	uint64_t worker_restarts; /* at the order */
 };
 
@@ -62,7 +64,7 @@ struct sup {
 	struct guard guard;
 	struct guard_actions want; /* of the last guard_step */
 	struct helper helpers[HELPER_COUNT];
-	struct deadman dm;
+	struct deadlink dm;
 	struct postmaster pm;
 	struct jobs jobs;
 	struct watchdog watchdog;

@@ -1,0 +1,69 @@
+"""Fixtures of all integration tests. Each test has a directory of its own below PGREGENT_TEST_DIR; it is removed when
+the test passes, and its logs are shown and kept when it fails."""
+import glob
+import os
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import util  # noqa: E402
+
+LOG_TAIL = 6000
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "root: needs root (PID namespaces, capabilities); run apart by run-integration.sh")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    setattr(item, "report_" + report.when, report)
+
+
+@pytest.fixture(scope="session")
+def work_base():
+    base = os.environ.get("PGREGENT_TEST_DIR")
+    own = base is None
+    if own:
+        base = tempfile.mkdtemp(prefix="pgregent-it.", dir="/tmp")
+        util.give_to_pg_user(base)
+    yield base
+    if own and not os.listdir(base):
+        os.rmdir(base)
+
+
+@pytest.fixture(scope="session")
+def pg_template(work_base):
+    path = os.path.join(work_base, "template" + ("-root" if os.geteuid() == 0 else ""))
+    util.make_template(path)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def work(request, work_base):
+    """A short path (Unix socket names are limited), owned by the PostgreSQL user."""
+    path = tempfile.mkdtemp(prefix="t", dir=work_base)
+    os.chmod(path, 0o755)
+    util.give_to_pg_user(path)
+    yield path
+    report = getattr(request.node, "report_call", None)
+    if report is not None and report.passed:
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    for log in sorted(glob.glob(os.path.join(path, "*.log"))):
+        with open(log, errors="replace") as f:
+            text = f.read()
+        print(f"\n---- {log}\n{text[-LOG_TAIL:]}")
+
+
+@pytest.fixture
+def postgres(work, pg_template):
+    pg = util.Postgres(pg_template, work)
+    yield pg
+    pg.kill_leftovers()
