@@ -7,6 +7,7 @@ DESTDIR  ?=
 CC       ?= gcc
 PKG      := pkg-config
 SAN      ?= 0
+.DEFAULT_GOAL := all
 
 ifeq ($(SAN),1)
 B        := build/san

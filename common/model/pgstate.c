@@ -27,3 +27,16 @@ const char *pg_state_word(enum pg_state state)
 	INVARIANT((unsigned)state < PG_STATE_COUNT);
 	return words[state];
 }
+
+const char *pg_control_fault_word(enum pg_control_fault fault)
+{
+	switch (fault) {
+	case PG_CONTROL_GOOD: return "good";
+	case PG_CONTROL_ABSENT: return "pg_control is not there";
+	case PG_CONTROL_UNREADABLE: return "pg_control cannot be read";
+	case PG_CONTROL_SHORT: return "pg_control is too short";
+	case PG_CONTROL_VERSION_UNKNOWN: return "pg_control is of a version that is not read natively";
+	case PG_CONTROL_CRC: return "pg_control has a wrong checksum";
+	}
+	return "?";
+}

@@ -48,8 +48,20 @@ enum pg_db_state {
 	PG_DB_IN_PRODUCTION,
 };
 
+/* Why pg_control says nothing. VERSION_UNKNOWN: ask pg_controldata (a job). */
+enum pg_control_fault {
+	PG_CONTROL_GOOD = 0,
+	PG_CONTROL_ABSENT,
+	PG_CONTROL_UNREADABLE,
+	PG_CONTROL_SHORT,
+	PG_CONTROL_VERSION_UNKNOWN,
+	PG_CONTROL_CRC,
+};
+const char *pg_control_fault_word(enum pg_control_fault fault);
+
 struct pg_control {
 	bool valid;           /* read and its CRC is right */
+	enum pg_control_fault fault; /* GOOD when valid */
 	int64_t read_at_ms;
 	uint64_t system_id;
 	enum pg_db_state state;
@@ -67,6 +79,8 @@ struct pg_files {
 	int64_t read_at_ms;
 	bool dir_exists, dir_readable, dir_empty; /* empty: ha 1.3 A12 */
 	bool standby_signal, recovery_signal, backup_label;
+	bool recovery_conf;    /* before 12 */
+	bool dir_mode_ok;      /* own user, 0700 or 0750: PostgreSQL refuses anything else */
 	int32_t major;         /* PG_VERSION: 15; 0 = absent */
 	struct pg_control control;
 };

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "common/core/str.h"
 #include "worker/files/pmpid.h"
 
 static char dir[64];
@@ -16,7 +17,7 @@ static char dir[64];
 static int make_dir(void **state)
 {
 	(void)state;
-	strcpy(dir, "/tmp/pgregent-test-XXXXXX");
+	assert_true(str_copy(dir, sizeof(dir), "/tmp/pgregent-test-XXXXXX"));
 	return mkdtemp(dir) == NULL;
 }
 

@@ -17,6 +17,9 @@
 #include "common/core/log.h"
 #include "common/core/loop.h"
 #include "common/core/str.h"
+#include "worker/files/last_fence.h"
+#include "worker/files/ops.h"
+#include "worker/files/peer.h"
 #include "worker/files/pmpid.h"
 
 #define SUP_FD	3
@@ -27,8 +30,17 @@ static struct files {
 	struct loop_timer ping;
 	struct ipc_rx rx;
 	int signal_fd;
+	int deadman_fd; /* -1 = closed, or not sent yet */
+	pid_t parent;
+	mode_t umask; /* that we were started with */
 	bool welcomed, ended;
+	bool sup_gone;
+	bool deadman_farewell; /* it said something: it ends in order, and there is nothing to fence
+				*/
+	bool fence;	       /* both enforcers are gone */
 	struct msg_welcome welcome;
+	struct ops ops;
+	struct peer peer;
 } files;
 
 static void end(const char *why)
@@ -37,6 +49,16 @@ static void end(const char *why)
 		log_info("end reason=\"%s\"", why);
 	files.ended = true;
 	loop_stop(&files.loop);
+}
+
+/* Supervisor gone: with a dead-man alive it enforces, and we watch it to its end; without one,
+ * nobody does. */
+static void check_enforcers(void)
+{
+	if (!files.sup_gone || files.deadman_fd >= 0)
+		return;
+	files.fence = files.welcomed && !files.deadman_farewell && !last_fence_other_supervisor();
+	end(files.fence ? "both enforcers are gone" : "supervisor gone");
 }
 
 /* A supervisor that does not read is frozen; the dead-man watches it. What cannot be sent is
@@ -78,6 +100,9 @@ static void on_welcome(const struct msg_welcome *w)
 	}
 	files.welcome = *w;
 	files.welcomed = true;
+	last_fence_prepare(w->data_dir, w->runtime_dir);
+	ops_init(&files.ops, w->data_dir, files.umask);
+	peer_init(&files.peer, &files.loop, &files.ops, &files.rx);
 	struct msg_ping ready = { .sent_at_ms = clock_boot_ms() };
 	send_sup(MSG_READY, 0, &ready);
 	send_ping(&files.loop, NULL);
@@ -103,9 +128,56 @@ static void on_pmpid_remove(uint64_t id, const struct msg_pmpid_remove *m)
 	answer_sup(id, rc, &err);
 }
 
+static void on_deadman(struct loop *l, int fd, short revents, void *arg)
+{
+	(void)revents;
+	(void)arg;
+	struct err err = ERR_INIT;
+	struct ipc_msg m;
+	enum err_code rc = ipc_recv(fd, ROLE_DEADMAN, ROLE_FILES, &files.rx, &m, &err);
+	if (rc == ERR_AGAIN)
+		return;
+	if (rc == ERR_OK) {
+		files.deadman_farewell = true;
+		for (int i = 0; i < m.fd_count; i++)
+			close(m.fds[i]);
+		return;
+	}
+	loop_fd_remove(l, fd);
+	close(fd);
+	files.deadman_fd = -1;
+	check_enforcers();
+}
+
+/* Takes the message's descriptor. */
+static void on_peer(struct ipc_msg *m)
+{
+	const struct msg_peer *p = m->payload;
+	if (m->fd_count != 1)
+		return;
+	if (p->role == ROLE_WORKER) {
+		peer_take_fd(&files.peer, m->fds[0]);
+	} else if (p->role == ROLE_DEADMAN) {
+		if (files.deadman_fd >= 0) {
+			loop_fd_remove(&files.loop, files.deadman_fd);
+			close(files.deadman_fd);
+		}
+		files.deadman_fd = m->fds[0];
+		files.deadman_farewell = false;
+		struct err err = ERR_INIT;
+		if (loop_fd_set(&files.loop, files.deadman_fd, POLLIN, on_deadman, NULL, &err) !=
+			ERR_OK)
+			log_error("dead-man: %s", err.text);
+	} else {
+		return;
+	}
+	m->fd_count = 0;
+}
+
 static void on_sup_message(struct ipc_msg *m)
 {
 	switch (m->type) {
+	case MSG_PEER: on_peer(m); break;
 	case MSG_WELCOME: on_welcome(m->payload); break;
 	case MSG_PMPID_READ: on_pmpid_read(m->id); break;
 	case MSG_PMPID_REMOVE: on_pmpid_remove(m->id, m->payload); break;
@@ -133,8 +205,13 @@ static void on_sup(struct loop *l, int fd, short revents, void *arg)
 		if (rc != ERR_OK) {
 			if (rc != ERR_CLOSED)
 				log_error("supervisor: %s", err.text);
+			/* A supervisor that breaks the protocol is none. */
 			loop_fd_remove(l, fd);
-			end("supervisor gone");
+			loop_timer_stop(l, &files.ping);
+			if (files.welcomed)
+				peer_done(&files.peer);
+			files.sup_gone = true;
+			check_enforcers();
 			return;
 		}
 		if (!files.welcomed && m.type != MSG_WELCOME && m.type != MSG_PING) {
@@ -145,6 +222,14 @@ static void on_sup(struct loop *l, int fd, short revents, void *arg)
 	}
 }
 
+/* The parent-death signal looks like an order to end. It is one only while the supervisor lives. */
+static bool supervisor_alive(void)
+{
+	struct pollfd p = { .fd = SUP_FD };
+	return getppid() == files.parent &&
+	       (poll(&p, 1, 0) == 0 || (p.revents & (POLLHUP | POLLERR)) == 0);
+}
+
 static void on_signal(struct loop *l, int fd, short revents, void *arg)
 {
 	(void)l;
@@ -152,14 +237,16 @@ static void on_signal(struct loop *l, int fd, short revents, void *arg)
 	(void)arg;
 	struct signalfd_siginfo info;
 	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+		if ((info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) && supervisor_alive())
 			end("signal");
 	}
 }
 
 static enum err_code setup(struct err *err)
 {
-	umask(0077);
+	files.umask = umask(0077);
+	files.parent = getppid();
+	files.deadman_fd = -1;
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -204,6 +291,12 @@ int main(int argc, char **argv)
 		rc = loop_run(&files.loop, &err);
 	if (rc != ERR_OK)
 		log_fatal("%s", err.text);
+	if (files.fence)
+		last_fence_run();
+	if (files.welcomed) {
+		peer_done(&files.peer);
+		ops_done(&files.ops);
+	}
 	loop_done(&files.loop);
 	return rc == ERR_OK ? 0 : 1;
 }

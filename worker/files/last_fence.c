@@ -1,0 +1,83 @@
+/* Killing PostgreSQL when both enforcers are gone. See last_fence.h. */
+#include "worker/files/last_fence.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/core/buf.h"
+#include "common/core/clock.h"
+#include "common/core/killtree.h"
+#include "common/core/limits.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "worker/files/datadir.h"
+
+#define FENCE_MS 10000
+
+static struct last {
+	char data_dir[LIMIT_PATH];
+	char life[LIMIT_PATH], lock[LIMIT_PATH];
+	struct killtree kt; /* 200 KiB, zero pages until it is needed */
+} last;
+
+void last_fence_prepare(const char *data_dir, const char *runtime_dir)
+{
+	if (!str_copy(last.data_dir, sizeof(last.data_dir), data_dir) ||
+		!str_format(last.life, sizeof(last.life), "%s/life", runtime_dir) ||
+		!str_format(last.lock, sizeof(last.lock), "%s/lock", runtime_dir))
+		log_error(
+			"names of the run-time directory are too long: no fence from this process");
+}
+
+bool last_fence_other_supervisor(void)
+{
+	AUTO_FD fd = open(last.lock, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	/* Asked for, never kept: whichever of the two kinds of lock the supervisor takes. */
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	if (fcntl(fd, F_GETLK, &fl) == 0 && fl.l_type != F_UNLCK)
+		return true;
+	fl = (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	if (fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK)
+		return true;
+	if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+		return false; /* closing it gives it back */
+	return errno == EWOULDBLOCK;
+}
+
+void last_fence_run(void)
+{
+	int64_t deadline_ms = clock_boot_ms() + FENCE_MS;
+	struct stat st;
+	struct killtree_target target = { .root_pidfd = -1, .uid = getuid(), .gid = getgid() };
+	if (stat(last.life, &st) == 0) {
+		target.life_dev = st.st_dev;
+		target.life_ino = st.st_ino;
+	}
+	struct killtree_report report = { 0 };
+	log_error("supervisor and dead-man are gone: PostgreSQL is killed");
+	/* Holders of the life file first: that needs no disk. An adopted postmaster may not hold
+	 * it. */
+	bool clean = target.life_ino == 0 ||
+		     killtree_run_blocking(&last.kt, &target, deadline_ms, &report);
+	unsigned signalled = report.signalled;
+	pid_t pid = datadir_user(last.data_dir);
+	if (pid > 0) {
+		target.root = pid;
+		target.root_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		clean = killtree_run_blocking(&last.kt, &target, deadline_ms, &report);
+		signalled += report.signalled;
+		if (target.root_pidfd >= 0)
+			close(target.root_pidfd);
+	}
+	log_error("last fence signalled=%u denied=%u result=\"%s\"", signalled, report.denied,
+		clean ? "nothing left" : "processes left");
+}
