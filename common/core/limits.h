@@ -23,6 +23,7 @@
 #define LIMIT_CONNINFO        4096
 #define LIMIT_TAGS            64                /* tags of one member */
 #define LIMIT_PLAN_ACTIONS    24                /* actions of one decision */
+#define LIMIT_HA_STAGES       24                /* awaited operations of one decision cycle; then it ends */
 #define LIMIT_PEERS           LIMIT_MEMBERS
 #define LIMIT_SYNC_NAMES      LIMIT_MEMBERS
 #define LIMIT_LEASE_MS        300000            /* supervisor refuses a longer lease (DESIGN 2) */

@@ -15,7 +15,9 @@
 enum ha_action_kind {
 	HA_NOP = 0,
 	/* store: compare-and-swap on the leader key's lease (LEASE = own) where the holder writes */
-	HA_ACQUIRE,            /* create the leader key with my lease. Await: OK | CONFLICT | DENIED | UNKNOWN */
+	HA_ACQUIRE,            /* create the leader key with my lease. Await: OK | CONFLICT | DENIED | UNKNOWN.
+				* .flag (X2): the key carries my name but not my lease (a predecessor's): move it to my
+				* lease by compare-and-swap on .version. OK means that view.lock is LOCK_HELD from now on */
 	HA_RELEASE,            /* lease 0 reported and acknowledged first; status with .lsn if != 0; then delete if mine */
 	HA_WRITE_STATUS,       /* optime, slots, retain_slots of this moment (suppressed when equal) */
 	HA_WRITE_FAILSAFE,     /* the map of members (suppressed when equal) */
@@ -32,7 +34,8 @@ enum ha_action_kind {
 	HA_TOUCH_MEMBER,       /* member key (suppressed when equal) */
 	HA_REREAD,             /* a fresh linearizable read of C. Await */
 	/* questions */
-	HA_POLL_PEERS,         /* .names = members to ask (2 s, parallel). Await */
+	HA_POLL_PEERS,         /* .names = members to ask (2 s, parallel); address: C's member, else memory.old_members,
+				* else C's failsafe map. Await */
 	HA_FAILSAFE_ROUND,     /* POST /failsafe to all other entries. Await */
 	HA_WAIT,               /* nothing; call again at .until_ms. Await */
 	/* PostgreSQL */
@@ -51,11 +54,21 @@ enum ha_action_kind {
 	HA_WATCHDOG_OFF,
 	HA_RENAME_FAILED,      /* data directory to <dir>.failed (ha L1) */
 	HA_FORGET_SLOTS,       /* reload the slot list next time */
+	HA_FAILSAFE_HOLD,      /* report POLICY_FAILSAFE with until = .until_ms (round sent + ttl) */
+	HA_DROP_SCHEDULED_RESTART,
+	HA_REQUEST_REFUSED,    /* .task = TASK_RESTART | TASK_REINIT: forget the request; why is plan.reason */
 	HA_FENCE,              /* order the supervisor to fence now: doubt that nothing gentler ends */
 	HA_EXIT,               /* .code; PostgreSQL is left (.flag) or stopped */
 	HA_SHUTDOWN_DONE,      /* answer to request.shutdown; .flag = leave PostgreSQL running */
 	HA_ACTION_COUNT,
 };
+
+/* Levels of log lines: the numbers of enum log_level, which pure code may not include. */
+#define HA_LOG_DEBUG 10
+#define HA_LOG_INFO 20
+#define HA_LOG_WARNING 30
+#define HA_LOG_ERROR 40
+#define HA_LOG_CRITICAL 50
 
 enum ha_callback { CB_NONE = 0, CB_ON_START, CB_ON_STOP, CB_ON_RESTART, CB_ON_ROLE_CHANGE, CB_ON_RELOAD };
 
@@ -75,9 +88,10 @@ struct ha_action {
 	enum pg_stop_mode stop_mode;
 	enum ha_callback callback;
 	struct ha_ssn ssn;
-	bool create, flag, force;
+	bool create, flag;
+	bool force; /* TASK_START: a running task is abandoned (its job killed) and this one begins when it is gone */
 	int code;
-	int quorum;
+	int quorum;               /* WRITE_SYNC; TASK_DEMOTE: how many of .names must have the shutdown checkpoint */
 	int64_t version, until_ms, timeout_ms;
 	uint64_t lsn;
 	char target[LIMIT_NAME];  /* member to follow or clone; "" = none; "\1" = the remote member of a standby cluster */
@@ -127,6 +141,29 @@ struct ha_memory {
 	/* working lists of the running stage: candidates polled, sync step, ... */
 	int64_t schedule_logged_ms;
 	uint64_t last_reason_hash;
+	uint16_t stage_count;        /* stages of this cycle so far: bounded */
+	bool stage_pg;               /* a postmaster was there when the stage began */
+	uint64_t stage_generation;   /* ... this one */
+	enum ha_demote_mode demoted; /* a demotion was started and PostgreSQL was not started again since; 0 = no */
+	int64_t demoted_ms;          /* when it ended; 0 = still runs */
+	uint64_t rewind_checked_generation; /* a check was made after this postmaster ended */
+	int64_t rewind_checked_ms;   /* last check that could not tell */
+	int64_t sampled_ms;          /* when last_lsn was taken */
+	int64_t race_wait_ms;        /* C4: since when others get time to take the lock */
+	int64_t disable_sync_until_ms; /* "do not pick me" (while_not_sync): 0 = off */
+	bool reinit_force_cancelled;
+	int64_t failsafe_round_ms;   /* when the last round was sent */
+	int64_t crash_task_ms;
+	int64_t retain_ms;
+	int64_t sync_version;        /* of /sync as written by this pass; 0 = as in C */
+	char sync_leader[LIMIT_NAME];
+	int sync_quorum;
+	char sync_voters[LIMIT_SYNC_NAMES][LIMIT_NAME];
+	unsigned sync_voter_count;
+	bool sync_written;           /* the sync_* fields are newer than C */
+	int64_t last_cycle_ms;
+	int64_t behind_checked_tli, behind_checked_ms; /* F10: last check for this timeline of the leader */
+	int64_t sync_wait_ms;        /* quorum RESTART: not before */
 };
 
 struct ha_plan {
@@ -138,13 +175,18 @@ struct ha_plan {
 	int64_t await_deadline_ms;
 	enum ha_verdict verdict;
 	char rule[16];        /* "E4", "D-M", "X1" */
-	char reason[240];     /* the contract's line of this cycle; "" while it waits */
+	char reason[480];     /* the contract's line of this cycle; "" while it waits */
 	int log_level;        /* enum log_level of the reason */
-	char notes[4][240];   /* further lines (lag of a refused peer, ...) with their own level */
-	int note_level[4];
+	char notes[8][400];   /* further lines (lag of a refused peer, ...) with their own level */
+	int note_level[8];
 	unsigned note_count;
 	int64_t next_run_ms;  /* call again at the latest; 0 = loop_wait as usual */
 };
+
+/* Self-disqualified from elections for a reason that peers cannot see (ha 3.3 R), or tagged so: what the member key and
+ * /patroni show as nofailover. The same for nosync (ha 1.14 while_not_sync). */
+bool ha_effective_nofailover(const struct ha_view *view, const struct ha_memory *memory);
+bool ha_effective_nosync(const struct ha_view *view, const struct ha_memory *memory);
 
 /* worker/ha/decide.c. memory is updated in place; plan is written whole. */
 void ha_step(const struct ha_view *view, struct ha_memory *memory, const struct ha_result *result,

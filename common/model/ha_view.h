@@ -65,18 +65,29 @@ enum ha_demote_mode {
 	DEMOTE_IMMEDIATE,         /* immediate stop, release afterwards */
 	DEMOTE_IMMEDIATE_NOLOCK,  /* immediate stop; the key is not ours */
 	DEMOTE_CLUSTER,           /* becomes a standby leader */
+	DEMOTE_SHUTDOWN,          /* the agent ends: fast stop, release as graceful (also of a standby: only the stop) */
 };
+/* What TASK_DEMOTE does: stop, role := demoted, release where the mode says so. Starting again is another decision
+ * (TASK_FOLLOW_AFTER_DEMOTION), because it needs the cluster as it is then. Graceful and shutdown: pg_control says "shut down"
+ * => poll action.names (position >= the shutdown checkpoint) for at most 3 s, release at once when one has it.
+ * Result TRUE = stopped, and released if the mode releases; FALSE = stopped, but nobody confirmed the shutdown checkpoint and
+ * action.flag (release regardless) was not set, so the key is still ours: ha_step decides (X5, S15). */
 
 enum ha_rewind_state {
 	REWIND_INITIAL = 0, REWIND_CHECKPOINT, REWIND_CHECK, REWIND_NEED, REWIND_NOT_NEED, REWIND_SUCCESS,
 	REWIND_FAILED,
 };
 
-/* A restart, reinitialise, ... asked for by REST or ctl, accepted by worker/requests, waiting for the decision. */
+/* A restart, reinitialise, ... asked for by REST or ctl, accepted by worker/requests, waiting for the decision.
+ * Levels, not edges: a flag stays until a plan carries the task that it asks for, or HA_REQUEST_REFUSED. */
 struct ha_request {
 	bool restart;          /* an immediate restart (ha N1), conditions already matched */
 	int64_t restart_timeout_ms; /* 0 = primary_start_timeout */
-	bool scheduled_restart_due;
+	bool scheduled_restart_due; /* decided elsewhere; usually the fields below are set instead */
+	bool scheduled_restart;     /* one is stored (ha N2); its conditions are matched when it is due */
+	int64_t scheduled_restart_at_wall_us;
+	int64_t scheduled_restart_start_us; /* postmaster start time when it was stored */
+	int64_t scheduled_restart_timeout_ms;
 	bool reinit, reinit_force, reinit_from_leader;
 	bool shutdown;         /* the supervisor wants us to end (SIGTERM): ha 1.15 */
 };

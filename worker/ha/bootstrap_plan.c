@@ -1,0 +1,157 @@
+/* An empty node: who initialises the cluster, from whom the others clone (K), and the end of a
+ * bootstrap (L). Pure. */
+#include "worker/ha/step.h"
+
+static const char *kind_word(const struct step *s)
+{
+	return s->standby ? "standby_" : "";
+}
+
+/* K2. Any running member that offers itself spares the leader the copy; which one, the clock
+ * decides. */
+bool clone_source(const struct step *s, bool from_leader, char out[static LIMIT_NAME])
+{
+	const struct cluster *c = s->c;
+	unsigned offers = 0, pick = 0;
+	for (unsigned pass = 0; pass < 2 && !from_leader; pass++) {
+		unsigned seen = 0;
+		for (unsigned i = 0; i < c->member_count; i++) {
+			const struct member *m = &c->members[i];
+			if (!m->tags.clonefrom || m->conn_url[0] == '\0' ||
+				str_eq(m->name, s->v->name) || str_eq(m->name, s->leader) ||
+				!str_eq(m->state, "running"))
+				continue;
+			if (pass == 1 && seen == pick)
+				return str_copy(out, LIMIT_NAME, m->name);
+			seen++;
+		}
+		offers = seen;
+		if (offers == 0)
+			break;
+		pick = (unsigned)((uint64_t)s->v->now_ms % offers);
+	}
+	if (s->leader[0] == '\0' || s->leader_conn_url[0] == '\0' || str_eq(s->leader, s->v->name))
+		return false;
+	return str_copy(out, LIMIT_NAME, s->leader);
+}
+
+bool bootstrap_empty(struct step *s)
+{
+	const struct cluster *c = s->c;
+	if (s->unlocked && !c->init_present && !is_nofailover(s) && s->set->have_bootstrap) {
+		plan_add(s, HA_RACE_INIT);
+		return plan_await(s, STAGE_INIT_RACE, AWAIT_DCS, s->set->retry_timeout_ms, "K1");
+	}
+	char source[LIMIT_NAME];
+	if (!s->unlocked && clone_source(s, false, source)) {
+		struct ha_action *a = plan_task(s, TASK_CLONE);
+		bool fits = str_copy(a->target, LIMIT_NAME, source);
+		INVARIANT(fits);
+		return plan_done(s, "K2", "trying to bootstrap from %s '%s'",
+			str_eq(source, s->leader) ? "leader" : "replica", source);
+	}
+	bool somebody_bootstraps = c->init_present && c->init[0] == '\0';
+	if (s->set->no_leader_methods && !somebody_bootstraps && s->unlocked) {
+		plan_task(s, TASK_CLONE);
+		return plan_done(s, "K3", "trying to bootstrap (without leader)");
+	}
+	return plan_done(s, "K4", "waiting for %sleader to bootstrap", kind_word(s));
+}
+
+bool stage_init_race(struct step *s)
+{
+	switch (s->r->outcome) {
+	case HA_OUT_OK: break;
+	case HA_OUT_CONFLICT:
+	case HA_OUT_DENIED: return plan_done(s, "K1", "failed to acquire initialize lock");
+	case HA_OUT_NONE:
+	case HA_OUT_UNKNOWN:
+		s->plan->log_level = HA_LOG_ERROR;
+		return plan_done(s, "J4", "DCS is not accessible");
+	}
+	s->m->bootstrapping = true;
+	s->m->promote_result = TASK_RESULT_NONE;
+	plan_task(s, s->standby ? TASK_BOOTSTRAP_STANDBY_LEADER : TASK_BOOTSTRAP);
+	return plan_done(
+		s, "K1", "trying to bootstrap a new %s", s->standby ? "standby leader" : "cluster");
+}
+
+/* L1: nothing of a failed bootstrap may look like a cluster to anybody. */
+static bool bootstrap_failed(struct step *s)
+{
+	plan_note(s, HA_LOG_INFO,
+		"removing initialize key after failed attempt to bootstrap the cluster");
+	plan_add(s, HA_CANCEL_INIT);
+	if (s->pg_there)
+		plan_add(s, HA_STOP_PG)->stop_mode = PG_STOP_IMMEDIATE;
+	plan_add(s, HA_RENAME_FAILED);
+	plan_add(s, HA_EXIT)->code = 1;
+	s->m->bootstrapping = false;
+	s->plan->verdict = VERDICT_DROP;
+	s->plan->log_level = HA_LOG_CRITICAL;
+	return plan_done(s, "L1", "Failed to bootstrap cluster");
+}
+
+/* L4, once the watchdog is on or not needed: the keys that make it a cluster, the leader key last.
+ */
+static bool bootstrap_publish(struct step *s)
+{
+	plan_add(s, HA_WRITE_INIT)->create = !s->c->init_present;
+	plan_add(s, HA_WRITE_CONFIG);
+	plan_add(s, HA_TAKE_LEADER);
+	return plan_await(s, STAGE_BOOT_LEADER, AWAIT_DCS, s->set->retry_timeout_ms, "L4");
+}
+
+bool rule_bootstrapping(struct step *s)
+{
+	if (!s->m->bootstrapping)
+		return false;
+	if (!s->pg_there || s->m->promote_result == TASK_RESULT_FALSE)
+		return bootstrap_failed(s);
+	if (s->m->promote_result == TASK_RESULT_NONE) {
+		if (!s->primary)
+			return plan_done(s, "L2", "waiting for end of recovery after bootstrap");
+		plan_set_role(s, PG_ROLE_PRIMARY);
+		plan_task(s, TASK_POST_BOOTSTRAP);
+		return plan_done(s, "L3", "running post_bootstrap");
+	}
+	if (s->set->watchdog_mode == WATCHDOG_OFF || s->v->watchdog_armed)
+		return bootstrap_publish(s);
+	plan_add(s, HA_WATCHDOG_ARM);
+	return plan_await(s, STAGE_BOOT_WATCHDOG, AWAIT_WATCHDOG, 2000, "L4");
+}
+
+bool stage_boot_watchdog(struct step *s)
+{
+	if (!s->m->bootstrapping)
+		return cycle_run(s);
+	if (s->r->outcome == HA_OUT_OK || s->set->watchdog_mode == WATCHDOG_AUTOMATIC)
+		return bootstrap_publish(s);
+	plan_note(s, HA_LOG_ERROR, "Cancelling bootstrap because watchdog activation failed");
+	return bootstrap_failed(s);
+}
+
+bool stage_boot_leader(struct step *s)
+{
+	if (!s->m->bootstrapping)
+		return cycle_run(s);
+	if (s->r->outcome != HA_OUT_OK) {
+		/* Nothing is lost: the next cycle writes the same keys again. */
+		s->plan->log_level = HA_LOG_ERROR;
+		return plan_done(
+			s, "L4", "DCS is not accessible, the new cluster is not published yet");
+	}
+	s->m->bootstrapping = false;
+	s->m->promote_result = TASK_RESULT_NONE;
+	if (s->sync != SYNC_OFF)
+		plan_add(s, HA_SET_SSN)->ssn = (struct ha_ssn){ .managed = true,
+			.quorum = s->sync == SYNC_QUORUM,
+			.n = s->set->sync_strict ? 1 : 0,
+			.placeholder = s->set->sync_strict };
+	if (!s->v->callbacks_called) {
+		struct ha_action *a = plan_add(s, HA_CALLBACK);
+		a->callback = CB_ON_START;
+		a->role = PG_ROLE_PRIMARY;
+	}
+	return plan_done(s, "L4", "initialized a new cluster");
+}

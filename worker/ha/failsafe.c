@@ -1,0 +1,154 @@
+/* The store does not answer (J), and failsafe mode (ha 9.4). Pure.
+ * Without failsafe mode PostgreSQL stays up as long as the lease allows a gentle end: the demotion
+ * starts at gentle_at, not at the first error. With it every other member is asked first; one
+ * missing answer ends in the same demotion, at once. */
+#include "worker/ha/step.h"
+
+/* An answer takes up to two tries of 2 s; the round must be over when the gentle demotion has to
+ * begin. */
+#define FAILSAFE_ROUND_MS 4500
+
+/* A standby that hears from its leader by POST keeps following it although the store shows no key.
+ * On the primary itself nothing is injected: with the store back and its key expired it races for
+ * it like anybody (D4). */
+void failsafe_inject(struct step *s)
+{
+	const struct ha_view *v = s->v;
+	if (!s->set->failsafe_mode || v->failsafe_leader[0] == '\0' ||
+		str_eq(v->failsafe_leader, v->name) ||
+		v->now_ms - v->failsafe_last_ms >= s->set->ttl_ms)
+		return;
+	s->injected = true;
+	s->unlocked = false;
+	memcpy(s->leader, v->failsafe_leader, sizeof(s->leader));
+	s->leader_conn_url = v->failsafe_conn_url;
+}
+
+static bool in_map(const struct step *s)
+{
+	for (unsigned i = 0; i < s->c->failsafe_count; i++) {
+		if (str_eq(s->c->failsafe[i].name, s->v->name))
+			return true;
+	}
+	return false;
+}
+
+/* D9. An empty or broken map excludes nobody. */
+bool failsafe_excluded(const struct step *s)
+{
+	return s->set->failsafe_mode && s->c->failsafe_present && s->c->failsafe_count > 0 &&
+	       !in_map(s);
+}
+
+static int64_t round_interval_ms(const struct step *s)
+{
+	int64_t third = s->set->ttl_ms / 3;
+	return s->set->loop_wait_ms < third ? s->set->loop_wait_ms : third;
+}
+
+static bool hold_by_failsafe(struct step *s)
+{
+	plan_wake(s, s->m->failsafe_round_ms + round_interval_ms(s));
+	return plan_done(s, "J1",
+		"continue to run as a leader because failsafe mode is enabled and all members are "
+		"accessible");
+}
+
+static bool round_accepted(struct step *s)
+{
+	s->m->failsafe_active_until_ms = s->m->failsafe_round_ms + s->set->ttl_ms;
+	plan_add(s, HA_FAILSAFE_HOLD)->until_ms = s->m->failsafe_active_until_ms;
+	return hold_by_failsafe(s);
+}
+
+static bool demote_for_store(struct step *s)
+{
+	s->m->failsafe_active_until_ms = 0;
+	plan_note(s, HA_LOG_INFO, "demoting self because DCS is not accessible and I was a leader");
+	plan_demote(s, DEMOTE_OFFLINE);
+	s->plan->log_level = HA_LOG_ERROR;
+	return plan_done(s, "J2", "demoted self because DCS is not accessible and I was a leader");
+}
+
+/* J1. True = decided. */
+static bool failsafe_round(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	if (!s->set->failsafe_mode || !s->c->failsafe_present || !in_map(s))
+		return false;
+	if (m->failsafe_active_until_ms > s->v->now_ms &&
+		s->v->now_ms - m->failsafe_round_ms < round_interval_ms(s))
+		return hold_by_failsafe(s);
+	m->failsafe_round_ms = s->v->now_ms;
+	if (s->c->failsafe_count == 1)
+		return round_accepted(s);
+	plan_add(s, HA_FAILSAFE_ROUND);
+	return plan_await(s, STAGE_FAILSAFE, AWAIT_FAILSAFE, FAILSAFE_ROUND_MS, "J1");
+}
+
+/* Does the lease still allow to go on? A primary without any lease has nothing to wait for. */
+static bool lease_allows(const struct step *s)
+{
+	return s->v->lease_until_ms > 0 && s->v->now_ms < s->v->gentle_at_ms;
+}
+
+static bool store_fails(const struct step *s)
+{
+	if (s->v->store == STORE_FAILING)
+		return true;
+	if (s->v->lock != LOCK_UNCERTAIN)
+		return false;
+	/* Renewals go unanswered although reads do not: the round must end before the gentle
+	 * deadline. */
+	int64_t ahead_ms = s->set->failsafe_mode ? FAILSAFE_ROUND_MS : 0;
+	return s->v->now_ms >= s->v->gentle_at_ms - ahead_ms;
+}
+
+static bool primary_cut_off(struct step *s)
+{
+	if (s->v->lock == LOCK_HELD && lease_allows(s)) {
+		/* Only reads fail; the key is proven ours, and that is what counts. */
+		plan_wake(s, s->v->gentle_at_ms);
+		return plan_done(s, "J4", "DCS is not accessible");
+	}
+	if (failsafe_round(s))
+		return true;
+	bool wait = lease_allows(s) && !s->set->failsafe_mode;
+	if (!wait)
+		return demote_for_store(s);
+	plan_wake(s, s->v->gentle_at_ms);
+	s->plan->log_level = HA_LOG_ERROR;
+	return plan_done(s, "J2", "DCS is not accessible, demotion in %d seconds",
+		(int)((s->v->gentle_at_ms - s->v->now_ms + 999) / 1000));
+}
+
+bool rule_store_failing(struct step *s)
+{
+	if (!store_fails(s))
+		return false;
+	s->plan->log_level = HA_LOG_ERROR;
+	bool stopping = s->v->task == TASK_DEMOTE;
+	if (!s->paused && s->primary && !stopping)
+		return primary_cut_off(s);
+	if (!s->paused && s->v->task == TASK_PROMOTE && !lease_allows(s)) {
+		plan_demote(s, DEMOTE_OFFLINE); /* S3: it may be writable the next moment */
+		return plan_done(
+			s, "J2", "demoted self because DCS is not accessible and I was a leader");
+	}
+	if (!s->pg_there && s->v->task == TASK_NONE && s->v->proc != PG_PROC_FENCING &&
+		!s->paused && rule_after_demotion(s))
+		return true;
+	if (s->pg_there && s->v->task == TASK_NONE && s->set->failsafe_mode && !s->primary &&
+		s->v->sql->valid)
+		plan_add(s, HA_SYNC_SLOTS);
+	return plan_done(s, s->pg_there ? "J3" : "J4", "DCS is not accessible");
+}
+
+bool stage_failsafe(struct step *s)
+{
+	if (!store_fails(s) || !s->primary || s->paused || s->v->task == TASK_DEMOTE)
+		return cycle_run(s);
+	if (s->r->failsafe_ok)
+		return round_accepted(s);
+	return demote_for_store(s);
+}

@@ -1,0 +1,289 @@
+/* Switchover and failover requests: as the leader sees them (E-M), as the others see them when it
+ * has gone (D-M), and whether anybody could take over at all (3.6). Pure. */
+#include "worker/ha/step.h"
+
+const char *handover_word(const struct step *s)
+{
+	if (!s->c->failover_present)
+		return "failover";
+	return s->c->failover_leader[0] != '\0' ? "switchover" : "manual failover";
+}
+
+static const char *bare_word(const struct step *s)
+{
+	return s->c->failover_leader[0] != '\0' ? "switchover" : "failover";
+}
+
+/* ---- 3.6
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+static bool may_take_over(const struct step *s, const struct member *p, bool exclude_candidate)
+{
+	const struct cluster *c = s->c;
+	const char *candidate = c->failover_present ? c->failover_candidate : "";
+	if (str_eq(p->name, s->v->name) || p->tags.nofailover || p->api_url[0] == '\0')
+		return false;
+	if (candidate[0] != '\0') {
+		bool named = str_eq(p->name, candidate);
+		if (exclude_candidate ? named : !named)
+			return false;
+	}
+	bool any = c->failover_present && c->failover_leader[0] == '\0';
+	return !s->sync_active || any || cluster_sync_is_voter(c, p->name);
+}
+
+bool failover_ask(struct step *s, enum poll_use use, bool exclude_candidate)
+{
+	struct ha_action *a;
+	poll_begin(s, use, &a);
+	s->m->stage_arg[1] = exclude_candidate;
+	for (unsigned i = 0; i < s->c->member_count; i++) {
+		if (may_take_over(s, &s->c->members[i], exclude_candidate))
+			plan_name(s, a, s->c->members[i].name);
+	}
+	if (a->name_count == 0) {
+		s->plan->count--;
+		plan_note(s, HA_LOG_WARNING, "%s: candidates list is empty", handover_word(s));
+		return false;
+	}
+	return plan_await(s, STAGE_POLL, AWAIT_PEERS, 2500, "3.6");
+}
+
+static unsigned needed_votes(const struct step *s, bool exclude_candidate)
+{
+	bool named =
+		s->c->failover_present && s->c->failover_candidate[0] != '\0' && !exclude_candidate;
+	return s->quorum_active && !named ? (unsigned)s->c->sync_quorum + 1 : 1;
+}
+
+static bool peer_can(struct step *s, const struct ha_peer *p)
+{
+	const char *limit = NULL;
+	if (!p->answered)
+		limit = "not reachable";
+	else if (p->nofailover)
+		limit = "not allowed to promote";
+	else if (p->watchdog_failed)
+		limit = "not watchdog capable";
+	if (limit != NULL) {
+		plan_note(s, HA_LOG_INFO, "Member %s is %s", p->name, limit);
+		return false;
+	}
+	if (s->c->last_lsn > p->position &&
+		s->c->last_lsn - p->position > (uint64_t)s->set->maximum_lag_on_failover) {
+		plan_note(s, HA_LOG_INFO, "Member %s exceeds maximum replication lag", p->name);
+		return false;
+	}
+	int64_t cluster_tli = cluster_timeline(s->c);
+	if (s->set->check_timeline && (p->timeline == 0 || p->timeline < cluster_tli)) {
+		plan_note(s, HA_LOG_INFO,
+			"Timeline %d of member %s is behind the cluster timeline %d",
+			(int)p->timeline, p->name, (int)cluster_tli);
+		return false;
+	}
+	return true;
+}
+
+bool failover_possible(struct step *s, bool exclude_candidate)
+{
+	unsigned able = 0;
+	for (unsigned i = 0; i < s->peer_count; i++) {
+		const struct member *m = cluster_member_peek(s->c, s->v->peers[i].name);
+		/* The request may have changed while the answers were under way. */
+		if (m != NULL && may_take_over(s, m, exclude_candidate) &&
+			peer_can(s, &s->v->peers[i]))
+			able++;
+	}
+	unsigned need = needed_votes(s, exclude_candidate);
+	if (able > 0 && able < need)
+		plan_note(s, HA_LOG_INFO, "Quorum requirement %d can not be reached",
+			s->c->sync_quorum);
+	return able >= need;
+}
+
+void failover_names(struct step *s, struct ha_action *a)
+{
+	for (unsigned i = 0; i < s->c->member_count; i++) {
+		if (may_take_over(s, &s->c->members[i], false))
+			plan_name(s, a, s->c->members[i].name);
+	}
+	a->quorum = (int)needed_votes(s, false);
+}
+
+/* ---- E-M
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+static void clear_key(struct step *s)
+{
+	plan_note(s, HA_LOG_INFO, "Cleaning up failover key");
+	plan_add(s, HA_CLEAR_FAILOVER)->version = s->c->failover_version;
+}
+
+/* "Switchover", as the reference begins these lines. */
+static const char *title_word(const struct step *s)
+{
+	return s->c->failover_leader[0] != '\0' ? "Switchover" : "Manual Failover";
+}
+
+static bool step_down(struct step *s)
+{
+	struct ha_action *a = plan_demote(s, DEMOTE_GRACEFUL);
+	/* A failover names its target without asking whether it has everything; a switchover
+	 * promises not to lose (S15). */
+	a->flag = s->c->failover_leader[0] == '\0';
+	a->timeout_ms = s->sync != SYNC_OFF ? s->set->primary_stop_timeout_ms : 0;
+	failover_names(s, a);
+	return plan_done(s, "E-M", "%s: demoting myself", handover_word(s));
+}
+
+bool handover_leader(struct step *s, enum poll_use use)
+{
+	const struct cluster *c = s->c;
+	if (!c->failover_present || (s->paused && !s->primary))
+		return false;
+	if (c->failover_scheduled || c->failover_schedule_bad) {
+		enum due due = schedule_due(
+			s, bare_word(s), c->failover_at_wall_us, c->failover_schedule_bad);
+		if (due == DUE_STALE)
+			clear_key(s);
+		if (due != DUE_NOW)
+			return false;
+	}
+	bool mine = c->failover_leader[0] == '\0' || str_eq(c->failover_leader, s->v->name);
+	if (!mine) {
+		plan_note(s, HA_LOG_WARNING, "%s: leader name does not match: %s != %s",
+			handover_word(s), c->failover_leader, s->v->name);
+	} else if (str_eq(c->failover_candidate, s->v->name)) {
+		plan_note(s, HA_LOG_WARNING, "%s: I am already the leader, no need to %s",
+			handover_word(s), bare_word(s));
+	} else if (c->failover_candidate[0] == '\0' && s->paused) {
+		plan_note(s, HA_LOG_WARNING,
+			"%s is possible only to a specific candidate in a paused state",
+			title_word(s));
+	} else if (failover_ask(s, use, false)) {
+		return true;
+	} else {
+		plan_note(s, HA_LOG_WARNING, "%s: no healthy members found, %s is not possible",
+			handover_word(s), bare_word(s));
+	}
+	clear_key(s);
+	return false;
+}
+
+/* The answers of E-M's question: step down, or clear the key and go on as E4. */
+bool handover_leader_polled(struct step *s, bool possible)
+{
+	if (!s->has_lock || !lock_usable(s) || !s->c->failover_present || s->v->task != TASK_NONE)
+		return cycle_run(s);
+	if (possible)
+		return step_down(s);
+	plan_note(s, HA_LOG_WARNING, "%s: no healthy members found, %s is not possible",
+		handover_word(s), bare_word(s));
+	clear_key(s);
+	return leader_after_handover(s);
+}
+
+/* ---- D-M
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+/* The last part: I was not the leader (or nobody was named), and it goes by health without the lag
+ * rule. */
+static enum may manual_race(struct step *s)
+{
+	const struct cluster *c = s->c;
+	struct ha_action *a;
+	if (!race_self_ok(s, false))
+		return MAY_NO;
+	poll_begin(s, POLL_MANUAL_RACE, &a);
+	for (unsigned i = 0; i < c->member_count; i++) {
+		const struct member *p = &c->members[i];
+		if (!str_eq(p->name, c->failover_leader) &&
+			race_wants(s, p->name, p->api_url, p->tags.nofailover) &&
+			(!s->sync_active || cluster_sync_is_voter(c, p->name)))
+			plan_name(s, a, p->name);
+	}
+	if (a->name_count == 0) {
+		s->plan->count--;
+		return race_health(s, "") ? MAY_YES : MAY_NO;
+	}
+	plan_await(s, STAGE_POLL, AWAIT_PEERS, 2500, "D-M");
+	return MAY_AWAIT;
+}
+
+/* No candidate, or the named one cannot. */
+static enum may manual_rest(struct step *s, bool candidate_failed)
+{
+	if (!str_eq(s->c->failover_leader, s->v->name))
+		return manual_race(s);
+	if (failover_ask(s, POLL_MANUAL_LEADER, candidate_failed))
+		return MAY_AWAIT;
+	return MAY_YES; /* the only healthy one */
+}
+
+enum may handover_no_leader(struct step *s)
+{
+	const struct cluster *c = s->c;
+	const char *candidate = c->failover_candidate;
+	if (candidate[0] == '\0')
+		return s->paused ? MAY_NO : manual_rest(s, false);
+	if (str_eq(candidate, s->v->name))
+		return race_diverged(s) && !s->quorum_active
+			       ? MAY_NO
+			       : MAY_YES; /* S9, as peers see it by its tag */
+	const struct member *target = cluster_member_peek(c, candidate);
+	if (s->paused) {
+		if (target != NULL || !s->primary)
+			return MAY_NO;
+		plan_note(s, HA_LOG_WARNING,
+			"%s: removing failover key because failover candidate is not running",
+			handover_word(s));
+		plan_add(s, HA_CLEAR_FAILOVER)->version = c->failover_version;
+		return MAY_GO_ON;
+	}
+	if (s->sync == SYNC_PRIORITY && !cluster_sync_matches(c, s->v->name))
+		return MAY_NO;
+	if (target == NULL || target->api_url[0] == '\0')
+		return manual_rest(s, true);
+	struct ha_action *a;
+	poll_begin(s, POLL_MANUAL_TARGET, &a);
+	plan_name(s, a, candidate);
+	plan_await(s, STAGE_POLL, AWAIT_PEERS, 2500, "D-M");
+	return MAY_AWAIT;
+}
+
+static enum may target_polled(struct step *s)
+{
+	const struct ha_peer *p = NULL;
+	for (unsigned i = 0; i < s->peer_count; i++) {
+		if (str_eq(s->v->peers[i].name, s->c->failover_candidate))
+			p = &s->v->peers[i];
+	}
+	if (p != NULL && p->answered && !p->nofailover && !p->watchdog_failed) {
+		plan_note(s, HA_LOG_INFO, "%s: to %s, i am %s", handover_word(s), p->name,
+			s->v->name);
+		return MAY_NO;
+	}
+	plan_note(s, HA_LOG_WARNING, "%s: member %s is %s", handover_word(s),
+		s->c->failover_candidate,
+		p == NULL || !p->answered ? "not reachable"
+		: p->nofailover		  ? "not allowed to promote"
+					  : "not watchdog capable");
+	return manual_rest(s, true);
+}
+
+bool handover_no_leader_polled(struct step *s, enum poll_use use)
+{
+	if (!s->unlocked || s->primary || s->starting || !s->c->failover_present)
+		return cycle_run(s);
+	enum may may = MAY_NO;
+	if (use == POLL_MANUAL_TARGET)
+		may = target_polled(s);
+	else if (use == POLL_MANUAL_LEADER)
+		may = failover_possible(s, s->m->stage_arg[1] != 0) ? MAY_NO : MAY_YES;
+	else if (race_self_ok(s, false))
+		may = race_health(s, "") ? MAY_YES : MAY_NO;
+	return may == MAY_AWAIT || race_answer(s, may == MAY_YES);
+}

@@ -1,0 +1,163 @@
+/* Rules of a cluster that has a leader (E), and of the node that holds the key (G). Pure. */
+#include "worker/ha/step.h"
+
+/* The reference's "lock update succeeded": the keeper renews on its own timer, so this is a look at
+ * what it proved. */
+bool lock_usable(const struct step *s)
+{
+	if (!s->has_lock)
+		return false;
+	return s->v->lock == LOCK_HELD ||
+	       (s->v->lock == LOCK_UNCERTAIN && s->v->now_ms < s->v->gentle_at_ms);
+}
+
+/* 4.4: pg_rewind from here is safe only after a checkpoint on this timeline. */
+static void checkpoint_step(struct step *s)
+{
+	if (!s->primary || !s->v->sql->valid || s->m->rewind_state == REWIND_CHECKPOINT)
+		return;
+	if (s->v->control_timeline > 0 && s->v->control_timeline == s->v->sql->timeline)
+		s->m->rewind_state = REWIND_CHECKPOINT;
+	else if (!s->v->checkpoint_running)
+		plan_add(s, HA_CHECKPOINT);
+}
+
+bool leader_after_handover(struct step *s)
+{
+	checkpoint_step(s);
+	if (s->standby)
+		return follow(s, FOLLOW_STANDBY_LEADER);
+	return act_primary(s, ACT_HAD_LOCK);
+}
+
+bool rule_leader_exists(struct step *s)
+{
+	if (!s->has_lock) {
+		bool mine = str_eq(s->leader, s->v->name);
+		if (mine && s->v->lock == LOCK_LOST && !s->primary)
+			return plan_done(s, "E5",
+				"not promoting because failed to update leader lock in DCS");
+		return follow(s, FOLLOW_NO_LOCK);
+	}
+	if (s->paused && pause_lock_not_primary(s))
+		return true;
+	if (handover_leader(s, POLL_HANDOVER))
+		return true;
+	return leader_after_handover(s);
+}
+
+/* ---- G
+ * -----------------------------------------------------------------------------------------------------------------
+ */
+
+static bool no_watchdog(struct step *s)
+{
+	s->plan->log_level = HA_LOG_ERROR;
+	if (s->primary) {
+		plan_demote(s, DEMOTE_IMMEDIATE);
+		return plan_done(s, "G1", "Demoting self because watchdog could not be activated");
+	}
+	plan_add(s, HA_RELEASE);
+	s->plan->verdict = VERDICT_DROP;
+	return plan_done(s, "G1", "Not promoting self because watchdog could not be activated");
+}
+
+/* 4.5. What exactly is written stands in the local history file, which the executor reads. */
+static void history_step(struct step *s)
+{
+	int64_t tli = my_timeline(s);
+	if (tli <= 0)
+		return;
+	const struct cluster *c = s->c;
+	bool write;
+	if (tli == 1) {
+		write = c->history_count > 0;
+	} else {
+		const struct history_row *last =
+			c->history_count > 0 ? &c->history[c->history_count - 1] : NULL;
+		write = !c->history_present || !c->history_valid || last == NULL ||
+			last->timeline != tli - 1 || last->time[0] == '\0';
+	}
+	if (write)
+		plan_add(s, HA_WRITE_HISTORY);
+}
+
+static bool leader_reason(struct step *s, enum act_why why)
+{
+	if (why == ACT_ACQUIRED)
+		return plan_done(s, "C2", "acquired session lock as a leader");
+	return plan_done(s, "E4", "no action. I am (%s), the leader with the lock", s->v->name);
+}
+
+/* The end of G3 and G4, also when it comes after writes of /sync. */
+bool act_primary_done(struct step *s, enum act_why why)
+{
+	return leader_reason(s, why);
+}
+
+/* The end of G5: everything that must be true before the promotion is. */
+bool promote_now(struct step *s)
+{
+	enum act_why why = (enum act_why)s->m->stage_arg[0];
+	/* S3: not on a lease that is only hoped for. */
+	if (s->v->lock != LOCK_HELD)
+		return plan_done(s, "X10", "not promoting while the leader key is not confirmed");
+	s->m->failsafe_active_until_ms = 0;
+	s->m->last_timeline = 0;
+	s->m->rewind_state = REWIND_INITIAL;
+	s->m->promote_result = TASK_RESULT_NONE;
+	plan_task(s, TASK_PROMOTE)->timeout_ms = s->set->loop_wait_ms;
+	if (why == ACT_ACQUIRED)
+		return plan_done(s, "G5", "promoted self to leader by acquiring session lock");
+	return plan_done(s, "G5", "promoted self to leader because I had the session lock");
+}
+
+static bool act_armed(struct step *s, enum act_why why)
+{
+	if (!s->paused && s->m->promote_result == TASK_RESULT_FALSE) {
+		plan_note(s, HA_LOG_WARNING,
+			"Releasing the leader key voluntarily because the pre-promote script "
+			"failed");
+		s->m->released_ms = s->v->now_ms;
+		s->m->promote_result = TASK_RESULT_NONE;
+		plan_add(s, HA_RELEASE);
+		s->plan->verdict = VERDICT_DROP;
+		return plan_done(
+			s, "G2", "Promotion cancelled because the pre-promote script failed");
+	}
+	if (s->primary) {
+		plan_set_role(s, PG_ROLE_PRIMARY);
+		s->m->demoted = 0;
+		s->m->demoted_ms = 0;
+		history_step(s);
+		return sync_step(s, why) || act_primary_done(s, why);
+	}
+	if (s->v->role == PG_ROLE_PRIMARY || s->v->role == PG_ROLE_PROMOTED)
+		return sync_step(s, why) || act_primary_done(s, why);
+	if (!s->v->sql->valid)
+		return plan_done(s, "X10", "not promoting while PostgreSQL does not answer");
+	s->m->stage_arg[0] = (int)why;
+	return sync_prepromote(s) || promote_now(s);
+}
+
+bool act_primary(struct step *s, enum act_why why)
+{
+	if (s->paused || s->set->watchdog_mode == WATCHDOG_OFF || s->v->watchdog_armed)
+		return act_armed(s, why);
+	if (s->set->watchdog_mode == WATCHDOG_AUTOMATIC) {
+		plan_add(s, HA_WATCHDOG_ARM); /* its failure is a warning of the executor's */
+		return act_armed(s, why);
+	}
+	s->m->stage_arg[0] = (int)why;
+	plan_add(s, HA_WATCHDOG_ARM);
+	return plan_await(s, STAGE_WATCHDOG, AWAIT_WATCHDOG, 2000, "G1");
+}
+
+bool stage_watchdog(struct step *s)
+{
+	if (!s->has_lock)
+		return cycle_run(s);
+	if (s->r->outcome != HA_OUT_OK)
+		return no_watchdog(s);
+	return act_armed(s, (enum act_why)s->m->stage_arg[0]);
+}

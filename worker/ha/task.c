@@ -1,0 +1,223 @@
+/* The one background task: what its end means, and the rules while it runs (H) or while PostgreSQL
+ * starts (I). Pure. */
+#include "worker/ha/step.h"
+
+const char *ha_task_word(enum ha_task task)
+{
+	static const char *const words[TASK_COUNT] = {
+		[TASK_NONE] = "nothing",
+		[TASK_BOOTSTRAP] = "bootstrap",
+		[TASK_BOOTSTRAP_STANDBY_LEADER] = "bootstrap_standby_leader",
+		[TASK_CLONE] = "bootstrap from a member",
+		[TASK_POST_BOOTSTRAP] = "post_bootstrap",
+		[TASK_CRASH_RECOVERY] = "doing crash recovery in a single user mode",
+		[TASK_REWIND] = "running pg_rewind",
+		[TASK_REINIT] = "reinitialize",
+		[TASK_START_PRIMARY] = "starting primary after failure",
+		[TASK_RESTART_AFTER_FAILURE] = "restarting after failure",
+		[TASK_CHANGE_CONNINFO] = "changing primary_conninfo and restarting",
+		[TASK_PROMOTE] = "promote",
+		[TASK_DEMOTE] = "demote",
+		[TASK_FOLLOW_AFTER_DEMOTION] = "starting after demotion",
+		[TASK_RESTART] = "restart",
+		[TASK_COPY_SLOTS] = "copy_logical_slots",
+		[TASK_REWIND_CHECK] = "checking for divergence",
+	};
+	INVARIANT((unsigned)task < TASK_COUNT);
+	return words[task];
+}
+
+static void rewind_check_ended(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	m->rewind_checked_ms = s->v->now_ms;
+	if (!s->pg_there)
+		m->rewind_checked_generation = s->v->generation;
+	enum ha_rewind_state now = s->v->rewind_check_result;
+	if (m->rewind_state == REWIND_CHECK && (now == REWIND_NEED || now == REWIND_NOT_NEED))
+		m->rewind_state = now;
+}
+
+/* Called once for each end of a task, before anything is decided. */
+void task_ended(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	enum ha_task_result result = s->v->task_result;
+	switch (s->v->task_ended) {
+	case TASK_REWIND_CHECK: rewind_check_ended(s); break;
+	case TASK_REWIND:
+		if (result == TASK_RESULT_TRUE)
+			m->rewind_state = REWIND_SUCCESS;
+		else if (result ==
+			 TASK_RESULT_FALSE) /* with removal the directory is gone: A12 clones */
+			m->rewind_state =
+				s->set->remove_on_rewind_failure || s->set->remove_on_diverged
+					? REWIND_INITIAL
+					: REWIND_FAILED;
+		break;
+	case TASK_PROMOTE: /* FALSE = pre_promote forbade it; everything else leaves the next try to
+			      E4 */
+		m->promote_result =
+			result == TASK_RESULT_FALSE ? TASK_RESULT_FALSE : TASK_RESULT_NONE;
+		break;
+	case TASK_BOOTSTRAP:
+	case TASK_BOOTSTRAP_STANDBY_LEADER:
+		m->promote_result =
+			result == TASK_RESULT_TRUE ? TASK_RESULT_NONE : TASK_RESULT_FALSE;
+		break;
+	case TASK_POST_BOOTSTRAP:
+		m->promote_result =
+			result == TASK_RESULT_TRUE ? TASK_RESULT_TRUE : TASK_RESULT_FALSE;
+		break;
+	case TASK_DEMOTE:
+		if (m->demoted != 0)
+			m->demoted_ms = s->v->now_ms;
+		break;
+	case TASK_CLONE:
+	case TASK_REINIT: m->rewind_state = REWIND_INITIAL; break;
+	case TASK_RESTART: m->disable_sync_until_ms = 0; break;
+	default: break;
+	}
+}
+
+/* ---- H
+ * -----------------------------------------------------------------------------------------------------------------
+ */
+
+static bool lock_updated(struct step *s)
+{
+	return plan_done(s, "H2", "updated leader lock during %s", ha_task_word(s->v->task));
+}
+
+/* H1: a crash recovery that takes longer than a failover may. */
+static bool crash_task_late(struct step *s)
+{
+	if (s->v->task != TASK_CRASH_RECOVERY)
+		return false;
+	int64_t until_ms = s->m->crash_recovery_started_ms + s->set->primary_start_timeout_ms;
+	if (s->v->now_ms < until_ms) {
+		plan_wake(s, until_ms);
+		return false;
+	}
+	return failover_ask(s, POLL_CRASH_TASK, false);
+}
+
+bool task_crash_polled(struct step *s, bool possible)
+{
+	if (s->v->task != TASK_CRASH_RECOVERY || !s->has_lock)
+		return cycle_run(s);
+	if (!possible)
+		return lock_updated(s);
+	plan_note(s, HA_LOG_INFO, "Demoting self because crash recovery is taking too long");
+	plan_demote(s, DEMOTE_IMMEDIATE);
+	return plan_done(s, "H1", "terminated crash recovery because of startup timeout");
+}
+
+/* H3, H4 and their R: up to the promote file a promotion is cancelled; after it only a stop of the
+ * postmaster ends it (S3). */
+static bool task_without_lock(struct step *s)
+{
+	enum ha_task task = s->v->task;
+	if (task == TASK_PROMOTE && !s->v->task_promote_committed) {
+		plan_add(s, HA_TASK_CANCEL);
+		return plan_done(s, "H3", "lost leader before promote");
+	}
+	bool writes = s->primary || task == TASK_PROMOTE || s->v->role == PG_ROLE_PRIMARY ||
+		      s->v->role == PG_ROLE_PROMOTED;
+	if (!writes)
+		return false;
+	if (task == TASK_DEMOTE) {
+		/* A gentle stop may take its time only while the key is ours. */
+		bool gentle = s->m->demoted == DEMOTE_GRACEFUL || s->m->demoted == DEMOTE_CLUSTER ||
+			      s->m->demoted == DEMOTE_SHUTDOWN;
+		if (!gentle || s->v->lock != LOCK_LOST)
+			return false;
+	}
+	plan_note(s, HA_LOG_INFO, "Demoting primary during %s", ha_task_word(task));
+	plan_demote(s, DEMOTE_IMMEDIATE_NOLOCK);
+	return plan_done(s, "H4", "lost leader lock during %s", ha_task_word(task));
+}
+
+bool rule_task_running(struct step *s)
+{
+	if (s->v->task == TASK_NONE)
+		return false;
+	if (s->has_lock && lock_usable(s))
+		return crash_task_late(s) || lock_updated(s);
+	if (!s->m->bootstrapping && !s->paused && task_without_lock(s))
+		return true;
+	if (s->unlocked)
+		plan_note(s, HA_LOG_INFO, "not healthy enough for leader race");
+	return plan_done(s, "H5", "%s in progress", ha_task_word(s->v->task));
+}
+
+/* ---- I
+ * -----------------------------------------------------------------------------------------------------------------
+ */
+
+static int64_t start_left_ms(const struct step *s)
+{
+	int64_t timeout = s->m->start_timeout_ms > 0 ? s->m->start_timeout_ms
+						     : s->set->primary_start_timeout_ms;
+	return s->v->state_since_ms + timeout - s->v->now_ms;
+}
+
+static bool still_starting(struct step *s)
+{
+	int64_t left = start_left_ms(s);
+	plan_wake(s, s->v->now_ms + left);
+	return plan_done(s, "I5", "PostgreSQL is still starting up, %d seconds until timeout",
+		(int)((left + 500) / 1000));
+}
+
+static bool start_timed_out(struct step *s)
+{
+	return plan_done(s, "I4",
+		"primary start has timed out, but continuing to wait because failover is not "
+		"possible");
+}
+
+bool starting_polled(struct step *s, enum poll_use use, bool possible)
+{
+	if (!s->starting || !s->has_lock || s->paused || s->v->task != TASK_NONE)
+		return cycle_run(s);
+	if (use == POLL_START_TIMEOUT) {
+		if (!possible)
+			return start_timed_out(s);
+		plan_note(
+			s, HA_LOG_INFO, "Demoting self because primary startup is taking too long");
+		plan_demote(s, DEMOTE_IMMEDIATE);
+		return plan_done(s, "I3", "stopped PostgreSQL because of startup timeout");
+	}
+	if (possible && s->c->failover_present)
+		return handover_leader_polled(s, true);
+	if (s->c->failover_present)
+		plan_add(s, HA_CLEAR_FAILOVER)->version = s->c->failover_version;
+	return still_starting(s);
+}
+
+bool rule_starting(struct step *s)
+{
+	if (!s->starting) {
+		s->m->start_timeout_ms = 0;
+		return false;
+	}
+	if (s->paused) {
+		plan_add(s, HA_SET_STATE)->state = PG_STATE_RUNNING;
+		s->starting = false;
+		return false;
+	}
+	if (!s->has_lock) {
+		if (s->v->lock == LOCK_LOST && s->v->role == PG_ROLE_PRIMARY) {
+			plan_note(s, HA_LOG_INFO, "Lost lock while starting up. Demoting self.");
+			plan_demote(s, DEMOTE_IMMEDIATE_NOLOCK);
+			return plan_done(s, "I2",
+				"stopped PostgreSQL while starting up because leader key was lost");
+		}
+		plan_note(s, HA_LOG_INFO, "Still starting up as a standby.");
+		return false;
+	}
+	if (start_left_ms(s) <= 0)
+		return failover_ask(s, POLL_START_TIMEOUT, false) || start_timed_out(s);
+	return handover_leader(s, POLL_HANDOVER_START) || still_starting(s);
+}
