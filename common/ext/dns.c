@@ -1,0 +1,244 @@
+/* Names to addresses by c-ares. See dns.h. */
+#include "common/ext/dns.h"
+
+#include <arpa/inet.h>
+#include <ares.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+
+#define CACHE_MAX      64
+#define CACHE_FRESH_MS 600000 /* dcs 3.2: addresses are kept that long; an older one serves while look-ups fail */
+#define TRY_MS         1000
+#define TRIES          2
+
+struct entry {
+	char name[256];
+	struct dns_answer answer;
+	int64_t at_ms;
+};
+
+struct query {
+	struct dns *d;
+	char name[256];
+	dns_fn fn;
+	dns_srv_fn srv_fn;
+	void *arg;
+	struct dns_answer answer;
+	struct loop_timer timer;
+};
+
+struct dns {
+	struct loop *loop;
+	ares_channel channel;
+	struct loop_timer timer;
+	struct entry cache[CACHE_MAX];
+	unsigned next;
+	bool closing;
+};
+
+bool dns_is_address(const char *name)
+{
+	unsigned char b[16];
+	return inet_pton(AF_INET, name, b) == 1 || inet_pton(AF_INET6, name, b) == 1;
+}
+
+static void on_timer(struct loop *l, void *arg);
+
+static void arm(struct dns *d)
+{
+	struct timeval max = { 1, 0 }, tv;
+	const struct timeval *t = ares_timeout(d->channel, &max, &tv);
+	ares_socket_t socks[ARES_GETSOCK_MAXNUM];
+	if (t == NULL || ares_getsock(d->channel, socks, ARES_GETSOCK_MAXNUM) == 0)
+		loop_timer_stop(d->loop, &d->timer);
+	else
+		loop_timer_set(d->loop, &d->timer,
+			clock_boot_ms() + t->tv_sec * 1000 + t->tv_usec / 1000 + 1, on_timer, d);
+}
+
+static void on_timer(struct loop *l, void *arg)
+{
+	(void)l;
+	struct dns *d = arg;
+	ares_process_fd(d->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+	arm(d);
+}
+
+static void on_fd(struct loop *l, int fd, short revents, void *arg)
+{
+	(void)l;
+	struct dns *d = arg;
+	ares_process_fd(d->channel, revents & (POLLIN | POLLERR | POLLHUP) ? fd : ARES_SOCKET_BAD,
+		revents & POLLOUT ? fd : ARES_SOCKET_BAD);
+	arm(d);
+}
+
+static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
+{
+	struct dns *d = arg;
+	struct err err = ERR_INIT;
+	if (!readable && !writable)
+		loop_fd_remove(d->loop, fd);
+	else if (loop_fd_set(d->loop, fd, (short)((readable ? POLLIN : 0) | (writable ? POLLOUT : 0)), on_fd, d,
+			 &err) != ERR_OK)
+		log_warning("dns: %s", err.text);
+}
+
+enum err_code dns_new(struct dns **out, struct loop *loop, struct err *err)
+{
+	static bool started;
+	if (!started && ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS)
+		return err_set(err, ERR_NOMEM, 0, "c-ares");
+	started = true;
+	struct dns *d = calloc(1, sizeof(*d));
+	if (d == NULL)
+		return err_set(err, ERR_NOMEM, 0, "dns");
+	d->loop = loop;
+	struct ares_options o = { .timeout = TRY_MS, .tries = TRIES, .sock_state_cb = on_socket_state,
+		.sock_state_cb_data = d };
+	int rc = ares_init_options(&d->channel, &o, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+	if (rc != ARES_SUCCESS) {
+		free(d);
+		return err_set(err, ERR_SYS, 0, "c-ares: %s", ares_strerror(rc));
+	}
+	*out = d;
+	return ERR_OK;
+}
+
+void dns_free(struct dns *d)
+{
+	if (d == NULL)
+		return;
+	d->closing = true;
+	ares_destroy(d->channel);
+	loop_timer_stop(d->loop, &d->timer);
+	free(d);
+}
+
+static struct entry *cached(struct dns *d, const char *name)
+{
+	for (unsigned i = 0; i < CACHE_MAX; i++) {
+		if (d->cache[i].at_ms != 0 && strcmp(d->cache[i].name, name) == 0)
+			return &d->cache[i];
+	}
+	return NULL;
+}
+
+static void deliver(struct loop *l, void *arg)
+{
+	(void)l;
+	struct query *q = arg;
+	q->fn(&q->answer, q->arg);
+	free(q);
+}
+
+static void finish(struct query *q)
+{
+	if (q->d->closing) {
+		deliver(NULL, q);
+		return;
+	}
+	loop_timer_set(q->d->loop, &q->timer, clock_boot_ms(), deliver, q);
+}
+
+static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinfo *res)
+{
+	(void)timeouts;
+	struct query *q = arg;
+	struct dns *d = q->d;
+	if (status == ARES_SUCCESS) {
+		for (const struct ares_addrinfo_node *n = res->nodes; n != NULL; n = n->ai_next) {
+			if (q->answer.count == DNS_ADDRS_MAX)
+				break;
+			char *out = q->answer.addrs[q->answer.count];
+			if (getnameinfo(n->ai_addr, n->ai_addrlen, out, 64, NULL, 0, NI_NUMERICHOST) == 0)
+				q->answer.count++;
+		}
+	}
+	if (res != NULL)
+		ares_freeaddrinfo(res);
+	struct entry *e = cached(d, q->name);
+	if (q->answer.count > 0) {
+		if (e == NULL)
+			e = &d->cache[d->next++ % CACHE_MAX];
+		if (str_copy(e->name, sizeof(e->name), q->name)) {
+			e->answer = q->answer;
+			e->answer.stale = true;
+			e->at_ms = clock_boot_ms();
+		}
+	} else if (e != NULL) {
+		q->answer = e->answer;
+	} else if (!d->closing) {
+		log_warning("name %s cannot be resolved: %s", q->name, ares_strerror(status));
+	}
+	finish(q);
+}
+
+void dns_lookup(struct dns *d, const char *name, dns_fn fn, void *arg)
+{
+	struct query *q = calloc(1, sizeof(*q));
+	struct dns_answer none = { 0 };
+	if (q == NULL || !str_copy(q->name, sizeof(q->name), name)) {
+		free(q);
+		fn(&none, arg);
+		return;
+	}
+	q->d = d;
+	q->fn = fn;
+	q->arg = arg;
+	const struct entry *e = cached(d, name);
+	if (dns_is_address(name)) {
+		q->answer.count = 1;
+		if (!str_copy(q->answer.addrs[0], 64, name))
+			q->answer.count = 0;
+		finish(q);
+	} else if (e != NULL && clock_boot_ms() - e->at_ms < CACHE_FRESH_MS) {
+		q->answer = e->answer;
+		finish(q);
+	} else {
+		struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+		ares_getaddrinfo(d->channel, name, NULL, &hints, on_addrinfo, q);
+		if (!d->closing)
+			arm(d);
+	}
+}
+
+static void on_srv(void *arg, int status, int timeouts, unsigned char *buf, int len)
+{
+	(void)timeouts;
+	struct query *q = arg;
+	struct dns_srv a = { 0 };
+	struct ares_srv_reply *list = NULL;
+	if (status == ARES_SUCCESS && ares_parse_srv_reply(buf, len, &list) == ARES_SUCCESS) {
+		for (const struct ares_srv_reply *r = list; r != NULL && a.count < 32; r = r->next) {
+			if (str_copy(a.rows[a.count].host, sizeof(a.rows[0].host), r->host)) {
+				a.rows[a.count].port = r->port;
+				a.count++;
+			}
+		}
+		ares_free_data(list);
+	}
+	q->srv_fn(&a, q->arg);
+	free(q);
+}
+
+void dns_lookup_srv(struct dns *d, const char *name, dns_srv_fn fn, void *arg)
+{
+	struct query *q = calloc(1, sizeof(*q));
+	struct dns_srv none = { 0 };
+	if (q == NULL) {
+		fn(&none, arg);
+		return;
+	}
+	q->d = d;
+	q->srv_fn = fn;
+	q->arg = arg;
+	ares_query(d->channel, name, 1 /* class IN */, 33 /* type SRV */, on_srv, q);
+	if (!d->closing)
+		arm(d);
+}

@@ -1,0 +1,183 @@
+/* Bounded, typed access to JSON. See json.h. */
+#include "common/ext/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/limits.h"
+#include "common/core/str.h"
+
+static bool depth_ok(const char *text, size_t len)
+{
+	int depth = 0;
+	bool in_string = false;
+	for (size_t i = 0; i < len; i++) {
+		char c = text[i];
+		if (in_string) {
+			if (c == '\\')
+				i++;
+			else if (c == '"')
+				in_string = false;
+		} else if (c == '"') {
+			in_string = true;
+		} else if (c == '{' || c == '[') {
+			if (++depth > LIMIT_JSON_DEPTH)
+				return false;
+		} else if (c == '}' || c == ']') {
+			depth--;
+		}
+	}
+	return true;
+}
+
+json_t *json_read(const char *text, size_t len, struct err *err)
+{
+	json_error_t e;
+	if (!depth_ok(text, len)) {
+		err_set(err, ERR_LIMIT, 0, "JSON nested deeper than %d", LIMIT_JSON_DEPTH);
+		return NULL;
+	}
+	json_t *v = json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+	if (v == NULL)
+		err_set(err, ERR_PARSE, 0, "JSON line %d column %d: %s", e.line, e.column, e.text);
+	return v;
+}
+
+json_t *json_path(const json_t *root, const char *path)
+{
+	const json_t *v = root;
+	while (v != NULL) {
+		size_t n = strcspn(path, ".");
+		char key[LIMIT_NAME];
+		if (!str_copy_n(key, sizeof(key), path, n))
+			return NULL;
+		v = json_object_get(v, key);
+		if (path[n] == '\0')
+			break;
+		path += n + 1;
+	}
+	return (json_t *)v;
+}
+
+const char *json_path_str(const json_t *root, const char *path)
+{
+	return json_string_value(json_path(root, path));
+}
+
+bool json_truthy(const json_t *v)
+{
+	switch (v != NULL ? json_typeof(v) : JSON_NULL) {
+	case JSON_NULL:
+	case JSON_FALSE: return false;
+	case JSON_TRUE: return true;
+	case JSON_INTEGER: return json_integer_value(v) != 0;
+	case JSON_REAL: return json_real_value(v) != 0;
+	case JSON_STRING: return json_string_length(v) > 0;
+	case JSON_ARRAY: return json_array_size(v) > 0;
+	case JSON_OBJECT: return json_object_size(v) > 0;
+	}
+	return false;
+}
+
+/* The shortest text that reads back as the same number, with a point or exponent, as Python's repr. */
+static void real_text(double d, char *out, size_t len)
+{
+	for (int precision = 1; precision <= 17; precision++) {
+		snprintf(out, len, "%.*g", precision, d);
+		if (strtod(out, NULL) == d)
+			break;
+	}
+	if (strpbrk(out, ".en") == NULL)
+		snprintf(out + strlen(out), len - strlen(out), ".0");
+}
+
+bool json_text(const json_t *v, char *out, size_t len)
+{
+	char number[40];
+	switch (v != NULL ? json_typeof(v) : JSON_NULL) {
+	case JSON_NULL: return str_copy(out, len, "None");
+	case JSON_TRUE: return str_copy(out, len, "True");
+	case JSON_FALSE: return str_copy(out, len, "False");
+	case JSON_STRING: return str_copy(out, len, json_string_value(v));
+	case JSON_INTEGER: return str_format(out, len, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+	case JSON_REAL:
+		real_text(json_real_value(v), number, sizeof(number));
+		return str_copy(out, len, number);
+	default: return false;
+	}
+}
+
+static bool scalar_same(const json_t *a, const json_t *b)
+{
+	if (json_is_string(a) && json_is_string(b))
+		return strcmp(json_string_value(a), json_string_value(b)) == 0;
+	char small[64];
+	const json_t *other = json_is_string(a) ? b : a;
+	const json_t *text = json_is_string(a) ? a : b;
+	char text_small[64];
+	if (!json_text(other, small, sizeof(small)))
+		return false;
+	if (json_is_string(text))
+		return strcmp(json_string_value(text), small) == 0;
+	return json_text(text, text_small, sizeof(text_small)) && strcmp(text_small, small) == 0;
+}
+
+bool json_same(const json_t *a, const json_t *b)
+{
+	if (json_is_object(a) || json_is_object(b)) {
+		if (!json_is_object(a) || !json_is_object(b) || json_object_size(a) != json_object_size(b))
+			return false;
+		const char *key;
+		json_t *v;
+		json_object_foreach ((json_t *)a, key, v) {
+			const json_t *w = json_object_get(b, key);
+			if (w == NULL || !json_same(v, w))
+				return false;
+		}
+		return true;
+	}
+	if (json_is_array(a) || json_is_array(b)) {
+		if (!json_is_array(a) || !json_is_array(b) || json_array_size(a) != json_array_size(b))
+			return false;
+		for (size_t i = 0; i < json_array_size(a); i++) {
+			if (!json_same(json_array_get(a, i), json_array_get(b, i)))
+				return false;
+		}
+		return true;
+	}
+	return scalar_same(a, b);
+}
+
+bool json_patch(json_t *target, const json_t *patch)
+{
+	bool changed = false;
+	const char *key;
+	json_t *v;
+	json_object_foreach ((json_t *)patch, key, v) {
+		json_t *old = json_object_get(target, key);
+		if (json_is_null(v)) {
+			if (old != NULL) {
+				changed |= !json_is_null(old);
+				json_object_del(target, key);
+			}
+		} else if (old == NULL) {
+			changed |= json_object_set_new(target, key, json_deep_copy(v)) == 0;
+		} else if (json_is_object(v) && json_is_object(old)) {
+			changed |= json_patch(old, v);
+		} else if (!json_same(old, v)) {
+			changed |= json_object_set_new(target, key, json_deep_copy(v)) == 0;
+		}
+	}
+	return changed;
+}
+
+char *json_python(const json_t *v)
+{
+	return json_dumps(v, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+}
+
+char *json_compact(const json_t *v)
+{
+	return json_dumps(v, JSON_ENSURE_ASCII | JSON_ENCODE_ANY | JSON_COMPACT);
+}
