@@ -345,7 +345,7 @@ struct msg_api_req {
 	int64_t deadline_ms;
 };
 enum api_kind {
-	API_PG_FACTS = 1, /* run the status query now; answer: JSON of rest 3's PostgreSQL part */
+	API_PG_FACTS = 1, /* run the status query now; tails of all kinds: api_contract.h */
 	API_CONFIG_PATCH,
 	API_CONFIG_PUT,
 	API_SWITCHOVER,

@@ -37,3 +37,53 @@ enum shm_sup_scalar {
 	SUP_ENDING, /* we were told to stop */
 	SUP_SCALAR_COUNT,
 };
+
+/* Written by the worker, read by api. Sent with MSG_PAGE as soon as it is made; a reader keeps the
+ * page of the worker before until WRK_COMPLETE is set. What is not known is 0. */
+enum shm_worker_scalar {
+	WRK_AT_MS = 0, /* last write */
+	WRK_COMPLETE,  /* scalars and documents have all been written once; set last */
+	WRK_PID,
+	WRK_LEASE_UNTIL_MS, /* the worker's belief; zeroed on release and loss */
+	WRK_LOCK_HELD,	    /* the leader key is ours by our own lease */
+	WRK_ROLE,	    /* enum pg_role, in memory */
+	WRK_STATE,	    /* enum pg_state, in memory */
+	WRK_PAUSED,	    /* G says pause */
+	WRK_TTL_MS,
+	WRK_LOOP_WAIT_MS,
+	WRK_NEXT_CYCLE_MS,   /* planned start of the next HA cycle (/liveness) */
+	WRK_DCS_LAST_SEEN_S, /* wall clock, seconds since 1970 of the last full read; 0 = never */
+	WRK_CLUSTER_READ_MS, /* C: read (or proven current) at; 0 = the last full read failed: C is
+				null */
+	WRK_POSTMASTER_ALIVE,
+	WRK_FAILSAFE_UNTIL_MS, /* failsafe activity counts until then */
+	WRK_FAILSAFE_MODE,     /* enabled in G */
+	WRK_SYNC_MODE,	       /* enum sync_mode, as configured in G */
+	WRK_STANDBY_CLUSTER,   /* G is a standby cluster */
+	WRK_WATCHDOG_FAILED,
+	WRK_PENDING_RESTART,
+	WRK_MAX_LAG_ON_FAILOVER,      /* bytes, G */
+	WRK_PRIMARY_START_TIMEOUT_MS, /* G; the default of a restart's timeout */
+	WRK_LAST_LSN,		      /* optime of the /status key of C, 0 = none */
+	WRK_LOGS_LOST,		      /* log lines lost in the agent */
+	WRK_SCALAR_COUNT,
+};
+
+/* Documents of the worker's page, JSON. Length 0 = there is none (key absent or not valid). at_ms =
+ * when it was read or made. */
+enum shm_worker_doc {
+	/* The snapshot of the cluster: {"leader": "<name>"|null, "sync": {"leader": .., "voters":
+	 * [..], "quorum": n}|null, "failover": {"leader","member","scheduled_at"}|null, "last_lsn":
+	 * n, "members": [{"name": .., "data": <value of the member key>}, ...] sorted by name}.
+	 * Other groups of a Citus cluster: "other_api_urls": ["..."] (for the allowlist). */
+	DOC_CLUSTER = 0,
+	DOC_CONFIG,  /* dynamic configuration as stored: an object */
+	DOC_HISTORY, /* value of the history key: an array of rows */
+	/* This member's part of the status document: {"tags": {effective tags}, "filter_tags":
+	 * {configured tags without the false built-ins; absent = tags},
+	 * "database_system_identifier", "pending_restart_reason": {..}, "scheduled_restart": {..}};
+	 * every key may be absent. */
+	DOC_MEMBER,
+	DOC_FAILSAFE, /* last seen /failsafe key: {"<member>": "<api_url>"} */
+	DOC_WORKER_COUNT,
+};
