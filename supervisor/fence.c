@@ -92,7 +92,11 @@ void fence_start(struct fence *f, const struct killtree_target *target, uint64_t
 		return;
 	}
 	int64_t start_us = clock_boot_us();
-	killtree_run(f->scratch, &f->target, target->root == 0, &f->last);
+	/* By the life file only with the spares: the other enforcer holds it too. */
+	if (target->root == 0)
+		killtree_kill_holders(f->scratch, &f->target, f->spare, 2, &f->last);
+	else
+		killtree_run(f->scratch, &f->target, false, &f->last);
 	const struct killtree_report *r = &f->last;
 	bool complete =
 		all_signalled(r) && (target->root == 0 || (r->root_signalled && r->root_stopped));
@@ -113,7 +117,7 @@ static void kill_rest(struct fence *f, int64_t now_ms)
 	if (rest.root != 0) {
 		/* Its SIGKILL is pending; one that could not be sent is tried again. */
 		if (!f->last.root_signalled) {
-			killtree_run(f->scratch, &f->target, true, &f->last);
+			killtree_run(f->scratch, &f->target, false, &f->last);
 			complain(f);
 			if (all_signalled(&f->last) && f->last.root_signalled)
 				f->phase = FENCE_KILLED;

@@ -83,6 +83,11 @@ static const char *take_lease(
 	g->lease_seq = m->seq;
 	g->sent_at_ms = m->sent_at_ms;
 	g->lease_until_ms = m->lease_until_ms;
+	/* A shorter interval counts from now: the other enforcer could not know of it before. */
+	if (guard_peer_interval_ms(m->ttl_ms) < guard_peer_interval_ms(ttl_of(g))) {
+		g->peer_seen_ms = now_ms;
+		g->peer_send_ms = now_ms;
+	}
 	g->ttl_ms = m->ttl_ms;
 	g->wall_offset_ms = m->wall_offset_ms;
 	g->voided = 0;

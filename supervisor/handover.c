@@ -224,6 +224,10 @@ enum err_code handover_inherit(struct sup *s, struct err *err)
 			return ERR_OK; /* nobody enforces: there is nothing to inherit */
 		int got = converse(s, fd, until_ms);
 		if (got == 1) {
+			struct ucred peer = { 0 };
+			socklen_t size = sizeof(peer);
+			if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0)
+				s->dm.old_pid = peer.pid;
 			s->dm.old_fd = fd;
 			s->inherited = true;
 			log_info("taken over from the dead-man generation=%llu postmaster=%d "

@@ -498,7 +498,7 @@ void postmaster_begin_fence(struct sup *s, bool fence, const char *why)
 		pm->fences++;
 	}
 	pm->fence.spare[0] = s->dm.pid;
-	pm->fence.spare[1] = 0;
+	pm->fence.spare[1] = s->dm.old_pid;
 	fence_start(&pm->fence, &t, pm->generation, s->life_fd, why, s->now_ms);
 	fence_report(s, pm->fence.phase);
 }

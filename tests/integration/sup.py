@@ -17,6 +17,11 @@ pg_pid pg_state pg_generation pg_kind pg_started pg_promote_sent lease_until ttl
 fence_at fences wd_armed wd_timeout deadman_acked jobs ending""".split()
 
 
+def clean_env():
+    """Ours without what belongs to the test run."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "PGREGENT_", "PATRONI_"))}
+
+
 class Worker:
     """Commands to the test worker, and the messages that it got."""
 
@@ -113,7 +118,7 @@ class Supervisor:
         self.worker = Worker(os.path.join(work, "control"))
         self.libexec = os.path.join(work, "libexec")
         self.binary = binary or util.program("pgregent")
-        self.env = dict(os.environ, PGREGENT_LIBEXEC=self.libexec, **(env or {}))
+        self.env = dict(clean_env(), PGREGENT_LIBEXEC=self.libexec, **(env or {}))
         self.prefix, self.options = list(prefix), list(options)
         self.procs = []
         self.who = util.as_pg_user() if user is None else user

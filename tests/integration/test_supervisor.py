@@ -45,3 +45,501 @@ def test_fence_at_lease_end(sup):
     took = time.monotonic() - sent
     assert 1.0 < took < 2.5, took  # margin 1 s before the end of 2.5 s
     assert not any(util.alive(p) for p in backends | {pid})
+
+
+# ---- helpers -----------------------------------------------------------------------------------------------
+
+
+def test_killed_and_stopped_worker_is_replaced(sup):
+    sup.start()
+    pid = sup.start_pg(ttl=12000)
+    first = sup.status()
+    os.kill(first["worker"], signal.SIGKILL)
+    # At once: the first restart does not wait.
+    sup.worker.wait(r"WELCOME incarnation=2", 3)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING}")
+    ok, why = sup.lease(12000)
+    assert ok, why
+    second = sup.status()["worker"]
+    assert second != first["worker"]
+    os.kill(second, signal.SIGSTOP)
+    sup.worker.close()
+    stopped = time.monotonic()
+    util.wait_until(lambda: not util.alive(second), 4, "the stopped worker is killed")
+    assert time.monotonic() - stopped < 3.0  # ttl / 6 = 2 s
+    sup.worker.wait(r"WELCOME incarnation=3", 3)
+    ok, why = sup.lease(12000)
+    assert ok, why
+    st = sup.status()
+    assert st["pg_pid"] == pid and st["fences"] == 0 and util.alive(pid)
+
+
+@pytest.mark.parametrize("role", ["files", "api", "deadman"])
+def test_other_helpers_are_replaced(sup, role):
+    sup.start()
+    old = util.wait_until(lambda: sup.status()[role], 5, f"{role} runs")
+    sup.wait_status(deadman_acked=1)
+    os.kill(old, signal.SIGSTOP if role == "deadman" else signal.SIGKILL)
+    util.wait_until(lambda: sup.status()[role] not in (0, old), 9, f"{role} is replaced")
+    assert not util.alive(old)
+    sup.wait_status(deadman_acked=1)
+
+
+def test_bad_message_costs_the_worker_its_life(sup):
+    sup.start()
+    sup.worker.do("garbage")
+    sup.worker.wait("WELCOME incarnation=2", 5)
+
+
+def test_crashing_worker_is_started_for_ever(sup):
+    sup.start()
+    for i in range(2, 6):
+        sup.worker.ask("take")
+        try:
+            sup.worker.ask("exit", 1)
+        except (OSError, EOFError):
+            pass
+        sup.worker.wait(f"WELCOME incarnation=[{i}-9]", 5)
+
+
+def test_secrets_go_to_the_worker_only(work, postgres):
+    s = Supervisor(work, postgres, env={"PATRONI_X_PASSWORD": "s3cret", "KUBERNETES_PORT": "s3cret", "PLAIN": "yes",
+                                        "NOTIFY_SOCKET": "@pgregent-nobody", "PG_MALLOC_ARENA_MAX": "7"})
+    try:
+        s.start()
+        pid = s.start_pg()
+        env = s.worker.env()
+        assert env["PATRONI_X_PASSWORD"] == "s3cret" and env["KUBERNETES_PORT"] == "s3cret" and env["PLAIN"] == "yes"
+        st = s.wait_status(deadman_acked=1)
+
+        def of(p):
+            with open(f"/proc/{p}/environ") as f:
+                return f.read()
+        for p in (st["files"], st["api"], st["deadman"], pid):
+            assert "s3cret" not in of(p) and "PLAIN=yes" in of(p) and "NOTIFY_SOCKET" not in of(p)
+        assert "NOTIFY_SOCKET" not in env
+        # The postmaster keeps its environment elsewhere for its title; a backend of it shows the same start.
+        assert "\0MALLOC_ARENA_MAX=7" in "\0" + of(pid) and "PG_MALLOC" not in of(pid)
+        mid = s.worker.do("job", "env", 0, 0, 0, "env")
+        s.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
+        s.worker.do("output", mid)
+        text = s.worker.wait(rf"JOB_OUTPUT .* job={mid} .*text=(.*)")[1]
+        assert "PLAIN=yes" in text and "s3cret" not in text and "PGREGENT" not in text
+    finally:
+        s.kill_all()
+
+
+# ---- jobs ----------------------------------------------------------------------------------------------------
+
+
+def test_job_output_and_status(sup):
+    sup.start()
+    mid = sup.worker.do("job", "talk", 0, 100, 0, "sh", "-c", "echo out; echo err >&2; exit 7")
+    sup.worker.wait(rf"JOB_EVENT job={mid} pid=\d+ running=1")
+    sup.worker.wait(rf"JOB_EVENT job={mid} pid=\d+ running=0 exit_class={CODE} exit_code=7 cancelled=0 timed_out=0")
+    sup.worker.do("output", mid)
+    hit = sup.worker.wait(rf"JOB_OUTPUT .* job={mid} total=8 stream=1 .*text=(.*)")
+    assert sorted(hit[1].split("|")) == ["", "err", "out"]
+    # More than the ring holds: the end is kept, the count is of all.
+    mid = sup.worker.do("job", "long", 0, 100, 0, "sh", "-c", "seq 1 20000")
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0", 15)
+    sup.worker.do("output", mid)
+    hit = sup.worker.wait(rf"JOB_OUTPUT .* job={mid} total=108894 stream=1 len=16384 text=(.*)")
+    assert hit[1].endswith("|19999|20000|")
+    mid = sup.worker.do("job", "missing", 0, 100, 0, "/no/such/program")
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0 exit_class={CODE} exit_code=127")
+
+
+def test_job_tree_is_cancelled(sup, work):
+    sup.start()
+    mark = os.path.join(work, "tree")
+    # A leader that ignores TERM, children in sessions of their own, and one whose parent has gone.
+    script = (f"trap '' TERM; setsid sh -c \"trap '' TERM; while :; do sleep 1; done # {mark}\" & "
+              f"( setsid sh -c \"trap '' TERM; sleep 99; : {mark}\" & ) ; while :; do sleep 1; done # {mark}")
+    mid = sup.worker.do("job", "tree", 0, 300, 0, "sh", "-c", script)
+    pid = int(sup.worker.wait(rf"JOB_EVENT job={mid} pid=(\d+) running=1")[1])
+    util.wait_until(lambda: len(util.processes_with(mark)) >= 3, 5, "the tree stands")
+    sup.worker.do("cancel", mid)
+    sup.worker.wait(rf"JOB_EVENT job={mid} pid={pid} running=0 exit_class=2 exit_code=9 cancelled=1", 5)
+    util.wait_until(lambda: not util.processes_with(mark), 3, "nothing of the tree is left")
+
+
+def test_job_deadline_and_slots(sup):
+    sup.start()
+    mid = sup.worker.do("job", "slow", 400, 200, 0, "sleep", "60")
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0 exit_class=2 exit_code=15 cancelled=0 timed_out=1", 5)
+    ids = [sup.worker.do("job", f"j{i}", 0, 100, 0, "sleep", "60") for i in range(9)]
+    code, text = sup.worker.answer(ids[8])
+    assert code == 1 and "8 jobs" in text
+    for i in ids[:8]:
+        sup.worker.do("cancel", i)
+    for i in ids[:8]:
+        sup.worker.wait(rf"JOB_EVENT job={i} .* running=0", 5)
+
+
+def test_jobs_survive_the_worker(sup):
+    sup.start()
+    mid = sup.worker.do("job", "keep", 0, 100, 0, "sh", "-c", "sleep 1; echo done")
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=1")
+    n = len(sup.worker.seen)
+    os.kill(sup.status()["worker"], signal.SIGKILL)
+    sup.worker.close()
+    sup.worker.wait("WELCOME incarnation=2", 5)
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0 exit_class=1 exit_code=0", 5, since=n)
+    sup.worker.do("output", mid)
+    sup.worker.wait(rf"JOB_OUTPUT .* job={mid} .*text=done")
+
+
+def test_orphans_are_reaped(sup, work):
+    sup.start()
+    mark = os.path.join(work, "orphan")
+    mid = sup.worker.do("job", "orphans", 0, 100, 0, "sh", "-c",
+                        f"for i in 1 2 3 4 5; do ( sh -c 'sleep 0.3; : {mark}' & ) ; done")
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
+    zombies = lambda: [p for p in util.descendants(sup.proc.pid) if util.pid_state(p) == "Z"]  # noqa: E731
+    util.wait_until(lambda: not util.processes_with(mark), 5)
+    util.wait_until(lambda: not zombies(), 3, "no zombie below the supervisor")
+
+
+# ---- lease and standby ------------------------------------------------------------------------------------------
+
+
+def test_start_without_lease_is_refused(sup):
+    sup.start()
+    sup.wait_status(deadman_acked=1)
+    code, text = sup.worker.answer(sup.worker.do("start", PRIMARY, 5000, 0o77, *sup.pg.argv()))
+    assert code == 1 and "lease" in text
+    assert sup.pg.pid() is None
+
+
+def test_release_waits_for_the_stop(sup):
+    sup.start()
+    sup.start_pg()
+    sup.worker.do("autolease", 0, 0)
+    ok, why = sup.lease(10000, 0)
+    assert not ok and "stop it first" in why
+    code, text = sup.worker.answer(sup.worker.do("stop", FAST, 10000))
+    assert code == 0, text
+    sup.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}")
+    ok, why = sup.lease(10000, 0)
+    assert ok, why
+
+
+def test_standby_runs_on_proof_and_promotes_on_a_lease(sup):
+    sup.pg.standby()
+    sup.start()
+    sup.wait_status(deadman_acked=1)
+    pid = sup.start_pg(STANDBY)
+    assert sup.pg.sql("select pg_is_in_recovery()") == "t"
+    code, text = sup.worker.answer(sup.worker.do("promote"))
+    assert code == 1 and "lease" in text
+    sup.worker.do("autolease", 10000, 1000)
+    ok, why = sup.lease(10000)
+    assert ok, why
+    code, text = sup.worker.answer(sup.worker.do("promote"))
+    assert code == 0, text
+    path = os.path.join(sup.pg.data, "promote")
+    open(path, "w").close()
+    code, text = sup.worker.answer(sup.worker.do("signal", int(signal.SIGUSR1), 1))
+    assert code == 0, text
+    util.wait_until(lambda: sup.pg.sql("select pg_is_in_recovery()") == "f", 10, "promoted")
+    assert sup.status()["pg_pid"] == pid and sup.status()["pg_promote_sent"] == 1
+
+
+def test_unproven_standby_is_stopped(sup):
+    sup.pg.standby()
+    sup.start()
+    ok, why = sup.lease(3000, 0)  # names the ttl: a proof lasts 1.5 s
+    assert ok, why
+    pid = sup.start_pg(STANDBY)
+    sup.worker.do("autoproof", 0)
+    sup.worker.wait("PROOF_WANTED", 5)
+    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0", 8)
+    assert not util.alive(pid) and sup.status()["fences"] == 0
+
+
+def test_stop_gets_harder(sup):
+    sup.start()
+    sup.start_pg(ttl=20000)
+    # A smart stop waits for its clients; one that stays makes it fast after the time-out.
+    import subprocess
+    psql = subprocess.Popen([util.pg_bin("psql"), "-X", "-h", sup.pg.base, "-p", str(sup.pg.port), "-U", "postgres",
+                             "-d", "postgres", "-c", "select pg_sleep(60)"], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    try:
+        util.wait_until(lambda: sup.pg.sql("select count(*) from pg_stat_activity where query like '%pg_sleep(60)'"
+                                           " and pid <> pg_backend_pid()") == "1", 5)
+        code, text = sup.worker.answer(sup.worker.do("stop", 1, 700))
+        assert code == 0, text
+        sup.worker.wait(r"PG_EVENT .* stop_mode=1")
+        sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0 stop_mode=2", 5)
+    finally:
+        psql.wait(timeout=10)
+
+
+# ---- the enforcers -----------------------------------------------------------------------------------------------
+
+
+def test_frozen_supervisor_deadman_fences(sup):
+    sup.start()
+    pid = sup.start_pg(ttl=4000)
+    sup.wait_status(deadman_acked=1)
+    backends = util.descendants(pid)
+    ok, _ = sup.lease(4000)
+    assert ok
+    sup.proc.signal(signal.SIGSTOP)
+    frozen = time.monotonic()
+    util.wait_until(lambda: not any(util.alive(p) for p in backends | {pid}), 6, "the dead-man fences")
+    assert time.monotonic() - frozen < 4.0
+    sup.proc.signal(signal.SIGCONT)
+    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE}", 8)
+
+
+def test_kernel_kills_when_both_enforcers_die(sup):
+    sup.start()
+    pid = sup.start_pg(ttl=20000)
+    st = sup.wait_status(deadman_acked=1)
+    os.kill(sup.proc.pid, signal.SIGSTOP)
+    os.kill(st["deadman"], signal.SIGKILL)
+    assert util.alive(pid)
+    os.kill(sup.proc.pid, signal.SIGKILL)
+    util.wait_until(lambda: not util.alive(pid), 1, "the kernel kills the postmaster")
+
+
+# ---- hand-over -----------------------------------------------------------------------------------------------------
+
+
+def test_killed_supervisor_is_succeeded(sup):
+    sup.start()
+    pid = sup.start_pg(ttl=10000)
+    born = util.start_time(pid)
+    old = sup.wait_status(deadman_acked=1)
+    os.kill(sup.proc.pid, signal.SIGKILL)
+    sup.proc.wait()
+    sup.worker.close()
+    n = len(sup.worker.seen)
+    sup.start(wait=False)
+    sup.worker.wait("WELCOME incarnation=1 adopted=1 in_handover=1", 10, since=n)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind={PRIMARY} is_child=0", since=n)
+    sup.worker.do("autolease", 10000, 1000)
+    ok, why = sup.lease()
+    assert ok, why
+    st = sup.wait_status(deadman_acked=1)
+    assert st["lease_until"] > 0 and st["deadman"] != old["deadman"]
+    util.wait_until(lambda: not util.alive(old["deadman"]), 5, "the old dead-man leaves")
+    assert util.alive(pid) and util.start_time(pid) == born
+    # An adopted postmaster is stopped and fenced like a child; its exit status is not known.
+    code, text = sup.worker.answer(sup.worker.do("stop", FAST, 10000))
+    assert code == 0, text
+    sup.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE} .* exit_class=3", 10, since=n)
+    # And the next generation is a child again.
+    assert sup.start_pg(renew=False) != pid
+
+
+def test_lease_ends_after_the_supervisor(sup):
+    sup.start()
+    pid = sup.start_pg(ttl=4000)
+    sup.wait_status(deadman_acked=1)
+    os.kill(sup.proc.pid, signal.SIGKILL)
+    gone = time.monotonic()
+    util.wait_until(lambda: not util.alive(pid), 5, "the dead-man fences at the end of the lease")
+    assert time.monotonic() - gone < 4.0
+
+
+def test_second_supervisor_is_refused(sup, work):
+    sup.start()
+    second = util.Process(sup.proc.argv, os.path.join(work, "second.log"), env=sup.env, **sup.who)
+    assert second.wait(15) == 1
+    assert "another pgregent supervisor runs" in second.text()
+    other = os.path.join(work, "other-run")
+    os.mkdir(other)
+    util.give_to_pg_user(other)
+    argv = [other if a == sup.runtime else a for a in sup.proc.argv]
+    third = util.Process(argv, os.path.join(work, "third.log"), env=sup.env, **sup.who)
+    assert third.wait(15) == 1
+    assert f"it holds {sup.pg.data}" in third.text()
+
+
+def test_foreign_postmaster_is_adopted_and_must_prove_itself(sup):
+    util.run_pg(["pg_ctl", "-D", sup.pg.data, "-w", "-l", os.path.join(sup.work, "pg.log"), "start"])
+    pid = sup.pg.pid()
+    sup.start()
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0 is_child=0", 5)
+    code, text = sup.worker.answer(sup.worker.do("start", STANDBY, 3000, 0o77, *sup.pg.argv()))
+    assert code == 1
+    ok, why = sup.lease(10000)
+    assert ok, why
+    time.sleep(6)  # longer than the grace of an adopted one
+    assert util.alive(pid)
+    sup.worker.do("stop", FAST, 10000)
+    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE}", 10)
+    # Without lease, proof or pause it is fenced after the grace.
+    sup.lease(10000, 0)
+    util.run_pg(["pg_ctl", "-D", sup.pg.data, "-w", "-l", os.path.join(sup.work, "pg.log"), "start"])
+    pid = sup.pg.pid()
+    util.wait_until(lambda: not util.alive(pid), 12, "an adopted postmaster without a lease is fenced")
+
+
+def test_stale_pid_file_is_removed(sup):
+    # The pid of a live process that is no postmaster: PostgreSQL itself would refuse to start.
+    with open(os.path.join(sup.pg.data, "postmaster.pid"), "w") as f:
+        f.write(f"{os.getpid()}\n{sup.pg.data}\n{int(time.time())}\n{sup.pg.port}\n{sup.pg.base}\n\n  1 2\n")
+    sup.start()
+    assert util.alive(sup.start_pg())
+
+
+def test_pause_leaves_postgres_running(sup):
+    sup.start()
+    pid = sup.start_pg()
+    sup.worker.do("autolease", 0, 0)
+    ok, why = sup.lease(policy=PAUSED)
+    assert ok, why
+    sup.proc.signal(signal.SIGTERM)
+    sup.worker.wait("ORDER kind=2")
+    sup.worker.do("done", 1, 0)
+    assert sup.proc.wait() == 0
+    assert util.alive(pid) and sup.pg.up()
+    assert not util.processes_with(sup.libexec)
+    sup.worker.close()
+    n = len(sup.worker.seen)
+    sup.start(wait=False)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0", 10, since=n)
+
+
+# ---- ending ----------------------------------------------------------------------------------------------------------
+
+
+def test_shutdown_without_a_worker(sup):
+    """The worker dies again and again: PostgreSQL is stopped fast by the supervisor itself."""
+    sup.start()
+    pid = sup.start_pg(ttl=60000)
+    os.unlink(os.path.join(sup.libexec, "pgregent-worker"))
+    os.kill(sup.status()["worker"], signal.SIGKILL)
+    sup.proc.signal(signal.SIGTERM)
+    assert sup.proc.wait(20) == 0
+    assert not util.alive(pid) and sup.pg.pid() is None
+    assert "database system is shut down" in sup.proc.text() or "shut down" in util.run_pg(
+        ["pg_controldata", sup.pg.data]).stdout
+
+
+def test_fatal_worker_sets_the_exit_status(sup):
+    sup.start()
+    sup.worker.do("done", 0, 3)
+    assert sup.proc.wait(10) == 3
+
+
+def test_notify(work, postgres):
+    import socket
+    path = os.path.join(work, "notify")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(path)
+    sock.settimeout(5)
+    s = Supervisor(work, postgres, env={"NOTIFY_SOCKET": path})
+    try:
+        s.start()
+        assert sock.recv(300) == b"EXTEND_TIMEOUT_USEC=30000000"
+        s.worker.do("notify", "READY=1")
+        assert sock.recv(300) == b"READY=1"
+        s.worker.do("notify", "RELOADING=1")
+        assert sock.recv(300).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        s.proc.signal(signal.SIGHUP)
+        s.worker.wait("ORDER kind=1")
+        s.proc.signal(signal.SIGUSR1)  # ignored
+        s.proc.signal(signal.SIGTERM)
+        assert sock.recv(300) == b"STOPPING=1"
+        s.worker.wait("ORDER kind=2")
+        s.worker.do("done", 0, 0)
+        assert s.proc.wait() == 0
+    finally:
+        s.kill_all()
+        sock.close()
+
+
+# ---- upgrade -----------------------------------------------------------------------------------------------------------
+
+
+def test_upgrade_in_place(sup, work):
+    sup.start()
+    pid = sup.start_pg(ttl=20000)
+    old = sup.wait_status(deadman_acked=1)
+    code, text = sup.worker.answer(sup.worker.do("upgrade", "/bin/true"))
+    assert code == 1 and "not a pgregent" in text
+    copy = os.path.join(work, "pgregent-new")
+    import shutil
+    shutil.copy(sup.binary, copy)
+    n = len(sup.worker.seen)
+    sup.worker.do("upgrade", copy)
+    sup.worker.wait("WELCOME .* adopted=0 in_handover=1", 10, since=n)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=1 is_child=1", since=n)
+    assert os.readlink(f"/proc/{sup.proc.pid}/exe") == copy
+    ok, why = sup.lease(20000)
+    assert ok, why
+    st = sup.wait_status(deadman_acked=1)
+    assert st["pid"] == sup.proc.pid == old["pid"] and st["deadman"] != old["deadman"]
+    util.wait_until(lambda: not util.alive(old["deadman"]), 5, "the old dead-man leaves")
+    assert sup.pg.up() and util.alive(pid)
+    # Still our child: its status is known.
+    sup.worker.do("stop", FAST, 10000)
+    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0", 10, since=n)
+
+
+def test_upgrade_that_does_not_come_up_is_rolled_back(sup, work):
+    """A program that passes the check and then hangs: after 5 s the old one runs again, PostgreSQL never noticed."""
+    sup.start()
+    pid = sup.start_pg(ttl=30000)
+    sup.wait_status(deadman_acked=1)
+    # The same program, whose worker does not answer --launch any more.
+    hang = os.path.join(work, "hang")
+    with open(hang, "w") as f:
+        f.write("#!/bin/sh\nexec sleep 60\n")
+    os.chmod(hang, 0o755)
+    worker = os.path.join(sup.libexec, "pgregent-worker")
+    real = os.readlink(worker)
+    import shutil
+    copy = os.path.join(work, "pgregent-new")
+    shutil.copy(sup.binary, copy)
+    mid = sup.worker.do("upgrade", copy)
+    os.unlink(worker)
+    os.symlink(hang, worker)
+    n = len(sup.worker.seen)
+    util.wait_until(lambda: os.readlink(f"/proc/{sup.proc.pid}/exe") == copy, 8, "the new program runs")
+    os.unlink(worker)
+    os.symlink(real, worker)
+    util.wait_until(lambda: os.readlink(f"/proc/{sup.proc.pid}/exe") != copy, 8, "the old program runs again")
+    sup.worker.close()
+    sup.worker.wait("WELCOME .* in_handover=1", 10, since=n)
+    ok, why = sup.lease(30000)
+    assert ok, why
+    assert util.alive(pid) and sup.pg.up(), mid
+
+
+# ---- watchdog --------------------------------------------------------------------------------------------------------------
+
+
+def test_watchdog_testing_driver(sup, work):
+    fifo = os.path.join(work, "wd")
+    os.mkfifo(fifo)
+    rd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+    sup.start()
+    code, text = sup.worker.answer(sup.worker.do("watchdog", 2, 2, 4000, fifo))
+    assert code == 0, text
+    sup.start_pg(ttl=10000)
+    sup.wait_status(wd_armed=1, pg_state=PG_RUNNING)
+    got = b""
+
+    def fed():
+        nonlocal got
+        try:
+            got += os.read(rd, 4096)
+        except BlockingIOError:
+            pass
+        return got.count(b"1") >= 3
+    util.wait_until(fed, 8, "keepalives arrive")
+    n = len(sup.worker.poll())
+    sup.worker.do("stop", FAST, 10000)
+    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE}", 10, since=n)
+    sup.worker.do("autolease", 0, 0)
+    ok, why = sup.lease(10000, 0)
+    assert ok, why
+    sup.wait_status(wd_armed=0)
+    os.close(rd)

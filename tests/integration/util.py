@@ -163,7 +163,7 @@ class Postgres:
         subprocess.run(["cp", "-a", template, self.data], check=True, timeout=60)
         with open(os.path.join(self.data, "postgresql.conf"), "a") as f:
             f.write(f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{self.base}'\n"
-                    "fsync = off\nshared_buffers = 16MB\nmax_connections = 50\nautovacuum = off\n"
+                    "fsync = off\nshared_buffers = 16MB\nautovacuum = off\n"
                     "log_min_messages = warning\n")
 
     def argv(self):
