@@ -1,6 +1,8 @@
 # One non-recursive Makefile. SAN=1 builds the same tree with sanitizers under build/san.
 # Lists of sources are wildcards on purpose: a directory is a layer, a file in it belongs to it.
 
+.DEFAULT_GOAL := all
+
 VERSION  := 0.1.0
 PREFIX   ?= /usr/local
 DESTDIR  ?=
