@@ -31,6 +31,16 @@ bool guard_synced(const struct guard *g, uint64_t seq)
 	return g->peer_alive && g->acked_seq >= seq;
 }
 
+enum guard_hold guard_held(const struct guard *g, uint64_t generation, uint64_t seq,
+	int64_t deadline_ms, int64_t now_ms)
+{
+	if (generation != 0 &&
+		(generation != g->generation || now_ms >= deadline_ms ||
+			(g->pm_state != PG_PROC_STARTING && g->pm_state != PG_PROC_RUNNING)))
+		return GUARD_HOLD_REFUSE;
+	return guard_synced(g, seq) ? GUARD_HOLD_GO : GUARD_HOLD_WAIT;
+}
+
 int64_t guard_lease_fence_ms(const struct guard *g)
 {
 	if (g->lease_until_ms <= 0)
@@ -304,7 +314,8 @@ struct guard_actions guard_step(struct guard *g, const struct guard_event *ev, i
 	out.watchdog = watchdog_level(g);
 	out.lifeline_armed = is_enforced(g) && is_live(g);
 	out.wake_at_ms = next_wake(g, now_ms);
-	g->wake_at_ms = out.wake_at_ms;
+	/* What is due already is no thaw: it waits for the tick that follows the messages. */
+	g->wake_at_ms = max64(out.wake_at_ms, now_ms);
 	return out;
 }
 

@@ -160,6 +160,12 @@ struct guard_actions guard_step(struct guard *g, const struct guard_event *ev, i
 int64_t guard_lease_fence_ms(const struct guard *g);
 /* The dead-man knows the state of that number. */
 bool guard_synced(const struct guard *g, uint64_t seq);
+/* An answer that is held until the dead-man knows. generation: of the promotion or start that
+ * waits; 0 for a report of the lease. A promotion whose postmaster has ended meanwhile must not be
+ * answered with OK: the file would promote the next one. */
+enum guard_hold { GUARD_HOLD_WAIT, GUARD_HOLD_GO, GUARD_HOLD_REFUSE };
+enum guard_hold guard_held(const struct guard *g, uint64_t generation, uint64_t seq,
+	int64_t deadline_ms, int64_t now_ms);
 /* The replicated part, for MSG_DM_STATE; pid is the caller's to fill. */
 void guard_export(const struct guard *g, int64_t now_ms, struct msg_dm_state *out);
 /* DESIGN 2, Deadlines. */

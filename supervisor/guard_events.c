@@ -94,7 +94,7 @@ static const char *take_lease(
 	/* With a lease its own end counts, not that of a grace. What ran in pause without one gets
 	 * a grace: it was outside the promise until now, and the worker shall stop it in good
 	 * order. */
-	if (m->lease_until_ms > 0)
+	if (m->lease_until_ms > now_ms)
 		g->grace_until_ms = 0;
 	else if (!was_enforced && is_enforced(g) && is_live(g) && !is_exempt_standby(g))
 		g->grace_until_ms = now_ms + GUARD_ADOPT_GRACE_MS;

@@ -37,3 +37,9 @@ deps:
 	@tests/check-deps.sh
 
 .PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long integration lint deps
+
+# The search includes guard.c itself and runs without sanitizers, for depth; test_guard runs with them.
+$(B)/tests/unit/test_guard_search.o: OPT := -O2 -g
+guard-mutations:
+	@tests/guard-mutations.sh $(K)
+.PHONY: guard-mutations

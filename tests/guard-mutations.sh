@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# make guard-mutations: can the tests of guard_step fail? Each entry of tests/unit/guard_mutations.txt is a deliberate
+# mistake, made in a copy; the table test or the search must catch it. Prints a table; fails when one survives.
+# SECONDS_EACH (default 12) bounds each search. Optional argument: only mutations whose name contains it.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+top=$PWD only=${1:-} seconds=${SECONDS_EACH:-12}
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+flags="-std=gnu17 -O2 -D_GNU_SOURCE -w -I $dir -I $top"
+build() { # both tests against the copy
+	gcc $flags -o "$dir/table" tests/unit/test_guard.c "$dir"/supervisor/guard.c "$dir"/supervisor/guard_events.c -lcmocka &&
+		gcc $flags -o "$dir/search" tests/unit/test_guard_search.c
+}
+fresh() {
+	mkdir -p "$dir/supervisor" && cp supervisor/guard.c supervisor/guard.h supervisor/guard_events.c supervisor/guard_rules.h "$dir/supervisor/"
+}
+# Entry $1 of the list: prints its name; with a directory as $2 applies it there, to exactly one place.
+mutate() {
+	python3 - "$@" <<'PY'
+import sys
+entries, lines = [], open("tests/unit/guard_mutations.txt").read().splitlines()
+for line in lines:
+    if line.startswith("== "):
+        entries.append({"name": line[3:], "file": "", "-": [], "+": []})
+    elif line[:1] in "-+" and entries and line:
+        entries[-1][line[0]].append(line[1:])
+    elif line.startswith("in ") and entries:
+        entries[-1]["file"] = line[3:]
+index = int(sys.argv[1])
+if index >= len(entries):
+    sys.exit(3)
+entry = entries[index]
+print(entry["name"])
+if len(sys.argv) > 2:
+    path = f"{sys.argv[2]}/{entry['file']}"
+    text, old, new = open(path).read(), "\n".join(entry["-"]), "\n".join(entry["+"])
+    if not old or text.count(old) != 1:
+        sys.exit(f"{text.count(old)} places")
+    open(path, "w").write(text.replace(old, new))
+PY
+}
+fresh && build || exit 1
+"$dir/table" >/dev/null 2>&1 || { echo "the table test fails without any mutation"; exit 1; }
+caught=0 survived=0 broken=0
+printf '%-42s %-10s %s\n' mutation table search
+for ((i = 0; ; i++)); do
+	name=$(mutate $i) || break
+	[[ -n $only && $name != *"$only"* ]] && continue
+	fresh
+	if ! mutate $i "$dir" >/dev/null || ! build 2>/dev/null; then
+		printf '%-42s does not apply or does not compile\n' "$name"
+		broken=$((broken + 1))
+		continue
+	fi
+	table=passes search=passes
+	timeout 30 "$dir/table" >"$dir/table.out" 2>&1 || table=caught
+	timeout $((seconds + 60)) "$dir/search" "$seconds" 12 >"$dir/search.out" 2>&1
+	rc=$?
+	[ $rc -ne 0 ] && search=$(awk '/^broken after/ {print "caught, " $3 " moves"} /does not work/ {print "caught, a start"}' "$dir/search.out" | head -1)
+	printf '%-42s %-10s %s\n' "$name" "$table" "${search:-caught}"
+	if [[ $table == caught || $search != passes ]]; then caught=$((caught + 1)); else survived=$((survived + 1)); fi
+done
+echo "guard-mutations: $caught caught, $survived survived, $broken do not apply"
+[ -n "${RESULT_FILE:-}" ] && echo "$caught $((survived + broken))" >>"$RESULT_FILE"
+[ $((survived + broken)) -eq 0 ] && [ $caught -gt 0 ]

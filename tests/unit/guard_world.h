@@ -1,0 +1,121 @@
+/* A small world around guard_step for the exhaustive search: store, worker, supervisor, two
+ * dead-men (a hand-over has both), PostgreSQL, the lifeline of the kernel. Every choice that time,
+ * faults and the worker have is a move.
+ *
+ * What it assumes, as DESIGN does: a running process reads its messages and acts on its deadlines
+ * in time; at any instant supervisor or dead-man runs, or both are dead; a helper that still lives
+ * kills the backends that outlive the postmaster when both are dead; the worker tells the truth
+ * about renewals and proofs, but may say anything else at any time, late or never; a dead-man that
+ * has not been told anything yet is no second enforcer. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "supervisor/guard.h"
+
+#define W_TTL_MS  3000
+#define W_DEADMEN 2
+#define W_QUEUE	  2
+#define W_T0	  1000000
+
+enum w_life { W_DEAD = 0, W_RUNS, W_FROZEN };
+
+struct w_order {
+	struct msg_lease lease;
+	struct msg_proof proof;
+	struct guard_event ev;
+};
+
+struct w_deadman {
+	struct guard g;
+	int64_t wake_at_ms, fence_at_ms;
+	uint8_t life, connected, has_state, has_inbox, end_sent, sup_died, line_level;
+	uint64_t has_pg; /* generation whose descriptors it holds */
+	uint64_t inbox_pg;
+	uint64_t exit_of; /* pidfd readable, not read yet */
+	struct msg_dm_state inbox;
+	uint8_t has_ack, ack_fencing, fenced;
+	uint64_t ack_seq, ack_pg;
+};
+
+struct w_supervisor {
+	struct guard g;
+	int64_t wake_at_ms, fence_at_ms;
+	uint8_t life, line_level, peer, peer_died;
+	uint64_t gate_generation, gate_seq; /* waits for the dead-man */
+	int64_t gate_deadline_ms, gate_lease_ms;
+	uint64_t promote_seq, promote_generation, zero_seq;
+	int64_t promote_deadline_ms;
+	uint64_t peer_pg; /* generation whose pidfd the dead-man acknowledged */
+	uint64_t exit_of;
+	uint8_t queued;
+	struct w_order queue[W_QUEUE];
+};
+
+struct w_pg {
+	uint64_t generation;
+	uint8_t at_gate, postmaster, backends, primary, promote_file, stopping, shut_down,
+		line_armed;
+};
+
+struct world {
+	int64_t now_ms;
+	int64_t store_until_ms; /* the store may give the lease away from then on */
+	uint64_t lease_seq, last_generation;
+	uint8_t promise; /* pause ends it */
+	uint8_t has_renewal, renewal_failsafe, zero_acked, has_proof;
+	int64_t renewal_sent_ms, told_until_ms, proof_at_ms;
+	uint64_t proof_generation;
+	uint64_t promote_token; /* generation: files may create the promote file */
+	uint8_t faults;		/* used up so far */
+	struct w_supervisor s;
+	struct w_deadman d[W_DEADMEN];
+	struct w_pg pg;
+};
+
+enum w_move {
+	MV_TIME_NEXT, /* to the next instant at which something may end */
+	MV_TIME_THIRD,
+	MV_RENEW,
+	MV_FAILSAFE,
+	MV_REPORT,
+	MV_REPORT_ZERO,
+	MV_RELEASE,
+	MV_REPORT_PAUSED,
+	MV_START_PRIMARY,
+	MV_START_STANDBY,
+	MV_PROMOTE,
+	MV_PROMOTE_FILE,
+	MV_PG_PROMOTES,
+	MV_STOP,
+	MV_PG_SHUT_DOWN,
+	MV_PG_EXITS,
+	MV_PG_CRASHES,
+	MV_PROOF_TAKE,
+	MV_PROOF_SEND,
+	MV_PROOF_SHUTDOWN,
+	MV_SUP_READS,
+	MV_SUP_DIES,
+	MV_SUP_FREEZES,
+	MV_SUP_THAWS,
+	MV_SUP_NEW,
+	MV_DM0_READS,
+	MV_DM1_READS,
+	MV_DM0_DIES,
+	MV_DM1_DIES,
+	MV_DM0_FREEZES,
+	MV_DM1_FREEZES,
+	MV_DM0_THAWS,
+	MV_DM1_THAWS,
+	MV_DM_NEW,
+	MV_DM_END_OLD,
+	MV_COUNT,
+};
+
+void world_init(struct world *w);
+/* False: the move is not possible here, w is as it was before only if the caller kept a copy. */
+bool world_move(struct world *w, enum w_move move);
+/* PostgreSQL may accept a write while the store may give the lease to another. */
+bool world_broken(const struct world *w);
+uint64_t world_hash(const struct world *w);
+const char *world_move_name(enum w_move move);
