@@ -230,6 +230,13 @@ static bool may_resend(const struct keeper *k, int64_t now_ms)
 	       (!gentle || now_ms < gentle || k->phase == KEEPER_ADOPTING);
 }
 
+/* A release goes on asking: the supervisor refuses lease 0 as long as PostgreSQL may still write.
+ */
+static bool report_open(const struct keeper *k)
+{
+	return (k->ack_seq != k->seq || k->phase == KEEPER_ZEROING) && !k->supervisor_silent;
+}
+
 static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 {
 	if (k->pending && now_ms >= k->pending_deadline_ms) {
@@ -316,9 +323,18 @@ static void on_snapshot(
 static void on_command(
 	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
 {
-	enum keeper_op op = ev->kind == KEEPER_ACQUIRE ? KEEPER_OP_ACQUIRE
-			    : ev->kind == KEEPER_TAKE  ? KEEPER_OP_TAKE
-						       : KEEPER_OP_RELEASE;
+	bool adopt = ev->kind == KEEPER_ACQUIRE && ev->leader_version != 0;
+	if (adopt && k->phase == KEEPER_HOLDING) {
+		/* Adopted meanwhile; the next acknowledgement of a renewal answers. */
+		k->pending = KEEPER_OP_ADOPT;
+		k->pending_deadline_ms = ev->deadline_ms;
+		k->renew_at_ms = now_ms;
+		return;
+	}
+	enum keeper_op op = adopt			 ? KEEPER_OP_ADOPT
+			    : ev->kind == KEEPER_ACQUIRE ? KEEPER_OP_ACQUIRE
+			    : ev->kind == KEEPER_TAKE	 ? KEEPER_OP_TAKE
+							 : KEEPER_OP_RELEASE;
 	if (k->pending)
 		done(k, plan, HA_OUT_UNKNOWN); /* superseded: its outcome will show in the next
 						  snapshot */
@@ -329,6 +345,13 @@ static void on_command(
 		k->phase = KEEPER_ZEROING;
 		k->lease_until_ms = k->failsafe_until_ms = 0;
 		report(k, plan, now_ms, 0, now_ms);
+		return;
+	}
+	if (op == KEEPER_OP_ADOPT) {
+		k->phase = KEEPER_ADOPTING;
+		k->adopt_version = ev->leader_version;
+		k->verdict = VERDICT_HOLD; /* the rules want it */
+		k->verdict_at_ms = now_ms;
 		return;
 	}
 	k->phase = KEEPER_ACQUIRING;
@@ -480,7 +503,7 @@ int64_t keeper_next_ms(const struct keeper *k, int64_t now_ms)
 	int64_t next = INT64_MAX;
 	if (k->pending)
 		next = min64(next, k->pending_deadline_ms);
-	if (k->ack_seq != k->seq && !k->supervisor_silent)
+	if (report_open(k))
 		next = min64(next, k->report_made_ms + KEEPER_ACK_WAIT_MS);
 	if (may_renew(k, now_ms)) {
 		next = min64(next, k->renew_at_ms);

@@ -1,0 +1,110 @@
+/* One simulated cluster: its configuration, its nodes, the store, the network, the faults, the checker's memory. */
+#pragma once
+#include <stdio.h>
+
+#include "tests/sim/sim_checks.h"
+#include "tests/sim/sim_dcs.h"
+#include "tests/sim/sim_faults.h"
+#include "tests/sim/sim_net.h"
+#include "tests/sim/sim_node.h"
+#include "tests/sim/sim_pg.h"
+
+enum sim_kind {
+	/* store */
+	EV_OP_ARRIVES = 1, /* ptr op; a: copy number */
+	EV_OP_ANSWER,      /* ptr op, at the worker */
+	EV_OP_DEADLINE,    /* a: request id, at the worker */
+	EV_SESSION,        /* a: session: may have run out */
+	EV_WATCH_SEND,     /* a: node */
+	EV_WATCH,          /* ptr snapshot, at the worker */
+	/* local messages */
+	EV_SUP_MSG,        /* ptr sim_message, worker -> supervisor */
+	EV_WORKER_MSG,     /* ptr sim_message, supervisor -> worker */
+	EV_DM_MSG,         /* ptr sim_message, supervisor <-> dead-man */
+	EV_GUARD_TICK,     /* a: wake_at (local) */
+	EV_PEER_PING,      /* supervisor or dead-man: say that you live */
+	EV_KILLED,         /* b: generation; SIGKILL reached everything */
+	EV_PROVEN,
+	EV_PROC_START,     /* a: proc */
+	EV_PROC_SILENT,    /* a: proc; a stopped helper is noticed */
+	/* worker */
+	EV_TURN,           /* a: not before this turn number */
+	EV_KEEPER,
+	EV_AWAIT,          /* deadline of an awaited operation; a: serial */
+	EV_PEER_REQUEST,   /* ptr sim_message, at api of the peer */
+	EV_PEER_ANSWER,    /* ptr sim_message, at the worker */
+	EV_TASK,           /* a: task serial */
+	EV_EXEC,           /* go on with the plan */
+	/* PostgreSQL */
+	EV_PG_PHASE,       /* a: generation; b: phase to enter */
+	EV_PG_WAL,         /* at the standby; a: lsn; b: generation of the sender */
+	EV_PG_FEEDBACK,    /* at the primary; a: lsn; b: standby */
+	EV_PG_TICK,        /* connect, notice broken links */
+	EV_PG_EXIT,        /* a: generation; b: exit class; the supervisor sees it */
+	/* outside */
+	EV_CLIENT,
+	EV_FAULT,          /* a: index; b: 1 begins, 0 ends */
+	EV_HEAL,
+	EV_CHECK,
+	EV_END,
+};
+
+struct sim_config {
+	unsigned member_count;
+	bool mixed_clocks, has_watchdog;
+	int64_t duration_ms, heal_ms;
+	unsigned loss_per_mille, dup_per_mille, unanswered_per_mille;
+	int64_t net_delay_ms;
+};
+
+#define SIM_SETTINGS 16 /* versions of the dynamic configuration in one history */
+
+struct sim {
+	uint64_t seed;
+	int64_t now_ms;
+	bool trace, ended;
+	struct rng rng; /* of the run; the plan of faults has its own */
+	struct sim_heap heap;
+	struct arena arena;
+	struct sim_config cfg;
+	struct settings settings[SIM_SETTINGS]; /* by version; 0 unused */
+	unsigned settings_count;
+	struct sim_dcs dcs;
+	struct sim_net net;
+	struct sim_node nodes[SIM_NODES];
+	struct sim_branch branches[SIM_BRANCHES];
+	unsigned branch_count;
+	uint64_t next_generation;
+	struct sim_faults faults;
+	struct sim_checks checks;
+	bool healed;
+	uint64_t events, turns, commits, acks, promotions;
+};
+
+/* sim_run.c */
+void sim_build(struct sim *s, uint64_t seed, const struct sim_fault_mask *drop);
+void sim_drop_faults(struct sim *s, const struct sim_fault_mask *drop);
+void sim_run(struct sim *s);
+void sim_free(struct sim *s);
+void sim_at(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, int64_t a, int64_t b, void *ptr);
+void sim_at_proc(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, enum sim_proc proc, int64_t a,
+	int64_t b, void *ptr);
+const struct settings *sim_settings(const struct sim *s, int64_t version); /* NULL = none */
+const struct settings *sim_config_now(const struct sim *s);
+
+/* Timeline of a replay; costs nothing when it is off. */
+#define sim_log(s, node, ...)                     \
+	do {                                      \
+		if ((s)->trace)                   \
+			sim_print(s, node, __VA_ARGS__); \
+	} while (0)
+__attribute__((format(printf, 3, 4))) void sim_print(const struct sim *s, int node, const char *fmt, ...);
+static inline const char *sim_name(int node)
+{
+	static const char *const names[] = { "a", "b", "c", "d", "e", "f", "g" };
+	return node >= 0 && node < SIM_NODES ? names[node] : "-";
+}
+static inline int sim_index(const char *name)
+{
+	return name[0] >= 'a' && name[0] < 'a' + SIM_NODES && name[1] == '\0' ? name[0] - 'a' : -1;
+}

@@ -1,0 +1,305 @@
+/* The checker: safety at every event that matters, liveness after the heal. */
+#include "tests/sim/sim_checks.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+struct sim_coverage sim_coverage;
+
+#define SETTLE_MS 60000 /* after a change of mode the two sides may disagree that long */
+
+void check_init(struct sim *s)
+{
+	memset(&s->checks, 0, sizeof(s->checks));
+	for (int i = 0; i < SIM_NODES; i++)
+		s->checks.last_ack_ms[i] = -1;
+	s->checks.manual_candidate = -1;
+	s->checks.manual_ms = s->checks.pause_ended_ms = s->checks.mode_changed_ms = INT64_MIN / 4;
+	s->checks.max_tli = 1;
+	s->checks.trace_hash = 1469598103934665603u;
+}
+
+void violation(struct sim *s, const char *what, const char *fmt, ...)
+{
+	if (s->checks.violated)
+		return;
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(s->checks.text, sizeof(s->checks.text), fmt, ap);
+	va_end(ap);
+	s->checks.violated = true;
+	s->checks.at_ms = s->now_ms;
+	snprintf(s->checks.what, sizeof(s->checks.what), "%s", what);
+	s->ended = true;
+	sim_log(s, -1, "VIOLATION %s: %s", what, s->checks.text);
+}
+
+static void mix(struct sim *s, uint64_t v)
+{
+	s->checks.trace_hash = (s->checks.trace_hash ^ v) * 1099511628211u;
+}
+
+/* Pause is outside the promise, and so is the moment in which it ends. */
+static bool in_pause(const struct sim *s)
+{
+	const struct settings *set = sim_config_now(s);
+	return (set && set->pause) || s->now_ms - s->checks.pause_ended_ms < SETTLE_MS;
+}
+
+static bool settled(const struct sim *s)
+{
+	return s->now_ms - s->checks.mode_changed_ms > SETTLE_MS && !in_pause(s);
+}
+
+static bool lease_or_failsafe(const struct sim *s, int node)
+{
+	const struct sim_node *n = &s->nodes[node];
+	if (dcs_lease_of(s, node))
+		return true;
+	const struct settings *set = worker_settings(s, node);
+	return n->failsafe_round_ms >= 0 && s->now_ms <= n->failsafe_round_ms + set->ttl_ms;
+}
+
+static unsigned bits(uint32_t v)
+{
+	return (unsigned)__builtin_popcount(v);
+}
+
+static uint32_t voters(const struct sim *s)
+{
+	const struct cluster *c = &s->dcs.now.c;
+	uint32_t mask = 0;
+	for (unsigned i = 0; i < c->sync_voter_count; i++)
+		mask |= 1u << sim_index(c->sync_voters[i]);
+	return mask;
+}
+
+/* S7: what is acknowledged now is on enough of those who may be elected. */
+static void check_sync_promise(struct sim *s, int node)
+{
+	const struct settings *set = sim_config_now(s);
+	const struct cluster *c = &s->dcs.now.c;
+	const struct sim_ssn *n = &s->nodes[node].pg.ssn;
+	uint32_t v = voters(s), me = 1u << node;
+	if (!settled(s) || settings_sync_mode(set) == SYNC_OFF || strcmp(c->sync_leader, sim_name(node)) != 0 || !v)
+		return;
+	if (!n->set) {
+		violation(s, "S7", "%s acknowledges alone while /sync names voters %02x", sim_name(node), v);
+		return;
+	}
+	if (n->quorum) {
+		if (bits(v | me | n->names) > (unsigned)(c->sync_quorum + n->n + 1))
+			violation(s, "S7", "quorum promise of %s: voters %02x q=%d, names %02x n=%d", sim_name(node), v,
+				c->sync_quorum, n->names, n->n);
+	} else if ((v & ~n->names) != 0 || n->n != (int)bits(n->names)) {
+		violation(s, "S7", "sync promise of %s: voters %02x, names %02x n=%d", sim_name(node), v, n->names, n->n);
+	}
+}
+
+void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
+{
+	struct sim_pg *p = &s->nodes[node].pg;
+	struct sim_branch *b = &s->branches[p->branch];
+	struct sim_checks *k = &s->checks;
+	s->acks++;
+	if (!p->first_ack_ms)
+		p->first_ack_ms = s->now_ms;
+	bool paused = in_pause(s);
+	if (!paused && !lease_or_failsafe(s, node))
+		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)", sim_name(node),
+			sim_name(dcs_leader_node(s)));
+	for (unsigned i = 0; i < s->cfg.member_count && !paused; i++)
+		if ((int)i != node && k->last_ack_ms[i] >= p->first_ack_ms)
+			violation(s, "S1", "%s and %s acknowledge commits at the same time", sim_name(node),
+				sim_name((int)i));
+	if (k->last_any_ack_ms && s->now_ms - k->last_any_ack_ms > k->longest_outage_ms)
+		k->longest_outage_ms = s->now_ms - k->last_any_ack_ms;
+	k->last_ack_ms[node] = k->last_any_ack_ms = p->last_ack_ms = s->now_ms;
+	if (lsn > b->acked_lsn)
+		b->acked_lsn = lsn;
+	const struct settings *set = sim_config_now(s);
+	if (sync && lsn > b->acked_sync_lsn && settings_sync_mode(set) != SYNC_OFF)
+		b->acked_sync_lsn = lsn;
+	check_sync_promise(s, node);
+	if (!sync && settled(s) && settings_sync_mode(set) != SYNC_OFF && set->sync_strict)
+		violation(s, "S6", "%s acknowledges alone in strict mode", sim_name(node));
+}
+
+/* What the operator ordered to be lost is not held against anybody. */
+static void forget_acked(struct sim *s)
+{
+	for (unsigned i = 0; i < s->branch_count; i++)
+		s->branches[i].acked_lsn = s->branches[i].acked_sync_lsn = 0;
+}
+
+static bool by_hand(const struct sim *s, int node)
+{
+	return s->checks.manual_candidate == node && s->now_ms - s->checks.manual_ms < 300000;
+}
+
+static void check_nothing_lost(struct sim *s, int node, int16_t branch, uint64_t lsn, const char *how)
+{
+	for (int16_t i = 0; i < (int16_t)s->branch_count; i++) {
+		uint64_t acked = s->branches[i].acked_sync_lsn;
+		if (acked && !branch_contains(s, branch, lsn, i, acked))
+			violation(s, "S4", "%s %s at %" PRIX64 " without the acknowledged commit %" PRIX64
+				" of timeline %" PRId64 " (%s)", sim_name(node), how, lsn, acked,
+				s->branches[i].tli, sim_name(s->branches[i].node));
+	}
+}
+
+/* S14: what /status said is what an automatic election may at most be behind, by maximum_lag_on_failover. */
+static void check_lag(struct sim *s, int node, uint64_t lsn)
+{
+	const struct settings *set = sim_config_now(s);
+	const struct cluster *c = &s->dcs.now.c;
+	if (in_pause(s) || s->checks.manual_ms > s->now_ms - 300000 || !c->status_present)
+		return;
+	if (c->last_lsn > lsn && c->last_lsn - lsn > (uint64_t)set->maximum_lag_on_failover)
+		violation(s, "S14", "%s promoted at %" PRIX64 ", /status says %" PRIX64, sim_name(node), lsn,
+			c->last_lsn);
+}
+
+void check_promoted(struct sim *s, int node, int16_t branch)
+{
+	const struct sim_branch *b = &s->branches[branch];
+	const struct settings *set = sim_config_now(s);
+	mix(s, (uint64_t)s->now_ms * 31 + (uint64_t)node);
+	s->checks.quiet_promotions += s->checks.quiet;
+	if (by_hand(s, node) && s->checks.manual_lossy)
+		forget_acked(s);
+	if (settings_sync_mode(set) != SYNC_OFF)
+		check_nothing_lost(s, node, b->parent, b->start_lsn, "is promoted");
+	check_lag(s, node, b->start_lsn);
+	if (b->tli <= s->checks.max_tli && !in_pause(s) && b->parent >= 0)
+		violation(s, "S10", "%s makes timeline %" PRId64 " although %" PRId64 " existed", sim_name(node), b->tli,
+			s->checks.max_tli);
+	if (b->tli > s->checks.max_tli)
+		s->checks.max_tli = b->tli;
+	if (s->nodes[node].tags.nofailover && !by_hand(s, node) && !in_pause(s))
+		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
+	if (s->nodes[node].pg.sysid != 1)
+		violation(s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));
+}
+
+void check_started_primary(struct sim *s, int node)
+{
+	const struct sim_pg *p = &s->nodes[node].pg;
+	mix(s, (uint64_t)s->now_ms * 37 + (uint64_t)node);
+	if (settings_sync_mode(sim_config_now(s)) != SYNC_OFF && !in_pause(s))
+		check_nothing_lost(s, node, p->branch, p->lsn, "starts as primary");
+}
+
+void check_promote_signal(struct sim *s, int node)
+{
+	if (!in_pause(s) && !dcs_lease_of(s, node))
+		violation(s, "S3", "%s promotes without the lease (key: %s)", sim_name(node),
+			sim_name(dcs_leader_node(s)));
+}
+
+void check_release(struct sim *s, int node)
+{
+	if (pg_accepts_writes(s, node) && !in_pause(s))
+		violation(s, "S2", "%s released the key while PostgreSQL accepts writes", sim_name(node));
+}
+
+void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
+{
+	mix(s, (uint64_t)s->now_ms * 41 + (uint64_t)node * 7 + kind);
+}
+
+static void cover(const char *rule)
+{
+	for (unsigned i = 0; i < sim_coverage.count; i++)
+		if (strcmp(sim_coverage.rules[i].rule, rule) == 0) {
+			sim_coverage.rules[i].count++;
+			return;
+		}
+	if (sim_coverage.count == SIM_RULES)
+		return;
+	snprintf(sim_coverage.rules[sim_coverage.count].rule, sizeof(sim_coverage.rules[0].rule), "%s", rule);
+	sim_coverage.rules[sim_coverage.count++].count = 1;
+}
+
+void check_plan(struct sim *s, int node, const struct ha_plan *plan)
+{
+	if (plan->rule[0] == '\0')
+		violation(s, "RULE", "a decision of %s names no rule: %s", sim_name(node), plan->reason);
+	cover(plan->rule);
+	for (unsigned i = 0; i < plan->count; i++) {
+		mix(s, plan->actions[i].kind);
+		if (plan->actions[i].kind == HA_TASK_START && plan->actions[i].task != TASK_COPY_SLOTS)
+			s->checks.quiet_tasks += s->checks.quiet;
+	}
+	if (plan->await == AWAIT_NONE || plan->count)
+		sim_log(s, node, "[%s] %s%s", plan->rule, plan->reason,
+			plan->verdict == VERDICT_DROP ? " (drop)" : plan->await ? "..." : "");
+}
+
+void check_config_changed(struct sim *s)
+{
+	const struct settings *set = sim_config_now(s);
+	s->checks.config_changed_ms = s->checks.mode_changed_ms = s->now_ms;
+	if (s->checks.paused && !set->pause)
+		s->checks.pause_ended_ms = s->now_ms;
+	s->checks.paused = set->pause;
+	/* Switched off, on again or between its kinds: what the old mode promised is gone with /sync. */
+	for (unsigned i = 0; i < s->branch_count; i++)
+		s->branches[i].acked_sync_lsn = 0;
+}
+
+void check_manual(struct sim *s, int leader, int candidate)
+{
+	s->checks.manual_candidate = candidate;
+	s->checks.manual_ms = s->now_ms;
+	s->checks.manual_lossy = leader < 0;
+}
+
+void check_sync_written(struct sim *s)
+{
+	int leader = dcs_leader_node(s);
+	if (leader >= 0)
+		mix(s, (uint64_t)leader * 43 + (uint64_t)s->dcs.now.c.sync_quorum);
+}
+
+void check_exit(struct sim *s, int node, int code)
+{
+	if (code != 0 && s->nodes[node].pg.sysid == 1 && !in_pause(s))
+		violation(s, "EXIT", "the worker of %s gave up with status %d: %s", sim_name(node), code,
+			s->nodes[node].w.plan.reason);
+}
+
+void check_alive(struct sim *s)
+{
+	int leader = dcs_leader_node(s);
+	s->checks.quiet = true;
+	if (s->checks.liveness_exempt)
+		return;
+	if (leader < 0)
+		violation(s, "V1", "no leader %" PRId64 " s after the heal", (s->now_ms - s->cfg.heal_ms) / 1000);
+	else if (!pg_accepts_writes(s, leader))
+		violation(s, "V1", "leader %s does not accept writes %" PRId64 " s after the heal", sim_name(leader),
+			(s->now_ms - s->cfg.heal_ms) / 1000);
+}
+
+void check_at_end(struct sim *s)
+{
+	if (s->checks.violated || s->checks.liveness_exempt)
+		return;
+	int leader = dcs_leader_node(s);
+	if (s->checks.quiet_promotions || leader < 0) {
+		violation(s, "QUIET", "the leader changed although nothing happened");
+		return;
+	}
+	if (s->now_ms - s->checks.last_any_ack_ms > 5000)
+		violation(s, "V7", "no commit was acknowledged for %" PRId64 " s at the end",
+			(s->now_ms - s->checks.last_any_ack_ms) / 1000);
+	if (s->checks.quiet_tasks > 2 * s->cfg.member_count)
+		violation(s, "QUIET", "%u tasks started although nothing happened", s->checks.quiet_tasks);
+	for (int i = 0; i < (int)s->cfg.member_count; i++)
+		if (i != leader && !s->nodes[i].pg.streaming && s->nodes[i].on)
+			violation(s, "V3", "%s does not stream at the end (phase %d)", sim_name(i), s->nodes[i].pg.phase);
+}

@@ -1,0 +1,51 @@
+/* The invariants of ha 12, looked at when the thing that could break them happens. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/model/ha_plan.h"
+#include "tests/sim/sim_pg.h"
+
+#define SIM_RULES 160
+
+struct sim_checks {
+	bool violated;
+	char what[16]; /* "S1" */
+	char text[240];
+	int64_t at_ms;
+	int64_t last_ack_ms[SIM_NODES], last_any_ack_ms;
+	int64_t config_changed_ms, paused_since_ms, pause_ended_ms, mode_changed_ms;
+	bool paused;
+	int manual_candidate; /* -1 */
+	int64_t manual_ms;
+	bool manual_lossy;    /* a failover: data loss is the operator's */
+	int64_t max_tli;
+	bool liveness_exempt; /* a fault that cannot heal by itself happened */
+	unsigned quiet_tasks, quiet_promotions;
+	bool quiet;
+	int64_t longest_outage_ms;
+	uint64_t trace_hash;  /* of everything decided: the same seed gives the same */
+};
+
+/* Coverage of rules over all histories of one run of the program. */
+struct sim_coverage {
+	struct { char rule[16]; uint64_t count; } rules[SIM_RULES];
+	unsigned count;
+};
+extern struct sim_coverage sim_coverage;
+
+void check_init(struct sim *s);
+void check_ack(struct sim *s, int node, uint64_t lsn, bool sync);
+void check_promoted(struct sim *s, int node, int16_t branch);
+void check_started_primary(struct sim *s, int node);
+void check_promote_signal(struct sim *s, int node);
+void check_release(struct sim *s, int node);
+void check_acquired(struct sim *s, int node, enum dcs_op_kind kind);
+void check_plan(struct sim *s, int node, const struct ha_plan *plan);
+void check_config_changed(struct sim *s);
+void check_manual(struct sim *s, int leader, int candidate);
+void check_sync_written(struct sim *s);
+void check_exit(struct sim *s, int node, int code);
+void check_alive(struct sim *s);    /* liveness, when the bound after the heal is over */
+void check_at_end(struct sim *s);
+__attribute__((format(printf, 3, 4))) void violation(struct sim *s, const char *what, const char *fmt, ...);

@@ -1,0 +1,236 @@
+/* The simulator's command line: histories from seeds and scenarios; a failing one is shrunk, told and can be replayed. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/sim/sim.h"
+#include "tests/sim/sim_scenario.h"
+
+struct run {
+	struct sim *sim;
+	uint64_t passed, failed, events, turns, acks, promotions;
+	bool quiet;
+};
+
+static double seconds(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenario, const struct sim_fault_mask *drop)
+{
+	sim_build(s, seed, scenario ? NULL : drop);
+	if (scenario) {
+		scenario_apply(s, scenario);
+		if (drop)
+			sim_drop_faults(s, drop);
+	}
+	sim_run(s);
+	if (scenario && !s->checks.violated)
+		scenario_judge(s, scenario);
+	return !s->checks.violated;
+}
+
+/* Leave out fault after fault as long as the same invariant still breaks. */
+static struct sim_fault_mask shrink(struct sim *s, uint64_t seed, const struct sim_scenario *scenario)
+{
+	struct sim_fault_mask drop = { 0 };
+	char what[16];
+	memcpy(what, s->checks.what, sizeof(what));
+	unsigned count = s->faults.count;
+	for (int round = 0; round < 2; round++)
+		for (unsigned i = 0; i < count; i++) {
+			struct sim_fault_mask attempt = { drop.bits | (1ull << i) };
+			if (attempt.bits == drop.bits)
+				continue;
+			if (!one(s, seed, scenario, &attempt) && strcmp(s->checks.what, what) == 0)
+				drop = attempt;
+		}
+	return drop;
+}
+
+static void tell(struct sim *s, uint64_t seed, const struct sim_scenario *scenario, const struct sim_fault_mask *drop)
+{
+	const struct settings *set = &s->settings[1];
+	printf("FAILED seed %llu%s%s: %s at %.3f s: %s\n", (unsigned long long)seed, scenario ? " scenario " : "",
+		scenario ? scenario->name : "", s->checks.what, (double)s->checks.at_ms / 1000, s->checks.text);
+	printf("  %u members, ttl %d loop_wait %d retry_timeout %d, sync mode %d strict %d count %d, failsafe %d, "
+	       "check_timeline %d\n",
+		s->cfg.member_count, (int)(set->ttl_ms / 1000), (int)(set->loop_wait_ms / 1000),
+		(int)(set->retry_timeout_ms / 1000), set->sync_mode, set->sync_strict, set->sync_node_count,
+		set->failsafe_mode, set->check_timeline);
+	for (unsigned i = 0; i < s->faults.count; i++) {
+		const struct sim_fault *f = &s->faults.list[i];
+		if (!(drop->bits & (1ull << i)) && f->at_ms >= 0)
+			printf("  fault %u: %s at %.3f s for %.3f s on %s arg %u\n", i, fault_name(f->kind),
+				(double)f->at_ms / 1000, (double)f->for_ms / 1000,
+				f->node < 0 ? "the leader" : sim_name(f->node), f->arg);
+	}
+	printf("  replay: make sim SEED=%llu%s%s   shrunk: --seed %llu --drop %llx -v\n", (unsigned long long)seed,
+		scenario ? " SCENARIO=" : "", scenario ? scenario->name : "", (unsigned long long)seed,
+		(unsigned long long)drop->bits);
+}
+
+static bool history(struct run *r, uint64_t seed, const struct sim_scenario *scenario)
+{
+	struct sim *s = r->sim;
+	bool ok = one(s, seed, scenario, NULL);
+	r->events += s->events;
+	r->turns += s->turns;
+	r->acks += s->acks;
+	r->promotions += s->promotions;
+	if (ok) {
+		r->passed++;
+		return true;
+	}
+	r->failed++;
+	if (!r->quiet && r->failed <= 5) {
+		struct sim_fault_mask drop = shrink(s, seed, scenario);
+		one(s, seed, scenario, &drop);
+		tell(s, seed, scenario, &drop);
+	} else if (!r->quiet) {
+		printf("FAILED seed %llu: %s %s\n", (unsigned long long)seed, s->checks.what, s->checks.text);
+	}
+	fflush(stdout);
+	return false;
+}
+
+static void coverage(void)
+{
+	printf("rules:");
+	for (unsigned i = 0; i < sim_coverage.count; i++)
+		printf(" %s=%llu", sim_coverage.rules[i].rule, (unsigned long long)sim_coverage.rules[i].count);
+	printf("\n%u rules decided\n", sim_coverage.count);
+}
+
+static int finish(struct run *r, double began)
+{
+	double took = seconds() - began;
+	coverage();
+	printf("%llu events, %llu decisions, %llu acknowledged commits, %llu promotions, %.0f histories a minute\n",
+		(unsigned long long)r->events, (unsigned long long)r->turns, (unsigned long long)r->acks,
+		(unsigned long long)r->promotions, (double)(r->passed + r->failed) * 60 / (took > 0.01 ? took : 0.01));
+	printf("sim: %llu passed, %llu failed\n", (unsigned long long)r->passed, (unsigned long long)r->failed);
+	const char *file = getenv("RESULT_FILE");
+	FILE *out = file ? fopen(file, "a") : NULL;
+	if (out) {
+		fprintf(out, "%llu %llu\n", (unsigned long long)r->passed, (unsigned long long)r->failed);
+		fclose(out);
+	}
+	return r->failed ? 1 : 0;
+}
+
+/* The corpus, every scenario, then fresh seeds until the time is used up. */
+static int run_short(struct run *r, double budget_s)
+{
+	double began = seconds();
+	scenario_each(r->sim, SCENARIO_DIR, (scenario_fn)history, r);
+	corpus_each(CORPUS_FILE, (corpus_fn)history, r);
+	uint64_t seed = (uint64_t)time(NULL) * 1000003;
+	printf("fresh seeds from %llu\n", (unsigned long long)seed);
+	for (unsigned i = 0; i < 20000 && seconds() - began < budget_s && r->failed < 50; i++)
+		history(r, seed + i, NULL);
+	return finish(r, began);
+}
+
+static int run_long(struct run *r, uint64_t count, uint64_t from)
+{
+	double began = seconds();
+	for (uint64_t i = from; i < from + count; i++) {
+		history(r, i, NULL);
+		if ((i - from + 1) % 1000 == 0) {
+			printf("at %llu: %llu failed (resume with --from %llu)\n", (unsigned long long)i,
+				(unsigned long long)r->failed, (unsigned long long)(i + 1));
+			fflush(stdout);
+		}
+	}
+	return finish(r, began);
+}
+
+/* Runs it twice: the same seed must give the same history to the last event. */
+static int run_seed(struct run *r, uint64_t seed, const struct sim_scenario *scenario, uint64_t drop_bits)
+{
+	struct sim_fault_mask drop = { drop_bits };
+	bool ok = one(r->sim, seed, scenario, &drop);
+	uint64_t hash = r->sim->checks.trace_hash, events = r->sim->events;
+	tell(r->sim, seed, scenario, &drop);
+	r->sim->trace = false;
+	one(r->sim, seed, scenario, &drop);
+	if (hash != r->sim->checks.trace_hash || events != r->sim->events) {
+		printf("NOT DETERMINISTIC: %llu and %llu events\n", (unsigned long long)events,
+			(unsigned long long)r->sim->events);
+		return 2;
+	}
+	printf("%s: %llu events, %llu acknowledged, hash %016llx\n", ok ? "passed" : "failed",
+		(unsigned long long)events, (unsigned long long)r->sim->acks, (unsigned long long)hash);
+	return ok ? 0 : 1;
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: sim --short [--seconds N] | --long N [--from SEED] | --seed SEED [--drop HEX] "
+			"[--scenario FILE] [-v] | --until-caught N [--from SEED]\n");
+	return 2;
+}
+
+/* For mutations: how many histories until the first violation. */
+static int until_caught(struct run *r, uint64_t count, uint64_t from)
+{
+	r->quiet = true;
+	bool caught = !scenario_each(r->sim, SCENARIO_DIR, (scenario_fn)history, r);
+	caught = caught || !corpus_each(CORPUS_FILE, (corpus_fn)history, r);
+	for (uint64_t i = from; i < from + count && !caught; i++)
+		caught = !history(r, i, NULL);
+	if (caught)
+		printf("caught after %llu by %s: %s\n", (unsigned long long)(r->passed + r->failed),
+			r->sim->checks.what, r->sim->checks.text);
+	else
+		printf("SURVIVED %llu histories\n", (unsigned long long)r->passed);
+	return caught ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct run r = { .sim = calloc(1, sizeof(struct sim)) };
+	struct sim_scenario scenario, *chosen = NULL;
+	uint64_t count = 0, from = 1, seed = 0, drop = 0;
+	double budget = 150;
+	char mode = 0;
+	if (!r.sim)
+		return 2;
+	for (int i = 1; i < argc; i++) {
+		const char *arg = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+		if (strcmp(arg, "-v") == 0)
+			r.sim->trace = true;
+		else if (strcmp(arg, "--short") == 0)
+			mode = 's';
+		else if (!value)
+			return usage();
+		else if (strcmp(arg, "--long") == 0)
+			mode = 'l', count = strtoull(value, NULL, 10), i++;
+		else if (strcmp(arg, "--until-caught") == 0)
+			mode = 'c', count = strtoull(value, NULL, 10), i++;
+		else if (strcmp(arg, "--from") == 0)
+			from = strtoull(value, NULL, 10), i++;
+		else if (strcmp(arg, "--seconds") == 0)
+			budget = strtod(value, NULL), i++;
+		else if (strcmp(arg, "--seed") == 0)
+			mode = 'r', seed = strtoull(value, NULL, 10), i++;
+		else if (strcmp(arg, "--drop") == 0)
+			drop = strtoull(value, NULL, 16), i++;
+		else if (strcmp(arg, "--scenario") == 0 && scenario_read(value, &scenario))
+			chosen = &scenario, i++;
+		else
+			return usage();
+	}
+	int rc = mode == 's'   ? run_short(&r, budget)
+		 : mode == 'l' ? run_long(&r, count, from)
+		 : mode == 'c' ? until_caught(&r, count, from)
+		 : mode == 'r' ? run_seed(&r, seed, chosen, drop)
+			       : usage();
+	sim_free(r.sim);
+	free(r.sim);
+	return rc;
+}

@@ -1,0 +1,19 @@
+/* Links between members, and from members to the store: delay, loss, one-way cuts. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tests/sim/sim_dcs.h"
+
+#define SIM_STORE SIM_NODES /* the store as an end of a link */
+
+struct sim_net {
+	uint8_t cut[SIM_NODES + 1][SIM_NODES + 1]; /* [from][to]: how many faults cut it */
+	int64_t slow_ms[SIM_NODES + 1];            /* added to whatever enters or leaves */
+	unsigned loss_per_mille[SIM_NODES + 1];
+};
+
+bool net_open(const struct sim *s, int from, int to);
+/* Delay of one message, or -1 when it is lost. */
+int64_t net_delay(struct sim *s, int from, int to);
+void net_cut(struct sim *s, int from, int to, bool on);

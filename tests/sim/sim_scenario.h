@@ -1,0 +1,44 @@
+/* Scenarios: small text files, one for each item of ha 12.3, run with several seeds; and the corpus of seeds that once failed.
+ *
+ *   members 3                 ttl 30  loop_wait 10  retry_timeout 10   (seconds)
+ *   sync off|priority|quorum  strict 0|1  node_count N  failsafe 0|1  check_timeline 0|1
+ *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S
+ *   nofailover NODE
+ *   fault KIND at S [for S] [on NODE|leader] [arg N]
+ *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged commits) */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/model/settings.h"
+#include "tests/sim/sim_faults.h"
+#include "tests/sim/sim_clock.h"
+
+#define SCENARIO_DIR   "tests/sim/scenarios"
+#define CORPUS_FILE    "tests/sim/corpus.txt"
+#define SCENARIO_SEEDS 6
+
+struct sim;
+struct sim_scenario {
+	char name[128];
+	unsigned member_count;
+	uint32_t nofailover;
+	struct settings set;
+	int64_t heal_ms, end_ms;
+	struct sim_fault faults[SIM_FAULTS];
+	unsigned fault_count;
+	int promotions_min, promotions_max; /* -1 = not judged; the first election counts as one */
+	int64_t outage_max_ms;              /* 0 = not judged */
+};
+
+struct run;
+typedef bool (*scenario_fn)(struct run *r, uint64_t seed, const struct sim_scenario *scenario);
+typedef bool (*corpus_fn)(struct run *r, uint64_t seed, const struct sim_scenario *none);
+
+/* False, with a line on stderr that names the file, the line and what is wrong. */
+bool scenario_read(const char *path, struct sim_scenario *out);
+void scenario_apply(struct sim *s, const struct sim_scenario *scenario);
+void scenario_judge(struct sim *s, const struct sim_scenario *scenario);
+/* True: every run of every file passed. */
+bool scenario_each(struct sim *s, const char *dir, scenario_fn fn, struct run *r);
+bool corpus_each(const char *path, corpus_fn fn, struct run *r);

@@ -1,0 +1,532 @@
+/* The model of the one background task: each is a small machine that is looked at every few milliseconds. */
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+#define POLL_MS 20
+
+static struct sim_task *task_of(struct sim *s, int node)
+{
+	return &s->nodes[node].w.task;
+}
+
+static void finish(struct sim *s, int node, enum ha_task_result result)
+{
+	struct sim_worker *w = &s->nodes[node].w;
+	sim_log(s, node, "task %s ended: %s", ha_task_word(w->task.kind),
+		result == TASK_RESULT_TRUE    ? "true"
+		: result == TASK_RESULT_FALSE ? "false"
+		: result == TASK_RESULT_NONE  ? "none"
+					      : "cancelled");
+	w->task_ended = w->task.kind;
+	w->task_result = result;
+	w->task.kind = TASK_NONE;
+	w->task.serial++;
+	node_turn_soon(s, node, 0);
+}
+
+static void ask_stop(struct sim *s, int node, enum pg_stop_mode mode, int64_t timeout_ms)
+{
+	struct sim_node *n = &s->nodes[node];
+	n->w.task.generation = n->sup.guard.generation;
+	worker_to_sup(s, node, (struct sim_message){ .kind = SM_STOP, .generation = n->sup.guard.generation,
+		.mode = mode, .until_ms = timeout_ms, .deadline_ms = node_clock(s, node) + 10000 });
+	if (n->w.state == PG_STATE_RUNNING || n->w.state == PG_STATE_STARTING)
+		n->w.state = PG_STATE_STOPPING;
+}
+
+static bool stopped(const struct sim *s, int node)
+{
+	const struct sim_node *n = &s->nodes[node];
+	return n->sup.guard.pm_state == PG_PROC_NONE && n->pg.phase == PGP_NONE;
+}
+
+static void ask_start(struct sim *s, int node, uint32_t kind)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	t->answered = t->refused = false;
+	t->request_id = ++n->w.next_id;
+	n->pg.upstream = n->w.following;
+	worker_to_sup(s, node, (struct sim_message){ .kind = SM_START, .id = t->request_id, .mode = kind,
+		.until_ms = kind == PG_START_PRIMARY ? n->w.keeper.acked_until_ms : 0,
+		.deadline_ms = node_clock(s, node) + 2000 });
+	n->w.state = PG_STATE_STARTING;
+	n->w.state_since_ms = node_clock(s, node);
+	n->w.checkpoint_done = false;
+	t->until_ms = node_clock(s, node) + 3000;
+}
+
+/* 1 runs, 0 not yet, -1 did not start, -2 takes too long */
+static int started(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	int64_t now = node_clock(s, node);
+	if (!t->answered)
+		return now > t->until_ms ? -1 : 0;
+	if (t->refused)
+		return -1;
+	if (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PRIMARY)
+		return 1;
+	if (n->pg.phase == PGP_NONE)
+		return -1;
+	int64_t limit = t->timeout_ms ? t->timeout_ms : worker_settings(s, node)->primary_start_timeout_ms;
+	return now - t->since_ms > (limit ? limit : 60000) ? -2 : 0;
+}
+
+static void start_ended(struct sim *s, int node, int how)
+{
+	struct sim_worker *w = &s->nodes[node].w;
+	if (how > 0)
+		w->callbacks_called = true;
+	if (how == -1)
+		w->state = PG_STATE_START_FAILED;
+	finish(s, node, how > 0 ? TASK_RESULT_TRUE : how == -1 ? TASK_RESULT_FALSE : TASK_RESULT_NONE);
+}
+
+static void run_start(struct sim *s, int node, uint32_t kind, bool stop_first)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	switch (t->step) {
+	case 0:
+		if (n->pg.phase != PGP_NONE && !stop_first) {
+			finish(s, node, TASK_RESULT_TRUE);
+			return;
+		}
+		t->step = 1;
+		if (!stopped(s, node))
+			ask_stop(s, node, PG_STOP_FAST, worker_settings(s, node)->primary_stop_timeout_ms);
+		/* fall through */
+	case 1:
+		if (!stopped(s, node))
+			return;
+		if (t->kind == TASK_RESTART || t->kind == TASK_START_PRIMARY) {
+			bool primary = t->kind == TASK_START_PRIMARY || !n->pg.standby_signal;
+			kind = primary ? PG_START_PRIMARY : PG_START_STANDBY;
+		} else {
+			n->w.following = t->target;
+			n->w.follow_known = true;
+			n->w.recovery_differs = false;
+			n->w.role = t->role == PG_ROLE_STANDBY_LEADER ? t->role : PG_ROLE_REPLICA;
+		}
+		ask_start(s, node, kind);
+		t->step = 2;
+		return;
+	default: {
+		int how = started(s, node);
+		if (how)
+			start_ended(s, node, how);
+	}
+	}
+}
+
+/* ---- promote ---- */
+
+static void run_promote(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	int64_t now = node_clock(s, node);
+	switch (t->step) {
+	case 0:
+		if (now - t->since_ms < n->pre_promote_ms)
+			return;
+		if (n->pre_promote_fails) {
+			finish(s, node, TASK_RESULT_FALSE);
+			return;
+		}
+		t->request_id = ++n->w.next_id;
+		t->generation = n->sup.guard.generation;
+		t->until_ms = now + 1000;
+		worker_to_sup(s, node, (struct sim_message){ .kind = SM_PROMOTE, .id = t->request_id,
+			.generation = t->generation, .until_ms = n->w.keeper.acked_until_ms,
+			.deadline_ms = t->until_ms });
+		t->step = 1;
+		return;
+	case 1:
+		if (!t->answered && now < t->until_ms)
+			return;
+		if (!t->answered || t->refused || now >= t->until_ms) {
+			finish(s, node, TASK_RESULT_FALSE);
+			return;
+		}
+		t->promote_committed = true;
+		pg_promote_file(s, node);
+		n->w.role = PG_ROLE_PROMOTED;
+		t->step = 2;
+		return;
+	default:
+		if (n->pg.phase == PGP_PRIMARY) {
+			n->w.role = PG_ROLE_PRIMARY;
+			n->w.follow_known = false;
+			n->w.checkpoint_done = false;
+			n->w.callbacks_called = true;
+			finish(s, node, TASK_RESULT_TRUE);
+		} else if (now - t->since_ms > n->pre_promote_ms + worker_settings(s, node)->loop_wait_ms) {
+			finish(s, node, TASK_RESULT_NONE);
+		}
+	}
+}
+
+/* ---- demote ---- */
+
+static bool releases(enum ha_demote_mode mode)
+{
+	return mode == DEMOTE_GRACEFUL || mode == DEMOTE_IMMEDIATE || mode == DEMOTE_CLUSTER || mode == DEMOTE_SHUTDOWN;
+}
+
+static bool polite(enum ha_demote_mode mode)
+{
+	return mode == DEMOTE_GRACEFUL || mode == DEMOTE_SHUTDOWN;
+}
+
+/* Asked over the network, as 3.6 does it. */
+static bool confirmed(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	int have = 0;
+	for (unsigned i = 0; i < s->cfg.member_count; i++) {
+		const struct sim_node *o = &s->nodes[i];
+		if (!(n->w.task.names & (1u << i)) || !o->on || !o->procs[PROC_API].alive || o->procs[PROC_API].frozen)
+			continue;
+		if (net_open(s, node, (int)i) && net_open(s, (int)i, node) && o->pg.phase == PGP_STANDBY &&
+			!o->pg.hung && branch_contains(s, o->pg.branch, o->pg.lsn, n->pg.branch, n->pg.lsn))
+			have++;
+	}
+	return have >= (n->w.task.quorum > 1 ? n->w.task.quorum : 1);
+}
+
+static void release_key(struct sim *s, int node, uint64_t lsn)
+{
+	struct sim_worker *w = &s->nodes[node].w;
+	int64_t deadline = node_clock(s, node) + worker_settings(s, node)->retry_timeout_ms;
+	if (lsn) {
+		struct sim_op *op = store_op(s, node, DCS_SET_STATUS);
+		op->leader_only = true;
+		op->lsn = lsn;
+		store_submit(s, node, op, (struct sim_request){ .use = REQ_FIRE }, deadline, false);
+	}
+	w->task.released = true;
+	worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_RELEASE, .deadline_ms = deadline });
+}
+
+static void shut_down_seen(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_message m = { .kind = SM_PROOF };
+	m.proof = (struct msg_proof){ .generation = n->pg.generation, .at_ms = node_clock(s, node),
+		.kind = n->pg.control == PG_DB_SHUTDOWNED ? PROOF_SHUTDOWN_CONTROL : PROOF_RECOVERY_CONTROL };
+	worker_to_sup(s, node, m);
+}
+
+static void demote_ended(struct sim *s, int node)
+{
+	struct sim_task *t = task_of(s, node);
+	bool hold = polite(t->demote) && !t->confirmed && !t->flag && !t->released;
+	if (releases(t->demote) && !t->released && !hold)
+		release_key(s, node, polite(t->demote) ? s->nodes[node].pg.checkpoint_lsn : 0);
+	finish(s, node, hold ? TASK_RESULT_FALSE : TASK_RESULT_TRUE);
+}
+
+static void run_demote(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	int64_t now = node_clock(s, node);
+	if (t->step == 0) {
+		bool hard = t->demote == DEMOTE_IMMEDIATE || t->demote == DEMOTE_IMMEDIATE_NOLOCK;
+		t->was_up = !stopped(s, node);
+		if (t->was_up)
+			ask_stop(s, node, hard ? PG_STOP_IMMEDIATE : PG_STOP_FAST,
+				t->timeout_ms ? t->timeout_ms : hard ? 5000 : 0);
+		t->step = 1;
+		return;
+	}
+	if (n->pg.phase == PGP_SHUT && t->step == 1) {
+		t->step = 2;
+		t->until_ms = now + 3000;
+		n->w.role = PG_ROLE_DEMOTED;
+		shut_down_seen(s, node);
+	}
+	if (t->step == 2 && polite(t->demote) && !t->confirmed && confirmed(s, node)) {
+		t->confirmed = true;
+		if (!t->released)
+			release_key(s, node, n->pg.checkpoint_lsn);
+	}
+	if (!stopped(s, node) || (t->step == 2 && polite(t->demote) && !t->confirmed && now < t->until_ms))
+		return;
+	n->w.role = PG_ROLE_DEMOTED;
+	n->w.state = PG_STATE_STOPPED;
+	n->w.follow_known = false;
+	demote_ended(s, node);
+}
+
+/* ---- rewind, clone, crash recovery ---- */
+
+static bool source_ready(struct sim *s, int node, int from)
+{
+	if (from < 0 || from == node)
+		return false;
+	const struct sim_pg *p = &s->nodes[from].pg;
+	return s->nodes[from].on && !s->nodes[from].vm_paused && !p->hung && !p->frozen && net_open(s, node, from) &&
+	       net_open(s, from, node) && (p->phase == PGP_PRIMARY || p->phase == PGP_STANDBY);
+}
+
+static int leader_in_sight(const struct sim *s, int node)
+{
+	const struct sim_worker *w = &s->nodes[node].w;
+	return w->snap && w->snap->c.leader_present ? sim_index(w->snap->c.leader) : -1;
+}
+
+/* ha 6.3, by timeline numbers and switch points, as the real check has to do it. */
+static enum ha_rewind_state rewind_verdict(struct sim *s, int node, int leader)
+{
+	const struct sim_pg *p = &s->nodes[node].pg, *l = &s->nodes[leader].pg;
+	bool in_recovery = true;
+	uint64_t lsn = p->replay_lsn;
+	if (p->phase == PGP_NONE) {
+		if (p->control == PG_DB_SHUTDOWNED) {
+			in_recovery = false;
+			lsn = p->checkpoint_lsn;
+		} else if (p->control != PG_DB_SHUTDOWNED_IN_RECOVERY && p->control != PG_DB_IN_ARCHIVE_RECOVERY) {
+			return REWIND_CHECK;
+		} else {
+			lsn = p->lsn;
+		}
+	}
+	int64_t mine = s->branches[p->branch].tli, theirs = s->branches[l->branch].tli;
+	if (mine > theirs)
+		return REWIND_NEED;
+	if (mine == theirs)
+		return REWIND_NOT_NEED;
+	struct history_row rows[SIM_HISTORY];
+	unsigned count = view_history(s, leader, rows);
+	for (unsigned i = 0; i < count; i++) {
+		if (rows[i].timeline != mine)
+			continue;
+		if (in_recovery)
+			return lsn > rows[i].lsn ? REWIND_NEED : REWIND_NOT_NEED;
+		if (lsn >= rows[i].lsn)
+			return REWIND_NEED;
+		return p->lsn != rows[i].lsn ? REWIND_NEED : REWIND_NOT_NEED;
+	}
+	return REWIND_NEED;
+}
+
+static void run_rewind_check(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	if (node_clock(s, node) - t->since_ms < 60)
+		return;
+	int leader = leader_in_sight(s, node);
+	n->w.rewind_result = REWIND_CHECK;
+	if (source_ready(s, node, leader) && s->nodes[leader].pg.phase == PGP_PRIMARY)
+		n->w.rewind_result = rewind_verdict(s, node, leader);
+	sim_log(s, node, "rewind check against %s: %s", sim_name(leader),
+		n->w.rewind_result == REWIND_NEED	? "needed"
+		: n->w.rewind_result == REWIND_NOT_NEED ? "not needed"
+							: "cannot tell");
+	finish(s, node, TASK_RESULT_TRUE);
+}
+
+static void run_rewind(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	int leader = t->target >= 0 ? t->target : leader_in_sight(s, node);
+	if (t->step == 0) {
+		t->step = 1;
+		if (!stopped(s, node))
+			ask_stop(s, node, PG_STOP_FAST, 0);
+	}
+	if (!stopped(s, node))
+		return;
+	if (t->step == 1) {
+		t->step = 2;
+		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 200, 3000);
+	}
+	if (!source_ready(s, node, leader) || s->nodes[leader].pg.phase != PGP_PRIMARY) {
+		finish(s, node, TASK_RESULT_NONE); /* the leader went away: asked again */
+		return;
+	}
+	if (node_clock(s, node) < t->until_ms)
+		return;
+	const struct sim_pg *l = &s->nodes[leader].pg;
+	if (!n->pg.can_rewind || n->rewind_fails) {
+		finish(s, node, TASK_RESULT_FALSE);
+		return;
+	}
+	n->pg.branch = l->branch;
+	n->pg.lsn = n->pg.replay_lsn = l->lsn;
+	n->pg.control = PG_DB_IN_ARCHIVE_RECOVERY;
+	n->pg.standby_signal = true;
+	finish(s, node, TASK_RESULT_TRUE);
+}
+
+static void run_clone(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	int from = t->target >= 0 ? t->target : leader_in_sight(s, node);
+	if (t->step == 0) {
+		t->step = 1;
+		if (!stopped(s, node))
+			ask_stop(s, node, PG_STOP_IMMEDIATE, 5000);
+	}
+	if (!stopped(s, node))
+		return;
+	n->w.state = PG_STATE_CREATING_REPLICA;
+	if (!source_ready(s, node, from)) {
+		finish(s, node, TASK_RESULT_FALSE);
+		return;
+	}
+	if (t->step == 1) {
+		t->step = 2;
+		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 500, 8000) + n->clone_ms;
+		n->pg.dir_exists = n->pg.dir_empty = true;
+		n->pg.damaged = false;
+		n->pg.sysid = 0;
+	}
+	if (node_clock(s, node) < t->until_ms)
+		return;
+	const struct sim_pg *src = &s->nodes[from].pg;
+	n->pg.dir_empty = false;
+	n->pg.sysid = src->sysid;
+	n->pg.branch = src->branch;
+	n->pg.lsn = n->pg.replay_lsn = src->lsn;
+	n->pg.control = PG_DB_IN_ARCHIVE_RECOVERY;
+	n->pg.standby_signal = true;
+	n->pg.ssn_file = (struct sim_ssn){ 0 };
+	n->w.role = PG_ROLE_REPLICA;
+	n->w.state = PG_STATE_STOPPED;
+	finish(s, node, TASK_RESULT_TRUE);
+}
+
+static void run_crash_recovery(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_task *t = &n->w.task;
+	if (t->step == 0) {
+		t->step = 1;
+		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 100, 1500) + n->pg.recovery_ms;
+	}
+	if (node_clock(s, node) < t->until_ms)
+		return;
+	if (n->pg.damaged || !stopped(s, node)) {
+		finish(s, node, TASK_RESULT_FALSE);
+		return;
+	}
+	if (n->pg.control != PG_DB_SHUTDOWNED_IN_RECOVERY) {
+		n->pg.checkpoint_lsn = n->pg.lsn;
+		n->pg.checkpoint_tli = s->branches[n->pg.branch].tli;
+		n->pg.lsn += 120;
+		n->pg.replay_lsn = n->pg.lsn;
+	}
+	n->pg.standby_signal = false;
+	n->pg.control = PG_DB_SHUTDOWNED;
+	finish(s, node, TASK_RESULT_TRUE);
+}
+
+/* ---- the driver ---- */
+
+static void run(struct sim *s, int node)
+{
+	switch (task_of(s, node)->kind) {
+	case TASK_START_PRIMARY:
+		run_start(s, node, PG_START_PRIMARY, false);
+		break;
+	case TASK_RESTART:
+		run_start(s, node, PG_START_STANDBY, true);
+		break;
+	case TASK_RESTART_AFTER_FAILURE:
+	case TASK_FOLLOW_AFTER_DEMOTION:
+		run_start(s, node, PG_START_STANDBY, false);
+		break;
+	case TASK_CHANGE_CONNINFO:
+		run_start(s, node, PG_START_STANDBY, true);
+		break;
+	case TASK_PROMOTE:
+		run_promote(s, node);
+		break;
+	case TASK_DEMOTE:
+		run_demote(s, node);
+		break;
+	case TASK_REWIND:
+		run_rewind(s, node);
+		break;
+	case TASK_REWIND_CHECK:
+		run_rewind_check(s, node);
+		break;
+	case TASK_CLONE:
+	case TASK_REINIT:
+		run_clone(s, node);
+		break;
+	case TASK_CRASH_RECOVERY:
+		run_crash_recovery(s, node);
+		break;
+	case TASK_COPY_SLOTS:
+		finish(s, node, TASK_RESULT_TRUE);
+		break;
+	default:
+		finish(s, node, TASK_RESULT_FALSE); /* bootstrap is not part of the model */
+		break;
+	}
+}
+
+static void again(struct sim *s, int node)
+{
+	struct sim_task *t = task_of(s, node);
+	if (t->kind)
+		sim_at_proc(s, s->now_ms + POLL_MS, EV_TASK, node, PROC_WORKER, t->serial, 0, NULL);
+}
+
+void task_start(struct sim *s, int node, const struct ha_action *a)
+{
+	struct sim_worker *w = &s->nodes[node].w;
+	struct sim_task *t = &w->task;
+	if (t->kind && !a->force)
+		return;
+	uint32_t serial = t->serial + 1;
+	if (t->kind) /* abandoned */
+		sim_log(s, node, "task %s abandoned", ha_task_word(t->kind));
+	*t = (struct sim_task){ .kind = a->task, .serial = serial, .since_ms = node_clock(s, node),
+		.demote = a->demote, .role = a->role, .timeout_ms = a->timeout_ms, .flag = a->flag,
+		.quorum = a->quorum, .target = (int8_t)(a->target[0] ? sim_index(a->target) : -1) };
+	for (unsigned i = 0; i < a->name_count; i++) {
+		int n = sim_index(w->plan.names[a->name_first + i]);
+		t->names |= n >= 0 ? 1u << n : 0;
+	}
+	if (t->kind == TASK_RESTART || t->kind == TASK_REINIT)
+		w->request = (struct ha_request){ .shutdown = w->request.shutdown };
+	sim_log(s, node, "task %s starts%s%s", ha_task_word(t->kind), t->target >= 0 ? " target=" : "",
+		t->target >= 0 ? sim_name(t->target) : "");
+	again(s, node);
+}
+
+void task_cancel(struct sim *s, int node)
+{
+	struct sim_task *t = task_of(s, node);
+	if (t->kind && !t->promote_committed)
+		finish(s, node, TASK_RESULT_CANCELLED);
+}
+
+void task_event(struct sim *s, const struct sim_event *ev)
+{
+	struct sim_task *t = task_of(s, ev->node);
+	if (!t->kind || (uint32_t)ev->a != t->serial)
+		return;
+	run(s, ev->node);
+	again(s, ev->node);
+}
+
+void task_message(struct sim *s, int node, const struct sim_message *m)
+{
+	struct sim_task *t = task_of(s, node);
+	if (!t->kind || m->id != t->request_id)
+		return;
+	t->answered = true;
+	t->refused = !m->ok;
+}
