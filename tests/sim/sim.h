@@ -1,7 +1,9 @@
 /* One simulated cluster: its configuration, its nodes, the store, the network, the faults, the checker's memory. */
 #pragma once
+#include <inttypes.h>
 #include <stdio.h>
 
+#include "common/core/invariant.h"
 #include "tests/sim/sim_checks.h"
 #include "tests/sim/sim_dcs.h"
 #include "tests/sim/sim_faults.h"

@@ -57,7 +57,8 @@ static bool settled(const struct sim *s)
 static bool lease_or_failsafe(const struct sim *s, int node)
 {
 	const struct sim_node *n = &s->nodes[node];
-	if (dcs_lease_of(s, node))
+	/* What was under way when a suspended node went on is answered before anybody can act (ha 2.5). */
+	if (dcs_lease_of(s, node) || (n->resumed_ms && s->now_ms - n->resumed_ms <= 150))
 		return true;
 	const struct settings *set = worker_settings(s, node);
 	return n->failsafe_round_ms >= 0 && s->now_ms <= n->failsafe_round_ms + set->ttl_ms;
@@ -107,7 +108,7 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 	s->acks++;
 	if (!p->first_ack_ms)
 		p->first_ack_ms = s->now_ms;
-	bool paused = in_pause(s);
+	bool paused = in_pause(s) || (s->nodes[node].resumed_ms && s->now_ms - s->nodes[node].resumed_ms <= 150);
 	if (!paused && !lease_or_failsafe(s, node))
 		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)", sim_name(node),
 			sim_name(dcs_leader_node(s)));
@@ -117,6 +118,8 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 				sim_name((int)i));
 	if (k->last_any_ack_ms && s->now_ms - k->last_any_ack_ms > k->longest_outage_ms)
 		k->longest_outage_ms = s->now_ms - k->last_any_ack_ms;
+	if (paused && !in_pause(s))
+		return; /* the last words of a thawed node */
 	k->last_ack_ms[node] = k->last_any_ack_ms = p->last_ack_ms = s->now_ms;
 	if (lsn > b->acked_lsn)
 		b->acked_lsn = lsn;

@@ -116,6 +116,14 @@ static bool process_fault(struct sim *s, struct sim_fault *f, bool begin)
 	}
 }
 
+static bool has_data(const struct sim *s)
+{
+	for (unsigned i = 0; i < s->cfg.member_count; i++)
+		if (!s->nodes[i].pg.dir_empty)
+			return true;
+	return false;
+}
+
 static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 {
 	struct sim_node *n = &s->nodes[f->hit];
@@ -166,7 +174,8 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 		pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "data directory lost");
 		n->pg.dir_empty = true;
 		n->pg.sysid = 0;
-		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF;
+		/* Whoever had everything may be gone: only a clone source, and in sync mode a voter, can lead. */
+		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF || !has_data(s);
 		return true;
 	default:
 		return false;

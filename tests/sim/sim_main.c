@@ -19,9 +19,17 @@ static double seconds(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static bool async_only; /* --async: histories without synchronous replication */
+
 static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenario, const struct sim_fault_mask *drop)
 {
 	sim_build(s, seed, scenario ? NULL : drop);
+	if (async_only) {
+		s->settings[1].sync_mode = SYNC_OFF;
+		for (unsigned i = 0; i < s->faults.count; i++)
+			if (s->faults.list[i].kind == FAULT_OP_SYNC_MODE)
+				s->faults.list[i].at_ms = -1;
+	}
 	if (scenario) {
 		scenario_apply(s, scenario);
 		if (drop)
@@ -155,7 +163,8 @@ static int run_seed(struct run *r, uint64_t seed, const struct sim_scenario *sce
 	struct sim_fault_mask drop = { drop_bits };
 	bool ok = one(r->sim, seed, scenario, &drop);
 	uint64_t hash = r->sim->checks.trace_hash, events = r->sim->events;
-	tell(r->sim, seed, scenario, &drop);
+	if (!ok)
+		tell(r->sim, seed, scenario, &drop);
 	r->sim->trace = false;
 	one(r->sim, seed, scenario, &drop);
 	if (hash != r->sim->checks.trace_hash || events != r->sim->events) {
@@ -171,7 +180,7 @@ static int run_seed(struct run *r, uint64_t seed, const struct sim_scenario *sce
 static int usage(void)
 {
 	fprintf(stderr, "usage: sim --short [--seconds N] | --long N [--from SEED] | --seed SEED [--drop HEX] "
-			"[--scenario FILE] [-v] | --until-caught N [--from SEED]\n");
+			"[--scenario FILE] [--async] [-v] | --until-caught N [--from SEED]\n");
 	return 2;
 }
 
@@ -204,6 +213,8 @@ int main(int argc, char **argv)
 		const char *arg = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
 		if (strcmp(arg, "-v") == 0)
 			r.sim->trace = true;
+		else if (strcmp(arg, "--async") == 0)
+			async_only = true;
 		else if (strcmp(arg, "--short") == 0)
 			mode = 's';
 		else if (!value)

@@ -107,6 +107,8 @@ void node_vm_pause(struct sim *s, int node, bool on)
 		return;
 	sim_log(s, node, "node %s", on ? "suspended" : "resumed");
 	n->vm_paused = on;
+	if (!on)
+		n->resumed_ms = s->now_ms;
 	for (int p = 1; p < PROC_COUNT && !on; p++)
 		if (n->procs[p].alive && !n->procs[p].frozen)
 			release_kept(s, &n->procs[p]);

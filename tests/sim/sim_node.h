@@ -132,6 +132,7 @@ struct sim_node {
 	struct tags tags;
 	bool pre_promote_fails, replay_stuck, shutdown_done;
 	bool rewind_fails;
+	int64_t resumed_ms; /* true time of the last thaw; 0 = never */
 	int64_t pre_promote_ms, clone_ms;
 	struct sim_process procs[PROC_COUNT];
 	struct sim_enforcer sup, dm;

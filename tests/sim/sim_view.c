@@ -10,6 +10,7 @@ static struct {
 	struct pg_walsender senders[SIM_NODES];
 	struct history_row history[SIM_HISTORY];
 	struct cluster nothing;
+	struct settings set; /* as the configuration says, with this member's tags */
 } scratch;
 
 static void show_ssn(char *out, size_t len, const struct sim_ssn *n)
@@ -195,7 +196,9 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	strcpy(v->name, sim_name(node));
 	if (n->pg.sysid && !n->pg.dir_empty)
 		snprintf(v->system_id, sizeof(v->system_id), "%llu", 7000000000000000000ull + (unsigned)n->pg.sysid);
-	v->set = set;
+	scratch.set = *set;
+	scratch.set.tags = n->tags;
+	v->set = &scratch.set;
 	v->c = w->snap ? &w->snap->c : &scratch.nothing;
 	v->c_fresh = w->snap != NULL;
 	v->store_failing_since_ms = w->store_failing_ms;

@@ -194,6 +194,39 @@ static void test_failsafe_and_pause(void **state)
 	assert_int_equal(find(&f, KEEPER_REPORT)->policy, POLICY_ENFORCE);
 }
 
+/* The supervisor refuses lease 0 while PostgreSQL may write: asked again until it accepts, and then the loss is over. */
+static void test_loss_is_told(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	step(&f, 5000, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .revision = 99 });
+	assert_int_equal(keeper_lock(&f.k, 5000), LOCK_LOST);
+	step(&f, 5001, (struct keeper_event){ .kind = KEEPER_ACK, .seq = f.k.seq, .accepted = false });
+	assert_int_equal(keeper_lock(&f.k, 5001), LOCK_LOST);
+	assert_int_equal(keeper_next_ms(&f.k, 5001), 5500);
+	step(&f, 5500, (struct keeper_event){ .kind = KEEPER_TICK });
+	assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, 0);
+	ack(&f, 5501);
+	assert_int_equal(keeper_lock(&f.k, 5501), LOCK_NONE);
+	assert_true(keeper_next_ms(&f.k, 5501) == INT64_MAX);
+}
+
+/* X2: a key in my name that another lease holds. */
+static void test_adopt_by_command(void **state)
+{
+	(void)state;
+	struct fix f;
+	keeper_init(&f.k, 0, 0, 1000);
+	config(&f, 1000, false);
+	step(&f, 1100, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .revision = 5 });
+	step(&f, 1200, (struct keeper_event){ .kind = KEEPER_ACQUIRE, .leader_version = 9, .deadline_ms = 9000 });
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_ADOPT);
+	answer(&f, 1300, KEEPER_OP_ADOPT, HA_OUT_OK, 1200);
+	ack(&f, 1301);
+	assert_int_equal(find(&f, KEEPER_DONE)->outcome, HA_OUT_OK);
+}
+
 static void test_no_spin(void **state)
 {
 	(void)state;
@@ -223,6 +256,8 @@ int main(void)
 		cmocka_unit_test(test_verdict_stale),
 		cmocka_unit_test(test_adopt_first),
 		cmocka_unit_test(test_failsafe_and_pause),
+		cmocka_unit_test(test_loss_is_told),
+		cmocka_unit_test(test_adopt_by_command),
 		cmocka_unit_test(test_no_spin),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,12 +155,12 @@ static void lose(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 	bool told = k->lease_until_ms || k->acked_until_ms;
 	new_epoch(k);
 	k->phase = KEEPER_IDLE;
-	k->lost = true;
 	k->lease_until_ms = 0;
 	k->key_version = 0;
 	done(k, plan, HA_OUT_CONFLICT);
 	if (k->failsafe_until_ms <= now_ms) {
 		k->failsafe_until_ms = 0;
+		k->lost = told;
 		if (told)
 			report(k, plan, now_ms, 0, now_ms);
 	}
@@ -234,7 +234,8 @@ static bool may_resend(const struct keeper *k, int64_t now_ms)
  */
 static bool report_open(const struct keeper *k)
 {
-	return (k->ack_seq != k->seq || k->phase == KEEPER_ZEROING) && !k->supervisor_silent;
+	bool zero_wanted = k->phase == KEEPER_ZEROING || k->lost;
+	return (k->ack_seq != k->seq || zero_wanted) && !k->supervisor_silent;
 }
 
 static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
@@ -250,8 +251,7 @@ static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 		done(k, plan, HA_OUT_UNKNOWN);
 		wake(plan);
 	}
-	if (k->ack_seq != k->seq && now_ms >= k->report_made_ms + KEEPER_ACK_WAIT_MS &&
-		!k->supervisor_silent)
+	if (report_open(k) && now_ms >= k->report_made_ms + KEEPER_ACK_WAIT_MS)
 		report(k, plan, k->report_sent_at_ms, k->report_until_ms, now_ms);
 	if (!may_renew(k, now_ms))
 		return;
@@ -434,6 +434,8 @@ static void on_ack(
 		return;
 	}
 	k->acked_until_ms = k->report_until_ms;
+	if (k->lost && k->report_until_ms == 0)
+		k->lost = false; /* told: nothing of ours can write any more */
 	if (k->phase == KEEPER_ZEROING && k->report_until_ms == 0) {
 		k->phase = KEEPER_RELEASING;
 		send_op(k, plan, KEEPER_OP_RELEASE, false, k->pending_deadline_ms);

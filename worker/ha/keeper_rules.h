@@ -102,7 +102,8 @@ enum keeper_phase {
 struct keeper {
 	enum keeper_phase phase;
 	int64_t ttl_ms, loop_wait_ms, retry_timeout_ms;
-	bool paused, pause_enforce, lost, supervisor_silent;
+	bool paused, pause_enforce, supervisor_silent;
+	bool lost; /* proven lost, and the supervisor has not accepted lease 0 yet: PostgreSQL may still write */
 	enum ha_verdict verdict;
 	int64_t verdict_at_ms;
 	uint32_t epoch;	     /* answers to sends of an earlier epoch are void */
