@@ -46,6 +46,7 @@ enum ha_action_kind {
 	HA_SET_ROLE,           /* in-memory role := .role */
 	HA_SET_STATE,          /* in-memory state := .state */
 	HA_SET_SSN,            /* synchronous_standby_names := .quorum == -1 ? k (names) : ANY quorum (names); see .ssn */
+	HA_POKE_WAL,           /* a little WAL (txid_current with synchronous_commit off): standbys report anew (ha 5.3) */
 	HA_RESUME_REPLAY,      /* pg_wal_replay_resume() */
 	HA_CHECKPOINT,         /* background CHECKPOINT after promotion (ha 4.4) */
 	HA_SYNC_SLOTS,         /* ha 7.4 */
@@ -161,6 +162,9 @@ struct ha_memory {
 	char sync_voters[LIMIT_SYNC_NAMES][LIMIT_NAME];
 	unsigned sync_voter_count;
 	bool sync_written;           /* the sync_* fields are newer than C */
+	int64_t sync_written_ms;
+	uint64_t ssn_asked_hash;     /* last synchronous_standby_names asked for, and when */
+	int64_t ssn_asked_ms;
 	int64_t last_cycle_ms;
 	int64_t behind_checked_tli, behind_checked_ms; /* F10: last check for this timeline of the leader */
 	int64_t sync_wait_ms;        /* quorum RESTART: not before */

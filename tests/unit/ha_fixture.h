@@ -43,6 +43,7 @@ struct fx {
 	unsigned action_count;
 	char notes[4000];
 	unsigned stages;
+	void (*on_plan)(struct fx *f); /* sees every plan, the awaiting ones too */
 };
 
 static inline void fx_set(char *dst, size_t n, const char *text)
@@ -262,7 +263,23 @@ static inline struct ha_result fx_answer(struct fx *f)
 		if (f->on_reread != NULL)
 			f->on_reread(f);
 		break;
-	case HA_WRITE_SYNC: r.outcome = f->write_sync; break;
+	case HA_WRITE_SYNC: {
+		const struct ha_action *a = &f->plan.actions[f->plan.count - 1];
+		r.outcome = f->write_sync;
+		if (r.outcome == HA_OUT_OK &&
+			a->version != (f->c.sync_key_exists ? f->c.sync_version : -1))
+			r.outcome = HA_OUT_CONFLICT;
+		if (r.outcome != HA_OUT_OK)
+			break;
+		f->c.sync_key_exists = true;
+		r.version = ++f->c.sync_version;
+		FX_SET(f->c.sync_leader, f->v.name);
+		f->c.sync_quorum = a->quorum;
+		f->c.sync_voter_count = a->name_count;
+		for (unsigned i = 0; i < a->name_count; i++)
+			FX_SET(f->voters[i], f->plan.names[a->name_first + i]);
+		break;
+	}
 	case HA_WATCHDOG_ARM: r.outcome = f->watchdog; break;
 	case HA_RACE_INIT: r.outcome = f->init_race; break;
 	case HA_FAILSAFE_ROUND: r.failsafe_ok = f->failsafe_ok; break;
@@ -280,12 +297,16 @@ static inline void fx_run(struct fx *f)
 	f->notes[0] = '\0';
 	ha_step(&f->v, &f->m, NULL, &f->plan);
 	fx_collect(f);
+	if (f->on_plan != NULL)
+		f->on_plan(f);
 	while (f->plan.await != AWAIT_NONE) {
 		assert_true(f->stages++ < 64);
 		assert_true(f->plan.await_deadline_ms > f->v.now_ms);
 		struct ha_result r = fx_answer(f);
 		ha_step(&f->v, &f->m, &r, &f->plan);
 		fx_collect(f);
+		if (f->on_plan != NULL)
+			f->on_plan(f);
 	}
 	f->v.task_ended = TASK_NONE;
 	assert_true(f->plan.reason[0] != '\0');
