@@ -47,6 +47,7 @@ struct dcs_op {
 	const char *value;     /* copied at submit; NULL where the kind has none */
 	int64_t version;       /* see the kinds; 0 = no compare */
 	bool create, leader_only;
+	bool other_endpoint;   /* RENEW again: not where the previous one went, and on a connection of its own */
 	int64_t deadline_ms;   /* budget end; 0 = now + retry_timeout */
 };
 
