@@ -1,5 +1,5 @@
 /* worker/ha: a row per rule: facts in, rule, decisive action, verdict and words out. */
-#include "ha_fixture.h"
+#include "tests/unit/ha_fixture.h"
 
 struct row {
 	const char *name;

@@ -1,7 +1,7 @@
 /* worker/ha/sync: priority and quorum machines against a model of PostgreSQL's setting and of
  * /sync; parsing of the setting; what is written before a promotion. The promise of /sync is
  * checked after every single write. */
-#include "ha_fixture.h"
+#include "tests/unit/ha_fixture.h"
 #include "worker/ha/sync_state.h"
 
 /* ---- the setting as text
