@@ -18,8 +18,9 @@
 #include "supervisor/spawn.h"
 #include "supervisor/sup.h"
 
-#define START_MS     2000    /* exec to READY; doubled with each failed start up to START_MAX_MS */
-#define START_MAX_MS 16000   /* a node so busy that two seconds are too few must not loop for ever \
+#define START_MS 2000 /* exec to READY; doubled with each failed start up to START_MAX_MS */
+#define START_MAX_MS                                                                               \
+	16000		     /* a node so busy that two seconds are too few must not loop for ever \
 			      */
 #define CALM_MS	       10000 /* a run of that length forgets earlier failures */
 #define BACKOFF_MS     125   /* second start after that, doubled up to BACKOFF_MAX_MS */
@@ -167,7 +168,7 @@ bool helpers_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms)
 	h->pid = 0;
 	set_state(h, HELPER_DOWN, now_ms);
 	struct exit_info e = exit_of_status(status);
-	if (s->end.phase != END_HELPERS && (h->failures < 3 || h->failures % LOG_EVERY == 0))
+	if (s->end.phase < END_HELPERS && (h->failures < 3 || h->failures % LOG_EVERY == 0))
 		log_warning("%s ended pid=%d %s=%d failures=%u restart_in_ms=%lld",
 			ipc_role_name(h->role), pid, exit_class_name(e.cls), e.code, h->failures,
 			(long long)(h->next_start_ms - now_ms));
@@ -197,7 +198,6 @@ bool helpers_end(struct sup *s, int64_t until_ms, int64_t now_ms)
 			continue;
 		gone = false;
 		if (h->state != HELPER_ENDING) {
-			drop_socket(h);
 			kill(h->pid, SIGTERM);
 			set_state(h, HELPER_ENDING, now_ms);
 		} else if (now_ms >= until_ms) {

@@ -81,7 +81,8 @@ static void kill_it(struct sup *s)
 
 void deadlink_replace(struct sup *s, const char *why)
 {
-	if (s->dm.state == DEADLINK_STARTING || s->dm.state == DEADLINK_UP) {
+	if (s->end.phase < END_DEADMAN &&
+		(s->dm.state == DEADLINK_STARTING || s->dm.state == DEADLINK_UP)) {
 		log_error("dead-man replaced pid=%d: %s", s->dm.pid,
 			*why != '\0' ? why : "it is gone");
 		kill_it(s);
@@ -189,7 +190,7 @@ static void flush(struct sup *s)
 	struct err err = ERR_INIT;
 	if (!d->state_due && !d->postmaster_due)
 		return;
-	if (d->old_fd >= 0 && send_due(s, d->old_fd, &err) != ERR_OK)
+	if (d->old_fd >= 0 && !d->old_told && send_due(s, d->old_fd, &err) != ERR_OK)
 		close_fd(&d->old_fd);
 	if (d->state != DEADLINK_UP)
 		return; /* all of it is due when it is up */
@@ -239,7 +240,7 @@ static void on_ack(struct sup *s, const struct msg_dm_ack *a)
 			     .peer_fencing = a->fencing,
 			     .generation = a->generation });
 	/* Ours enforces all that we know: the one before may go. */
-	if (s->dm.old_fd < 0 || s->dm.postmaster_due ||
+	if (s->dm.old_fd < 0 || s->dm.old_told || s->dm.postmaster_due ||
 		!guard_synced(&s->guard, s->guard.state_seq) ||
 		(s->pm.pid != 0 && a->generation != s->pm.generation))
 		return;
@@ -248,7 +249,9 @@ static void on_ack(struct sup *s, const struct msg_dm_ack *a)
 		log_warning("dead-man before ours: %s", err.text);
 	else
 		log_info("hand-over done: our dead-man has taken over");
-	close_fd(&s->dm.old_fd);
+	/* Closed when it leaves: a close now, with its answers unread, would take the order back.
+	 */
+	s->dm.old_told = true;
 }
 
 void deadlink_receive(struct sup *s)

@@ -13,6 +13,7 @@ struct deadlink {
 	int fd;	    /* socket to ours, -1 = none */
 	int old_fd; /* the predecessor, which enforces until ours has acknowledged everything; -1 =
 		       none */
+	bool old_told; /* to leave */
 	pid_t old_pid;
 	int64_t since_ms, next_start_ms;
 	unsigned failures;

@@ -96,7 +96,6 @@ static void end_helpers(struct sup *s, int64_t now_ms)
 	 */
 	if (s->pm.pid != 0 && s->end.leave_postgres)
 		postmaster_release(s);
-	deadlink_end(s);
 	s->end.phase = END_HELPERS;
 	s->end.until_ms = now_ms + HELPERS_MS;
 }
@@ -110,8 +109,14 @@ void ending_tick(struct sup *s, int64_t now_ms)
 	bool postgres_done = s->guard.pm_state == PG_PROC_NONE || s->end.leave_postgres;
 	if (s->end.phase == END_POSTGRES && postgres_done && jobs_running(&s->jobs) == 0)
 		end_helpers(s, now_ms);
-	if (s->end.phase == END_HELPERS && helpers_end(s, s->end.until_ms, now_ms) &&
-		deadlink_gone(s))
+	/* Helpers first: one that sees both enforcers gone kills PostgreSQL, which may be left
+	 * running. */
+	if (s->end.phase == END_HELPERS && helpers_end(s, s->end.until_ms, now_ms)) {
+		s->end.phase = END_DEADMAN;
+		s->end.until_ms = now_ms + HELPERS_MS;
+		deadlink_end(s);
+	}
+	if (s->end.phase == END_DEADMAN && deadlink_gone(s))
 		s->end.phase = END_DONE;
 }
 
@@ -119,7 +124,8 @@ int64_t ending_next_ms(const struct sup *s)
 {
 	switch (s->end.phase) {
 	case END_ORDERED: return s->end.progress_ms + WORKER_MS;
-	case END_HELPERS: return s->now_ms < s->end.until_ms ? s->end.until_ms : s->now_ms + 100;
+	case END_HELPERS:
+	case END_DEADMAN: return s->now_ms < s->end.until_ms ? s->end.until_ms : s->now_ms + 100;
 	default: return INT64_MAX;
 	}
 }

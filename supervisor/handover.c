@@ -58,8 +58,9 @@ static enum err_code lock_fd(int fd, const char *what, struct err *err)
 	return ERR_OK;
 }
 
-/* Ours, also if an earlier run was of another user: we open it again after the capabilities are
- * gone. */
+/* The target user owns it (files and the dead-man open it by name), our group may write: we open it
+ * again when the capabilities are gone. The directory is that user's: a file that he linked there
+ * must not change hands. */
 static enum err_code open_file(const struct sup *s, const char *name, int *out, struct err *err)
 {
 	struct stat st;
@@ -67,11 +68,11 @@ static enum err_code open_file(const struct sup *s, const char *name, int *out, 
 		O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, ERR_SYS, errno, "open %s/%s", s->launch.runtime_dir, name);
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, ERR_DENIED, 0, "%s/%s is not a regular file",
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_size != 0)
+		return err_set(err, ERR_DENIED, 0, "%s/%s is not an empty file of its own",
 			s->launch.runtime_dir, name);
-	if (st.st_uid != geteuid() && fchown(fd, geteuid(), (gid_t)-1) < 0)
-		return err_set(err, ERR_SYS, errno, "take over %s/%s", s->launch.runtime_dir, name);
+	if (s->privs.root && (fchown(fd, s->privs.uid, getegid()) < 0 || fchmod(fd, 0660) < 0))
+		return err_set(err, ERR_SYS, errno, "owner of %s/%s", s->launch.runtime_dir, name);
 	*out = fd;
 	fd = -1;
 	return ERR_OK;
@@ -135,7 +136,9 @@ static int connect_deadman(const struct sup *s)
 		return -1;
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
+		int saved = errno;
 		close(fd);
+		errno = saved;
 		return -1;
 	}
 	return fd;
@@ -214,15 +217,14 @@ static int converse(struct sup *s, int fd, int64_t until_ms)
 	return 1;
 }
 
-enum err_code handover_inherit(struct sup *s, struct err *err)
+void handover_inherit(struct sup *s)
 {
-	(void)err;
 	int64_t until_ms = clock_boot_ms() + INHERIT_MS;
-	while (clock_boot_ms() < until_ms) {
+	for (bool silent = false; !silent && clock_boot_ms() < until_ms; pause_ms(20)) {
 		int fd = connect_deadman(s);
-		if (fd < 0)
-			return ERR_OK; /* nobody enforces: there is nothing to inherit */
-		int got = converse(s, fd, until_ms);
+		if (fd < 0 && (errno == ENOENT || errno == ECONNREFUSED))
+			return; /* nobody enforces: there is nothing to inherit */
+		int got = fd >= 0 ? converse(s, fd, until_ms) : 0;
 		if (got == 1) {
 			struct ucred peer = { 0 };
 			socklen_t size = sizeof(peer);
@@ -235,16 +237,14 @@ enum err_code handover_inherit(struct sup *s, struct err *err)
 				(unsigned long long)s->pm.generation, s->pm.pid,
 				(long long)(s->guard.lease_until_ms - s->now_ms));
 			deadlink_postmaster_changed(s);
-			return ERR_OK;
+			return;
 		}
-		close(fd);
-		if (got < 0)
-			break;
-		pause_ms(20);
+		if (fd >= 0)
+			close(fd);
+		silent = got < 0;
 	}
-	log_warning("the dead-man does not answer: a running PostgreSQL will be adopted with a "
+	log_warning("the dead-man cannot be reached: a running PostgreSQL will be adopted with a "
 		    "short grace");
-	return ERR_OK;
 }
 
 /* ---- upgrade

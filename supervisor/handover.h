@@ -7,7 +7,7 @@ struct sup;
 /* Locks and files of the run-time directory; before the capabilities are dropped. */
 MUST_USE enum err_code handover_lock(struct sup *s, struct err *err);
 /* Ask a dead-man that enforces for what it knows; none there: nothing is inherited. At most 3 s. */
-MUST_USE enum err_code handover_inherit(struct sup *s, struct err *err);
+void handover_inherit(struct sup *s);
 
 /* Upgrade in place. The old program checks the new one (--upgrade-check), then executes it in its
  * own process. */

@@ -133,11 +133,12 @@ static int prepare(struct sup *s, struct err *err)
 		return status;
 	if (handover_lock(s, err) != ERR_OK)
 		return status;
+	/* With the start's capabilities: the dead-man's socket belongs to the user that it runs as.
+	 */
+	handover_inherit(s);
 	if (privs_keep(&s->privs, err) != ERR_OK)
 		return status;
 	privs_harden(&s->privs, handover_oom_saved());
-	if (handover_inherit(s, err) != ERR_OK)
-		return status;
 	return 0;
 }
 

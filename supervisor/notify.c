@@ -14,8 +14,9 @@
 #include "common/core/str.h"
 
 #define EXTEND_EVERY_MS 5000
-#define EXTEND_BY	"EXTEND_TIMEOUT_USEC=30000000" /* a start may wait for the store without limit \
-							*/
+#define EXTEND_BY                                                                                  \
+	"EXTEND_TIMEOUT_USEC=30000000" /* a start may wait for the store without limit             \
+					*/
 
 void notify_open(struct notify *n, const char *socket_name)
 {

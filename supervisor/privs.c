@@ -22,8 +22,9 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 
-#define LOOKUP_MS 10000 /* a directory service may be slow; a start without an end would be worse  \
-			 */
+#define LOOKUP_MS                                                                                  \
+	10000 /* a directory service may be slow; a start without an end would be worse            \
+	       */
 #define RT_PRIORITY  10
 #define OOM_PATH     "/proc/self/oom_score_adj"
 #define DEFAULT_USER "postgres"
@@ -218,8 +219,11 @@ static void raise_limits(void)
 {
 	const struct rlimit lock = { RLIM_INFINITY, RLIM_INFINITY },
 			    rt = { RT_PRIORITY, RT_PRIORITY };
+	const struct sched_param sp = { .sched_priority = RT_PRIORITY };
 	setrlimit(RLIMIT_MEMLOCK, &lock);
 	setrlimit(RLIMIT_RTPRIO, &rt);
+	sched_setscheduler(
+		0, SCHED_FIFO | SCHED_RESET_ON_FORK, &sp); /* kept over its change of user */
 }
 
 static const char *drop_bounding_set(void)

@@ -46,6 +46,7 @@ enum end_phase {
 	END_POSTGRES, /* the worker is done, or gave up: PostgreSQL is stopped by us if it still
 			 runs */
 	END_HELPERS,  /* helpers and jobs get SIGTERM, later SIGKILL */
+	END_DEADMAN,  /* it leaves last */
 	END_DONE,
 };
 struct end {

@@ -68,6 +68,17 @@ class Worker:
         text, self.buf = self.buf.split(b"\n.\n", 1)
         return text.decode(errors="replace").split("\n")
 
+    def done(self, leave=0, code=0):
+        """The last message of a worker; the supervisor may end it before it can reply."""
+        self.last("done", leave, code)
+
+    def last(self, *words):
+        try:
+            self.sock.sendall("\t".join(str(w) for w in words).encode() + b"\n")
+            self._reply()
+        except (OSError, EOFError):
+            self.close()
+
     def do(self, *words):
         """A command that sends a message; its id."""
         return int(self.ask(*words)[-1].split("=")[1])

@@ -27,7 +27,7 @@ def test_start_and_orderly_stop(sup):
     code, text = sup.worker.answer(sup.worker.do("stop", FAST, 10000))
     assert code == 0, text
     sup.worker.wait(f"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0")
-    sup.worker.do("done", 0, 0)
+    sup.worker.done(0, 0)
     assert sup.proc.wait() == 0
     assert not util.alive(pid)
 
@@ -95,10 +95,7 @@ def test_crashing_worker_is_started_for_ever(sup):
     sup.start()
     for i in range(2, 6):
         sup.worker.ask("take")
-        try:
-            sup.worker.ask("exit", 1)
-        except (OSError, EOFError):
-            pass
+        sup.worker.last("exit", 1)
         sup.worker.wait(f"WELCOME incarnation=[{i}-9]", 5)
 
 
@@ -396,9 +393,10 @@ def test_pause_leaves_postgres_running(sup):
     assert ok, why
     sup.proc.signal(signal.SIGTERM)
     sup.worker.wait("ORDER kind=2")
-    sup.worker.do("done", 1, 0)
+    sup.worker.done(1, 0)
     assert sup.proc.wait() == 0
     assert util.alive(pid) and sup.pg.up()
+    assert "PostgreSQL is killed" not in sup.proc.text()
     assert not util.processes_with(sup.libexec)
     sup.worker.close()
     n = len(sup.worker.seen)
@@ -424,7 +422,7 @@ def test_shutdown_without_a_worker(sup):
 
 def test_fatal_worker_sets_the_exit_status(sup):
     sup.start()
-    sup.worker.do("done", 0, 3)
+    sup.worker.done(0, 3)
     assert sup.proc.wait(10) == 3
 
 
@@ -448,7 +446,7 @@ def test_notify(work, postgres):
         s.proc.signal(signal.SIGTERM)
         assert sock.recv(300) == b"STOPPING=1"
         s.worker.wait("ORDER kind=2")
-        s.worker.do("done", 0, 0)
+        s.worker.done(0, 0)
         assert s.proc.wait() == 0
     finally:
         s.kill_all()
@@ -543,3 +541,66 @@ def test_watchdog_testing_driver(sup, work):
     assert ok, why
     sup.wait_status(wd_armed=0)
     os.close(rd)
+
+
+# ---- no allocation in the loop -------------------------------------------------------------------------------------------
+
+
+def test_loop_does_not_allocate(work, postgres):
+    s = Supervisor(work, postgres, binary=util.program("tests/integration/nomalloc"))
+    try:
+        s.start()
+        pid = s.start_pg(ttl=6000)
+        mid = s.worker.do("job", "talk", 0, 100, 1, "sh", "-c", "echo hello; seq 1 5000")
+        s.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
+        s.worker.do("output", mid)
+        st = s.wait_status(deadman_acked=1)
+        os.kill(st["deadman"], signal.SIGKILL)
+        os.kill(st["files"], signal.SIGKILL)
+        os.kill(st["worker"], signal.SIGKILL)
+        s.worker.close()
+        s.worker.wait("WELCOME incarnation=2", 5)
+        s.wait_status(deadman_acked=1)
+        s.lease(6000, 2000)
+        s.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 6)
+        assert not util.alive(pid)
+        s.proc.signal(signal.SIGHUP)
+        s.proc.signal(signal.SIGTERM)
+        s.worker.wait("ORDER kind=2")
+        s.worker.done(0, 0)
+        assert s.proc.wait() == 0
+    finally:
+        s.kill_all()
+
+
+def test_an_allocation_in_the_loop_is_seen(work, postgres):
+    s = Supervisor(work, postgres, binary=util.program("tests/integration/nomalloc"),
+                   env={"PGREGENT_TEST_ALLOCATE": "1"})
+    try:
+        s.start(wait=False)
+        assert s.proc.wait() == 99
+        assert "ALLOCATION IN THE LOOP" in s.proc.text()
+    finally:
+        s.kill_all()
+
+
+# ---- command line ----------------------------------------------------------------------------------------------------------
+
+
+def test_other_options_go_to_the_worker(sup, work):
+    import subprocess
+    worker = os.path.join(sup.libexec, "pgregent-worker")
+    os.unlink(worker)
+    with open(worker, "w") as f:
+        f.write("#!/bin/sh\necho \"worker $*\"\nexit 4\n")
+    os.chmod(worker, 0o755)
+    for args in (["--validate-config", "-i", "x.yml"], ["--version"], ["-h"], ["--generate-sample-config"],
+                 ["--unknown"], ["one.yml", "two.yml"]):
+        r = subprocess.run([sup.binary] + args, env=sup.env, capture_output=True, text=True, timeout=10)
+        assert r.returncode == 4 and r.stdout == "worker " + " ".join(args) + "\n"
+    r = subprocess.run([sup.binary, "--user"], env=sup.env, capture_output=True, text=True, timeout=10)
+    assert r.returncode == 2 and "--user needs a value" in r.stderr
+    # A configuration that the worker refuses ends the start with its status, before anything is touched.
+    sup.start(wait=False)
+    assert sup.proc.wait() == 4
+    assert os.listdir(sup.runtime) == []

@@ -1,0 +1,140 @@
+"""The supervisor as root: users, capabilities, PID 1. Run by run-integration.sh apart from the others."""
+import os
+import pwd
+import signal
+
+import pytest
+
+import util
+from sup import FAST, FENCED, PG_NONE, PG_RUNNING, Supervisor
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def sup(work, postgres):
+    assert os.geteuid() == 0, "this test needs root"
+    s = Supervisor(work, postgres, user={})
+    yield s
+    s.kill_all()
+
+
+def status(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return dict(x.rstrip("\n").split(":\t", 1) for x in f if ":\t" in x)
+
+
+def caps(*names):
+    order = {"KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8, "IPC_LOCK": 14, "SYS_NICE": 23, "SYS_RESOURCE": 24}
+    return sum(1 << order[n] for n in names)
+
+
+def test_users_and_capabilities(sup):
+    sup.start()
+    pid = sup.start_pg()
+    st = sup.wait_status(deadman_acked=1)
+    uid = str(pwd.getpwnam("postgres").pw_uid)
+    bounding = int(status(os.getpid())["CapBnd"], 16)
+    own = status(st["pid"])
+    assert own["Uid"].split() == ["0"] * 4
+    kept = int(own["CapEff"], 16)
+    assert kept & caps("KILL", "SETUID", "SETGID", "SETPCAP") == caps("KILL", "SETUID", "SETGID", "SETPCAP")
+    assert kept & ~caps("KILL", "SETUID", "SETGID", "SETPCAP", "SYS_NICE", "IPC_LOCK", "SYS_RESOURCE") == 0
+    assert int(own["CapBnd"], 16) == bounding
+    for role in ("worker", "files", "api", "deadman"):
+        x = status(st[role])
+        assert x["Uid"].split() == [uid] * 4 and x["NoNewPrivs"] == "1"
+        assert int(x["CapBnd"], 16) == 0 and int(x["CapPrm"], 16) == 0, role
+        groups = set(x["Groups"].split())
+        assert groups == {str(g) for g in os.getgrouplist("postgres", pwd.getpwnam("postgres").pw_gid)}
+    x = status(pid)
+    assert x["Uid"].split() == [uid] * 4 and x["NoNewPrivs"] == "0" and int(x["CapBnd"], 16) == bounding
+    # Scheduling: the supervisor in real time where it may, its children as everybody.
+    if kept & caps("SYS_NICE"):
+        assert os.sched_getscheduler(st["pid"]) & ~0x40000000 == os.SCHED_FIFO
+    for p in (st["worker"], st["files"], st["api"], pid):
+        assert os.sched_getscheduler(p) == os.SCHED_OTHER
+    with open(f"/proc/{pid}/oom_score_adj") as f, open("/proc/self/oom_score_adj") as g:
+        assert f.read() == g.read()
+    # What a job finds: an ordinary login of that user.
+    mid = sup.worker.do("job", "env", 0, 0, 0, "sh", "-c", "env; grep -E 'NoNewPrivs|CapBnd|SigBlk|SigIgn' "
+                        "/proc/self/status; umask; ls -l /proc/self/fd | wc -l")
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
+    sup.worker.do("output", mid)
+    text = sup.worker.wait(rf"JOB_OUTPUT .* job={mid} .*text=(.*)")[1].split("|")
+    home = pwd.getpwnam("postgres").pw_dir
+    for want in (f"HOME={home}", "USER=postgres", "NoNewPrivs:\t0", f"CapBnd:\t{bounding:016x}",
+                 "SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"):
+        assert want in text, (want, text)
+    assert text[-2] == "5"  # "total", 0, 1, 2, and the directory itself
+
+
+def test_root_fences_and_is_succeeded(sup):
+    sup.start()
+    pid = sup.start_pg(ttl=10000)
+    sup.wait_status(deadman_acked=1)
+    os.kill(sup.proc.pid, signal.SIGKILL)
+    sup.proc.wait()
+    sup.worker.close()
+    n = len(sup.worker.seen)
+    sup.start(wait=False)
+    sup.worker.wait("WELCOME incarnation=1 adopted=1 in_handover=1", 10, since=n)
+    ok, why = sup.lease(5000, 2000)
+    assert ok, why
+    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 6, since=n)
+    assert not util.alive(pid)
+
+
+def test_root_adopts_a_postmaster_of_the_user(sup):
+    """Without CAP_SYS_PTRACE the proof reads /proc with the file system ids of that user."""
+    util.run_pg(["pg_ctl", "-D", sup.pg.data, "-w", "-l", os.path.join(sup.work, "pg.log"), "start"])
+    pid = sup.pg.pid()
+    sup.start()
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0 is_child=0", 5)
+
+
+def test_missing_capability_is_named(work, postgres):
+    s = Supervisor(work, postgres, user={}, prefix=["capsh", "--drop=cap_kill", "--", "-c", 'exec "$0" "$@"'])
+    try:
+        s.start(wait=False)
+        assert s.proc.wait() == 1
+        assert "CAP_KILL is missing" in s.proc.text()
+    finally:
+        s.kill_all()
+
+
+def test_root_needs_another_user(work, postgres):
+    for user, text in (("root", "PostgreSQL refuses to run as root"), ("no-such-user", "does not exist")):
+        s = Supervisor(work, postgres, user={}, options=["--user", user])
+        try:
+            s.start(wait=False)
+            assert s.proc.wait() == 1 and text in s.proc.text()
+        finally:
+            s.kill_all()
+
+
+def test_pid_1(work, postgres):
+    s = Supervisor(work, postgres, user={}, prefix=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"])
+    try:
+        s.start(wait=False)
+        s.worker.wait("WELCOME .* pid1=1", 10)
+        s.worker.do("autolease", 20000, 1000)
+        assert s.lease(20000)[0]
+        code, text = s.worker.answer(s.worker.do("start", 1, 8000, 0o77, *s.pg.argv()))
+        assert code == 0, text
+        s.pg.wait_up()
+        # Orphans are ours to reap: the job's grandchildren lose their parent.
+        mid = s.worker.do("job", "orphans", 0, 100, 0, "sh", "-c", "for i in 1 2 3; do ( sleep 0.2 & ) ; done")
+        s.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
+        inside = min(util.descendants(s.proc.pid))
+        util.wait_until(lambda: not [p for p in util.descendants(inside) if util.pid_state(p) == "Z"], 5)
+        # unshare passes no signal on: PID 1 of the namespace gets it.
+        os.kill(inside, signal.SIGTERM)
+        s.worker.wait("ORDER kind=2")
+        code, text = s.worker.answer(s.worker.do("stop", FAST, 10000))
+        assert code == 0, text
+        s.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}")
+        s.worker.done(0, 5)
+        assert s.proc.wait() == 5  # the real status
+    finally:
+        s.kill_all()
