@@ -73,6 +73,8 @@ class Worker:
         self.last("done", leave, code)
 
     def last(self, *words):
+        if self.sock is None:
+            self._connect()
         try:
             self.sock.sendall("\t".join(str(w) for w in words).encode() + b"\n")
             self._reply()
