@@ -223,7 +223,6 @@ static const char *take_promote(
 	/* For good: the file may be made late, by a process that was frozen, so the exemption never
 	 * returns. */
 	g->promote_sent = 1;
-	g->proof_until_ms = 0;
 	g->late = GUARD_LATE_NO;
 	out->hold_seq = 1;
 	return NULL;

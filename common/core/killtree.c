@@ -20,7 +20,11 @@
 
 #include "common/core/clock.h"
 
-#define PARENT_HOLDER (-1) /* listed because it holds the life file */
+/* How the list proves an entry: a child of the root by its parent (stopped, the root reaps nobody),
+ * a holder of the life file by the file, deeper ones by the start time, since their parent may be
+ * killed before them. */
+#define START_CHILD  0
+#define START_HOLDER UINT64_MAX
 
 struct dirent64_raw {
 	uint64_t ino;
@@ -99,7 +103,7 @@ static bool is_dead(char state)
 
 /* ---- the list -------------------------------------------------------------------------- */
 
-static void list_add(struct killtree *kt, pid_t pid, pid_t parent, struct killtree_report *out)
+static void list_add(struct killtree *kt, pid_t pid, uint64_t start, struct killtree_report *out)
 {
 	if (pid <= 1 || pid == getpid())
 		return;
@@ -108,13 +112,22 @@ static void list_add(struct killtree *kt, pid_t pid, pid_t parent, struct killtr
 		return;
 	}
 	kt->pids[kt->count] = pid;
-	kt->parents[kt->count] = parent;
+	kt->starts[kt->count] = start;
 	kt->count++;
+}
+
+static void list_child(struct killtree *kt, pid_t pid, bool of_root, struct killtree_report *out)
+{
+	struct killtree_stat st;
+	if (of_root)
+		list_add(kt, pid, START_CHILD, out);
+	else if (killtree_stat(pid, &st) == 0 && !is_dead(st.state))
+		list_add(kt, pid, st.start_ticks, out);
 }
 
 /* The children that one thread of pid has forked. */
 static void list_children_of_task(
-	struct killtree *kt, pid_t pid, pid_t tid, struct killtree_report *out)
+	struct killtree *kt, pid_t pid, pid_t tid, bool of_root, struct killtree_report *out)
 {
 	char path[64];
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)tid);
@@ -131,7 +144,7 @@ static void list_children_of_task(
 			if (kt->text[i] >= '0' && kt->text[i] <= '9') {
 				number = number * 10 + (kt->text[i] - '0');
 			} else if (number > 0) {
-				list_add(kt, (pid_t)number, pid, out);
+				list_child(kt, (pid_t)number, of_root, out);
 				number = 0;
 			}
 		}
@@ -139,7 +152,7 @@ static void list_children_of_task(
 	close(fd);
 }
 
-static void list_children(struct killtree *kt, pid_t pid, struct killtree_report *out)
+static void list_children(struct killtree *kt, pid_t pid, bool of_root, struct killtree_report *out)
 {
 	char path[40];
 	struct stat st;
@@ -148,7 +161,7 @@ static void list_children(struct killtree *kt, pid_t pid, struct killtree_report
 		return;
 	/* "." and ".." and one thread: the ordinary case, no need to read the directory. */
 	if (st.st_nlink <= 3) {
-		list_children_of_task(kt, pid, pid, out);
+		list_children_of_task(kt, pid, pid, of_root, out);
 		return;
 	}
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -161,19 +174,27 @@ static void list_children(struct killtree *kt, pid_t pid, struct killtree_report
 			at += d->reclen;
 			if (d->name[0] >= '1' && d->name[0] <= '9')
 				list_children_of_task(
-					kt, pid, (pid_t)strtol(d->name, NULL, 10), out);
+					kt, pid, (pid_t)strtol(d->name, NULL, 10), of_root, out);
 		}
 	}
 	close(dir);
 }
 
-/* AT_STATX_DONT_SYNC: the descriptor may be a file of a server that does not answer. */
-static bool fd_is_life(int dir, const char *name, const struct killtree_target *t)
+/* The descriptor is the life file, and the open file description that the postmaster inherited:
+ * that one holds the shared lock. Supervisor, dead-man and a successor of either open the file on
+ * their own and are not PostgreSQL. AT_STATX_DONT_SYNC: the descriptor may be a file of a server
+ * that does not answer. */
+static bool fd_is_life(int dir, pid_t pid, const char *name, const struct killtree_target *t)
 {
 	struct statx sx;
-	return statx(dir, name, AT_STATX_DONT_SYNC, STATX_INO, &sx) == 0 &&
-	       sx.stx_ino == t->life_ino &&
-	       makedev(sx.stx_dev_major, sx.stx_dev_minor) == t->life_dev;
+	char path[64], info[512];
+	if (statx(dir, name, AT_STATX_DONT_SYNC, STATX_INO, &sx) < 0 || sx.stx_ino != t->life_ino ||
+		makedev(sx.stx_dev_major, sx.stx_dev_minor) != t->life_dev)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.20s", (int)pid, name);
+	ssize_t n = read_file(path, info, sizeof(info));
+	const char *lock = n > 0 ? strstr(info, "FLOCK") : NULL;
+	return lock != NULL && strstr(lock, "READ") != NULL;
 }
 
 static bool holds_life(struct killtree *kt, pid_t pid, const struct killtree_target *t, int *hint)
@@ -185,14 +206,15 @@ static bool holds_life(struct killtree *kt, pid_t pid, const struct killtree_tar
 		return false;
 	/* All of PostgreSQL inherited it under the same number. */
 	snprintf(name, sizeof(name), "%d", *hint);
-	bool found = *hint >= 0 && fd_is_life(dir, name, t);
+	bool found = *hint >= 0 && fd_is_life(dir, pid, name, t);
 	long n;
 	while (!found &&
 		(n = syscall(SYS_getdents64, dir, kt->dents_fd, sizeof(kt->dents_fd))) > 0) {
 		for (long at = 0; at < n && !found;) {
 			struct dirent64_raw *d = (struct dirent64_raw *)(kt->dents_fd + at);
 			at += d->reclen;
-			if (d->name[0] >= '0' && d->name[0] <= '9' && fd_is_life(dir, d->name, t)) {
+			if (d->name[0] >= '0' && d->name[0] <= '9' &&
+				fd_is_life(dir, pid, d->name, t)) {
 				found = true;
 				*hint = (int)strtol(d->name, NULL, 10);
 			}
@@ -225,7 +247,7 @@ static void list_holders(struct killtree *kt, const struct killtree_target *t, c
 			for (unsigned i = 0; i < spare_count; i++)
 				skip |= pid == spare[i];
 			if (!skip && holds_life(kt, pid, t, &hint))
-				list_add(kt, pid, PARENT_HOLDER, out);
+				list_add(kt, pid, START_HOLDER, out);
 		}
 	}
 	close(proc);
@@ -258,9 +280,11 @@ static bool still_ours(
 	*out_dead = killtree_stat(kt->pids[index], &st) < 0 || is_dead(st.state);
 	if (*out_dead)
 		return false;
-	if (kt->parents[index] == PARENT_HOLDER)
+	if (kt->starts[index] == START_HOLDER)
 		return holds_life(kt, kt->pids[index], t, &hint);
-	return st.ppid == kt->parents[index];
+	if (kt->starts[index] == START_CHILD)
+		return st.ppid == t->root;
+	return st.start_ticks == kt->starts[index];
 }
 
 /* One process of the list. Returns 1 when it is alive and was not seen before. */
@@ -301,8 +325,8 @@ static unsigned kill_listed(
 	struct killtree *kt, const struct killtree_target *t, struct killtree_report *out)
 {
 	unsigned fresh = 0;
-	/* From the leaves up: a child whose parent dies first is lost from the tree. */
-	for (unsigned i = kt->count; i-- > 0;)
+	/* The backends come first: they are what can acknowledge a write. */
+	for (unsigned i = 0; i < kt->count; i++)
 		fresh += kill_one(kt, i, t, out);
 	return fresh;
 }
@@ -359,9 +383,9 @@ void killtree_run(struct killtree *kt, const struct killtree_target *t, bool by_
 	while (fresh > 0 && out->passes < KILLTREE_PASSES) {
 		kt->count = 0;
 		if (t->root > 1)
-			list_children(kt, t->root, out);
+			list_children(kt, t->root, true, out);
 		for (unsigned i = 0; i < kt->count; i++)
-			list_children(kt, kt->pids[i], out);
+			list_children(kt, kt->pids[i], false, out);
 		if (by_holders)
 			list_holders(kt, t, NULL, 0, out);
 		fresh = kill_listed(kt, t, out);

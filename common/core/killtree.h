@@ -42,11 +42,12 @@ struct killtree_report {
 	pid_t first_denied;
 };
 
-/* Scratch memory. About 200 KiB: part of the process struct, locked and touched before it is
+/* Scratch memory. About 300 KiB: part of the process struct, locked and touched before it is
  * needed. */
 struct killtree {
 	pid_t pids[KILLTREE_PIDS];
-	pid_t parents[KILLTREE_PIDS];
+	uint64_t starts[KILLTREE_PIDS]; /* what proves later that the pid is still the process that
+					   was listed */
 	unsigned count;
 	pid_t seen[KILLTREE_SEEN];
 	_Alignas(8) char dents[16384];
@@ -58,9 +59,9 @@ struct killtree {
  * list holds what descends from the root and, with by_holders, what holds the life file. */
 void killtree_run(struct killtree *kt, const struct killtree_target *t, bool by_holders,
 	struct killtree_report *out);
-/* Only the holders of the life file: found and killed. Not the calling process itself, nor those in
- * spare[] (supervisor and dead-man keep the file open too). Returns how many live ones there were.
- */
+/* Only the holders of the life file's shared lock: found and killed. Not the calling process itself, nor
+ * those in spare[] (a supervisor that forks the postmaster holds it for an instant). Returns how many
+ * live ones there were. */
 unsigned killtree_kill_holders(struct killtree *kt, const struct killtree_target *t,
 	const pid_t *spare, unsigned spare_count, struct killtree_report *out);
 /* killtree_run and then holders until none is left; sleeps 5 ms between passes. For worker, files

@@ -517,6 +517,7 @@ static void test_hold(void **state)
 		.deadline_ms = T0 + 1000 };
 	struct guard_event seen = { .kind = GUARD_EV_PEER_SEEN };
 	struct guard_event dead = { .kind = GUARD_EV_PEER_DEAD };
+	struct guard_event exited = { .kind = GUARD_EV_EXIT, .generation = 1 };
 	guard_init(&g, SUP, T0);
 	guard_step(&g, &peer, T0);
 	struct guard_actions a = guard_step(&g, &start, T0);
@@ -532,8 +533,15 @@ static void test_hold(void **state)
 	seen.acked_seq = a.hold_seq;
 	guard_step(&g, &seen, T0);
 	assert_true(guard_synced(&g, a.hold_seq));
+	assert_int_equal(guard_held(&g, 1, a.hold_seq, T0 + 1000, T0), GUARD_HOLD_GO);
+	assert_int_equal(guard_held(&g, 1, a.hold_seq, T0 + 1000, T0 + 1000), GUARD_HOLD_REFUSE);
+	assert_int_equal(guard_held(&g, 2, a.hold_seq, T0 + 1000, T0), GUARD_HOLD_REFUSE);
 	guard_step(&g, &dead, T0);
 	assert_false(guard_synced(&g, a.hold_seq));
+	assert_int_equal(guard_held(&g, 1, a.hold_seq, T0 + 1000, T0), GUARD_HOLD_WAIT);
+	guard_step(&g, &exited, T0);
+	assert_int_equal(guard_held(&g, 1, a.hold_seq, T0 + 1000, T0), GUARD_HOLD_REFUSE);
+	assert_int_equal(guard_held(&g, 0, a.hold_seq, 0, T0), GUARD_HOLD_WAIT);
 }
 
 /* ---- clocks -----------------------------------------------------------------------------------
@@ -650,6 +658,14 @@ static void test_dm_lease(void **state)
 		{ 29290, PM, .n = PG_PROC_RUNNING });
 }
 
+static void test_dm_shorter_lease(void **state)
+{
+	ROWS(DM, DM_LEADER,
+		{ 20, STATE, 0, .a = 20000, .n = PG_PROC_RUNNING, .kind = PG_START_PRIMARY,
+			.gen = 1 },
+		{ 19249, RUN, 0 }, { 19250, RUN, GUARD_FENCE, .reason = "spent" });
+}
+
 static void test_dm_malformed(void **state)
 {
 	ROWS(DM, { 10, STATE, GUARD_REFUSED, .a = 30000, .n = 9, .gen = 1, .reason = "malformed" },
@@ -752,6 +768,7 @@ int main(void)
 		cmocka_unit_test(test_watchdog_closes),
 		cmocka_unit_test(test_watchdog_fits),
 		cmocka_unit_test(test_dm_lease),
+		cmocka_unit_test(test_dm_shorter_lease),
 		cmocka_unit_test(test_dm_malformed),
 		cmocka_unit_test(test_dm_orphan),
 		cmocka_unit_test(test_dm_orphan_never_past_the_lease),
