@@ -37,6 +37,7 @@ enum sim_kind {
 	EV_PEER_ANSWER,    /* ptr sim_message, at the worker */
 	EV_TASK,           /* a: task serial */
 	EV_EXEC,           /* go on with the plan */
+	EV_PROOF,          /* prove once more that this is a standby */
 	/* PostgreSQL */
 	EV_PG_PHASE,       /* a: generation; b: phase to enter */
 	EV_PG_WAL,         /* at the standby; a: lsn; b: generation of the sender */

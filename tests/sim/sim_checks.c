@@ -49,6 +49,15 @@ static bool in_pause(const struct sim *s)
 	return (set && set->pause) || s->now_ms - s->checks.pause_ended_ms < SETTLE_MS;
 }
 
+/* ... as far as this node has heard of it. */
+static bool node_in_pause(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	if (in_pause(s) || worker_settings(s, node)->pause || n->sup.guard.policy == POLICY_PAUSED)
+		n->last_paused_ms = s->now_ms;
+	return n->last_paused_ms && s->now_ms - n->last_paused_ms < SETTLE_MS;
+}
+
 static bool settled(const struct sim *s)
 {
 	return s->now_ms - s->checks.mode_changed_ms > SETTLE_MS && !in_pause(s);
@@ -108,17 +117,18 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 	s->acks++;
 	if (!p->first_ack_ms)
 		p->first_ack_ms = s->now_ms;
-	bool paused = in_pause(s) || (s->nodes[node].resumed_ms && s->now_ms - s->nodes[node].resumed_ms <= 150);
+	bool paused = node_in_pause(s, node);
+	bool thawed = s->nodes[node].resumed_ms && s->now_ms - s->nodes[node].resumed_ms <= 150;
 	if (!paused && !lease_or_failsafe(s, node))
 		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)", sim_name(node),
 			sim_name(dcs_leader_node(s)));
-	for (unsigned i = 0; i < s->cfg.member_count && !paused; i++)
+	for (unsigned i = 0; i < s->cfg.member_count && !paused && !thawed; i++)
 		if ((int)i != node && k->last_ack_ms[i] >= p->first_ack_ms)
 			violation(s, "S1", "%s and %s acknowledge commits at the same time", sim_name(node),
 				sim_name((int)i));
 	if (k->last_any_ack_ms && s->now_ms - k->last_any_ack_ms > k->longest_outage_ms)
 		k->longest_outage_ms = s->now_ms - k->last_any_ack_ms;
-	if (paused && !in_pause(s))
+	if (thawed)
 		return; /* the last words of a thawed node */
 	k->last_ack_ms[node] = k->last_any_ack_ms = p->last_ack_ms = s->now_ms;
 	if (lsn > b->acked_lsn)
@@ -182,7 +192,8 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 			s->checks.max_tli);
 	if (b->tli > s->checks.max_tli)
 		s->checks.max_tli = b->tli;
-	if (s->nodes[node].tags.nofailover && !by_hand(s, node) && !in_pause(s))
+	bool old_tag = s->now_ms - s->nodes[node].nofailover_ms > SETTLE_MS;
+	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
 	if (s->nodes[node].pg.sysid != 1)
 		violation(s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));
@@ -198,14 +209,14 @@ void check_started_primary(struct sim *s, int node)
 
 void check_promote_signal(struct sim *s, int node)
 {
-	if (!in_pause(s) && !dcs_lease_of(s, node))
+	if (!node_in_pause(s, node) && !dcs_lease_of(s, node))
 		violation(s, "S3", "%s promotes without the lease (key: %s)", sim_name(node),
 			sim_name(dcs_leader_node(s)));
 }
 
 void check_release(struct sim *s, int node)
 {
-	if (pg_accepts_writes(s, node) && !in_pause(s))
+	if (pg_accepts_writes(s, node) && !node_in_pause(s, node))
 		violation(s, "S2", "%s released the key while PostgreSQL accepts writes", sim_name(node));
 }
 

@@ -263,6 +263,8 @@ static void store_action(struct sim *s, int node, const struct ha_action *a, boo
 		write_failover(s, node, a);
 		break;
 	case HA_FAILSAFE_HOLD:
+		if (s->nodes[node].w.snap && s->nodes[node].w.snap->c.failsafe_count <= 1)
+			s->nodes[node].failsafe_round_ms = s->now_ms; /* nobody else to ask */
 		worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_FAILSAFE,
 			.at_ms = a->until_ms - worker_settings(s, node)->ttl_ms });
 		break;

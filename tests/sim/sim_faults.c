@@ -274,6 +274,7 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 		break;
 	case FAULT_OP_NOFAILOVER:
 		s->nodes[node].tags.nofailover = begin;
+		s->nodes[node].nofailover_ms = s->now_ms;
 		s->nodes[node].tags.failover_priority = begin ? 0 : 1;
 		break;
 	case FAULT_OP_SHUTDOWN: /* the agent stops in good order and comes back later */

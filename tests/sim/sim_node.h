@@ -132,6 +132,8 @@ struct sim_node {
 	struct tags tags;
 	bool pre_promote_fails, replay_stuck, shutdown_done;
 	bool rewind_fails;
+	int64_t last_paused_ms; /* an acknowledgement while its own agent was in pause */
+	int64_t nofailover_ms; /* since when tagged */
 	int64_t resumed_ms; /* true time of the last thaw; 0 = never */
 	int64_t pre_promote_ms, clone_ms;
 	struct sim_process procs[PROC_COUNT];

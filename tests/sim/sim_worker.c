@@ -160,6 +160,13 @@ static void prove(struct sim *s, int node)
 	worker_to_sup(s, node, m);
 }
 
+/* A timer of its own: a proof must not wait for the store. */
+static void prove_again(struct sim *s, int node)
+{
+	prove(s, node);
+	sim_at_proc(s, s->now_ms + worker_settings(s, node)->ttl_ms / 5, EV_PROOF, node, PROC_WORKER, 0, 0, NULL);
+}
+
 /* ---- the turn ---- */
 
 static void run_step(struct sim *s, int node, const struct ha_result *result)
@@ -250,6 +257,8 @@ static void from_sup(struct sim *s, int node, struct sim_message *m)
 		prove(s, node);
 		break;
 	case SM_SILENT:
+		if (!m->ok && !s->nodes[node].procs[PROC_SUP].frozen)
+			break; /* it was heard again in time */
 		worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_SUPERVISOR, .alive = m->ok });
 		break;
 	case SM_ANSWER:
@@ -267,9 +276,6 @@ static void on_keeper_tick(struct sim *s, const struct sim_event *ev)
 		return;
 	w->keeper_tick_ms = 0;
 	worker_keeper(s, ev->node, (struct keeper_event){ .kind = KEEPER_TICK });
-	const struct settings *set = worker_settings(s, ev->node);
-	if (node_clock(s, ev->node) - w->proof_sent_ms > set->ttl_ms / 4)
-		prove(s, ev->node);
 	/* The gentle demotion starts when it is due, not at the next beat. */
 	int64_t gentle = keeper_gentle_ms(&w->keeper);
 	if (gentle && node_clock(s, ev->node) >= gentle)
@@ -298,6 +304,9 @@ void worker_event(struct sim *s, const struct sim_event *ev)
 		break;
 	case EV_WORKER_MSG:
 		from_sup(s, ev->node, ev->ptr);
+		break;
+	case EV_PROOF:
+		prove_again(s, ev->node);
 		break;
 	case EV_TASK:
 		task_event(s, ev);
@@ -331,6 +340,6 @@ void worker_start(struct sim *s, int node)
 	keeper_init(&w->keeper, n->sup.guard.lease_seq, n->sup.guard.lease_until_ms, node_clock(s, node));
 	s->dcs.watch_pending[node] = false;
 	keeper_config(s, node);
-	prove(s, node);
+	prove_again(s, node);
 	node_turn_soon(s, node, 1);
 }
