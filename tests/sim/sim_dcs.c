@@ -148,21 +148,22 @@ static bool keep_alive(struct sim *s, struct sim_op *op)
 	struct sim_session *session = &s->dcs.sessions[op->session];
 	if (op->session && !session->used) {
 		session->used = session->alive = true;
+		session->ttl_ms = op->ttl_ms;
 		sim_at(s, s->now_ms + op->ttl_ms + SESSION_GRACE_MS, EV_SESSION, -1, op->session, 0, NULL);
 	}
 	if (!op->session || !session->alive) {
 		op->lease_gone = true;
 		return false;
 	}
-	session->ttl_ms = op->ttl_ms;
-	session->expires_ms = s->now_ms + op->ttl_ms;
-	op->lease_ttl_ms = op->ttl_ms;
+	session->expires_ms = s->now_ms + session->ttl_ms;
+	op->lease_ttl_ms = session->ttl_ms;
 	return true;
 }
 
 static bool mine(const struct sim *s, const struct sim_op *op)
 {
-	return s->dcs.leader_session && s->dcs.leader_session == op->session && dcs_lease_of(s, op->node);
+	uint32_t id = s->dcs.leader_session;
+	return id && (id == op->session || id == op->old_session) && dcs_lease_of(s, op->node);
 }
 
 static enum dcs_outcome on_lease(struct sim *s, struct sim_op *op)
@@ -179,7 +180,11 @@ static enum dcs_outcome on_lease(struct sim *s, struct sim_op *op)
 		return DCS_CONFLICT;
 	switch (op->kind) {
 	case DCS_RENEW:
-		return mine(s, op) ? DCS_OK : DCS_CONFLICT;
+		if (!mine(s, op))
+			return DCS_CONFLICT;
+		if (s->dcs.leader_session == op->session)
+			return DCS_OK;
+		break; /* a new lease for another ttl: the key moves to it */
 	case DCS_ACQUIRE:
 		if (c->leader_present)
 			return DCS_CONFLICT;

@@ -32,6 +32,7 @@ struct sim_op {
 	uint32_t incarnation; /* of the worker that sent it */
 	uint32_t id;
 	uint32_t session;
+	uint32_t old_session; /* of the ttl before; a renewal moves the key from it */
 	int64_t sent_ms;      /* by the store's clock: the truth */
 	int64_t sent_local_ms;
 	int64_t ttl_ms, version;

@@ -175,7 +175,8 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 		n->pg.dir_empty = true;
 		n->pg.sysid = 0;
 		/* Whoever had everything may be gone: only a clone source, and in sync mode a voter, can lead. */
-		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF || !has_data(s);
+		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF ||
+			sim_config_now(s)->check_timeline || !has_data(s);
 		return true;
 	default:
 		return false;

@@ -83,7 +83,8 @@ struct sim_worker {
 	struct keeper keeper;
 	struct sim_snapshot *snap; /* last seen; NULL before the first */
 	int64_t known_revision, read_at_ms, store_failing_ms;
-	uint32_t session, next_id;
+	uint32_t session, old_session, next_id;
+	int64_t store_ttl_ms; /* told to the store: lease of that length */
 	bool session_asked;
 	struct sim_request requests[SIM_REQUESTS];
 	/* the turn */

@@ -90,6 +90,7 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 	p->stop_mode = 0;
 	p->first_ack_ms = p->last_ack_ms = 0;
 	p->standby_signal = kind == PG_START_STANDBY;
+	p->replay_lsn = p->lsn;
 	p->ssn = p->ssn_file;
 	memset(p->standby, 0, sizeof(p->standby));
 	if (p->damaged || p->dir_empty || !p->dir_exists) {

@@ -38,8 +38,8 @@ uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_req
 	op->session = w->session;
 	op->sent_ms = s->now_ms;
 	op->sent_local_ms = req.sent_local_ms;
-	const struct settings *set = worker_settings(s, node);
-	op->ttl_ms = set ? set->ttl_ms : 30000;
+	op->old_session = w->old_session;
+	op->ttl_ms = w->store_ttl_ms;
 	sim_at_proc(s, node_when(s, node, deadline_ms), EV_OP_DEADLINE, node, PROC_WORKER, req.id, 0, NULL);
 	int64_t delay = net_delay(s, node, SIM_STORE);
 	if (delay < 0)

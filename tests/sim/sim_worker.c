@@ -83,6 +83,13 @@ static void keeper_act(struct sim *s, int node, const struct keeper_action *a)
 		else
 			worker_unblock(s, node);
 		break;
+	case KEEPER_SET_TTL:
+		if (w->store_ttl_ms && w->store_ttl_ms != a->ttl_ms) {
+			w->old_session = w->session;
+			w->session = dcs_session_new(s, node);
+		}
+		w->store_ttl_ms = a->ttl_ms;
+		break;
 	case KEEPER_WAKE:
 		node_turn_soon(s, node, 0);
 		break;
@@ -125,11 +132,13 @@ void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap)
 		keeper_config(s, node);
 		leader = true;
 	}
-	char session[48];
+	char session[48], old[48];
 	snprintf(session, sizeof(session), "s%u", w->session);
+	snprintf(old, sizeof(old), "s%u", w->old_session);
 	bool mine = strcmp(snap->c.leader, sim_name(node)) == 0;
 	worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .leader_is_me = mine,
-		.session_is_mine = mine && strcmp(snap->c.leader_session, session) == 0,
+		.session_is_mine = mine && (strcmp(snap->c.leader_session, session) == 0 ||
+						strcmp(snap->c.leader_session, old) == 0),
 		.leader_version = snap->c.leader_version, .revision = snap->c.revision });
 	if (leader)
 		node_turn_soon(s, node, 0);

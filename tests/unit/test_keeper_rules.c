@@ -212,6 +212,23 @@ static void test_loss_is_told(void **state)
 	assert_true(keeper_next_ms(&f.k, 5501) == INT64_MAX);
 }
 
+/* A shorter ttl cuts the lease before the store may hear of it. */
+static void test_ttl_shrinks(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	step(&f, 5000, (struct keeper_event){ .kind = KEEPER_CONFIG, .ttl_ms = 10000, .loop_wait_ms = 2000,
+		.retry_timeout_ms = 3000 });
+	assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, 15000);
+	assert_null(find(&f, KEEPER_SET_TTL));
+	ack(&f, 5001);
+	assert_int_equal(find(&f, KEEPER_SET_TTL)->ttl_ms, 10000);
+	config(&f, 6000, false);
+	assert_int_equal(find(&f, KEEPER_SET_TTL)->ttl_ms, 30000);
+	assert_int_equal(f.k.lease_until_ms, 15000);
+}
+
 /* X2: a key in my name that another lease holds. */
 static void test_adopt_by_command(void **state)
 {
@@ -257,6 +274,7 @@ int main(void)
 		cmocka_unit_test(test_adopt_first),
 		cmocka_unit_test(test_failsafe_and_pause),
 		cmocka_unit_test(test_loss_is_told),
+		cmocka_unit_test(test_ttl_shrinks),
 		cmocka_unit_test(test_adopt_by_command),
 		cmocka_unit_test(test_no_spin),
 	};

@@ -261,10 +261,31 @@ static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 		renew(k, plan, false, now_ms);
 }
 
+/* A shorter ttl: from the moment that the store may hear of it, the key may be gone that much earlier, also when
+ * the answer is lost. So the lease is cut first, and the store is told after the supervisor has agreed. */
+static void set_ttl(struct keeper *k, int64_t ttl_ms, struct keeper_plan *plan, int64_t now_ms)
+{
+	bool shorter = ttl_ms < k->ttl_ms;
+	k->ttl_ms = ttl_ms;
+	if (ttl_ms == k->store_ttl_ms && !k->ttl_seq)
+		return;
+	if (shorter && k->lease_until_ms > 0) {
+		k->lease_until_ms = min64(k->lease_until_ms, now_ms + ttl_ms);
+		k->lease_ttl_ms = min64(k->lease_ttl_ms, ttl_ms);
+		if (k->phase != KEEPER_ZEROING)
+			report(k, plan, now_ms, keeper_lease_until_ms(k), now_ms);
+		k->ttl_seq = k->seq;
+		return;
+	}
+	k->ttl_seq = 0;
+	k->store_ttl_ms = ttl_ms;
+	add(plan, KEEPER_SET_TTL)->ttl_ms = ttl_ms;
+}
+
 static void on_config(
 	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
 {
-	k->ttl_ms = ev->ttl_ms;
+	set_ttl(k, ev->ttl_ms, plan, now_ms);
 	k->loop_wait_ms = ev->loop_wait_ms;
 	k->retry_timeout_ms = ev->retry_timeout_ms;
 	k->paused = ev->paused;
@@ -434,6 +455,11 @@ static void on_ack(
 		return;
 	}
 	k->acked_until_ms = k->report_until_ms;
+	if (k->ttl_seq) {
+		k->ttl_seq = 0;
+		k->store_ttl_ms = k->ttl_ms;
+		add(plan, KEEPER_SET_TTL)->ttl_ms = k->ttl_ms;
+	}
 	if (k->lost && k->report_until_ms == 0)
 		k->lost = false; /* told: nothing of ours can write any more */
 	if (k->phase == KEEPER_ZEROING && k->report_until_ms == 0) {

@@ -64,6 +64,7 @@ enum keeper_action_kind {
 			    one */
 	KEEPER_REPORT,	 /* MSG_LEASE to the supervisor */
 	KEEPER_DONE,	 /* result of KEEPER_ACQUIRE, TAKE, RELEASE: hand it to ha_step */
+	KEEPER_SET_TTL, /* .ttl_ms: the store may be told of it now (dcs_reconfigure); not before */
 	KEEPER_WAKE,	 /* the lock changed in a way that the rules must see now */
 };
 
@@ -116,6 +117,8 @@ struct keeper {
 	uint64_t seq, ack_seq;
 	int64_t report_sent_at_ms, report_until_ms, report_made_ms, acked_until_ms, last_sent_at_ms;
 	uint32_t report_policy;
+	int64_t store_ttl_ms; /* what the store was told last; 0 = nothing */
+	uint64_t ttl_seq;     /* report whose acknowledgement lets a shorter ttl go out; 0 = none */
 	/* renewals */
 	int64_t renew_at_ms, resend_at_ms, unanswered_since_ms, gap_ms;
 	unsigned open;
