@@ -144,6 +144,7 @@ struct ha_memory {
 	uint64_t last_reason_hash;
 	uint16_t stage_count;        /* stages of this cycle so far: bounded */
 	bool stage_pg;               /* a postmaster was there when the stage began */
+	bool stage_lost, stage_failing; /* the lock was lost, the store failed already then */
 	uint64_t stage_generation;   /* ... this one */
 	enum ha_demote_mode demoted; /* a demotion was started and PostgreSQL was not started again since; 0 = no */
 	int64_t demoted_ms;          /* when it ended; 0 = still runs */
@@ -163,6 +164,8 @@ struct ha_memory {
 	unsigned sync_voter_count;
 	bool sync_written;           /* the sync_* fields are newer than C */
 	int64_t sync_written_ms;
+	bool sync_unknown;           /* a write of /sync went unanswered: it may still arrive (X12) */
+	int64_t task_failed_ms[2];   /* last failed clone, rewind: not again before loop_wait */
 	uint64_t ssn_asked_hash;     /* last synchronous_standby_names asked for, and when */
 	int64_t ssn_asked_ms;
 	int64_t last_cycle_ms;

@@ -146,6 +146,7 @@ struct ha_view {
 	unsigned local_history_count;
 	int64_t local_history_tli;       /* the timeline it was read for */
 	int64_t postmaster_start_us;
+	unsigned slots_to_copy;          /* logical slots that HA_SYNC_SLOTS found to be copied from the leader (ha 7.4-7) */
 
 	/* the background task */
 	enum ha_task task;               /* running one */

@@ -43,6 +43,12 @@ bool bootstrap_empty(struct step *s)
 		return plan_await(s, STAGE_INIT_RACE, AWAIT_DCS, s->set->retry_timeout_ms, "K1");
 	}
 	char source[LIMIT_NAME];
+	int64_t again_ms = s->m->task_failed_ms[0] + s->set->loop_wait_ms;
+	if (s->m->task_failed_ms[0] != 0 && s->v->now_ms < again_ms) {
+		plan_wake(s, again_ms);
+		return plan_done(s, "K2", "bootstrap failed, trying again in %d seconds",
+			(int)((again_ms - s->v->now_ms + 999) / 1000));
+	}
 	if (!s->unlocked && clone_source(s, false, source)) {
 		struct ha_action *a = plan_task(s, TASK_CLONE);
 		bool fits = str_copy(a->target, LIMIT_NAME, source);

@@ -57,6 +57,13 @@ bool rewind_step(struct step *s)
 	}
 	if (s->m->rewind_state != REWIND_NEED)
 		return false;
+	int64_t again_ms = s->m->task_failed_ms[1] + s->set->loop_wait_ms;
+	if (s->m->task_failed_ms[1] != 0 && s->v->now_ms < again_ms) {
+		plan_wake(s, again_ms);
+		return plan_done(s, "6.5",
+			"pg_rewind is needed but was not possible, trying again in %d seconds",
+			(int)((again_ms - s->v->now_ms + 999) / 1000));
+	}
 	if (s->v->can_rewind) {
 		const struct pg_control *k = &s->v->files->control;
 		if (!s->pg_there && k->valid && k->state == PG_DB_IN_ARCHIVE_RECOVERY &&

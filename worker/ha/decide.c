@@ -3,6 +3,9 @@
  * invariant it keeps. */
 #include "worker/ha/step.h"
 
+/* Adoption tries of one cycle: the key can hardly change under us more often. */
+#define ADOPT_STAGES_MAX 6
+
 /* Store errors of a stage end the cycle like J4; what the error means for the lease is the keeper's
  * to say. */
 static bool store_error(struct step *s)
@@ -324,9 +327,10 @@ static bool stage_is_stale(const struct step *s)
 		return true;
 	if (m->stage_pg != s->pg_there || (s->pg_there && m->stage_generation != s->v->generation))
 		return true;
-	if (s->v->lock == LOCK_LOST || (s->v->request.shutdown && !m->shutdown_seen))
+	if ((s->v->lock == LOCK_LOST && !m->stage_lost) ||
+		(s->v->request.shutdown && !m->shutdown_seen))
 		return true;
-	return s->v->store == STORE_FAILING && m->stage != STAGE_FAILSAFE;
+	return s->v->store == STORE_FAILING && !m->stage_failing;
 }
 
 /* A2: the healthy time, for the race; and what a leader in sight ends. */
@@ -397,6 +401,16 @@ static bool plan_has(const struct step *s, enum ha_action_kind kind)
 	return false;
 }
 
+/* The end of A18. It stops PostgreSQL for a moment, so nothing else may be under way. */
+static void copy_slots(struct step *s)
+{
+	if (s->v->slots_to_copy == 0 || s->v->task != TASK_NONE || plan_has(s, HA_TASK_START) ||
+		s->unlocked || s->injected || s->primary || s->has_lock)
+		return;
+	plan_task(s, TASK_COPY_SLOTS);
+	plan_done(s, "A18", "Copying logical slots from the primary");
+}
+
 /* A18, A19 and the writes of E3 that are no renewal. */
 bool finish_cycle(struct step *s)
 {
@@ -410,6 +424,7 @@ bool finish_cycle(struct step *s)
 			a->callback = CB_ON_START;
 			a->role = s->v->role;
 		}
+		copy_slots(s);
 	}
 	if (s->v->store == STORE_FAILING || !s->v->c_fresh)
 		return true;

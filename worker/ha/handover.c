@@ -132,7 +132,7 @@ static bool step_down(struct step *s)
 	struct ha_action *a = plan_demote(s, DEMOTE_GRACEFUL);
 	/* A failover names its target without asking whether it has everything; a switchover
 	 * promises not to lose (S15). */
-	a->flag = s->c->failover_leader[0] == '\0';
+	a->flag = s->c->failover_leader[0] == '\0' || s->standby;
 	a->timeout_ms = s->sync != SYNC_OFF ? s->set->primary_stop_timeout_ms : 0;
 	failover_names(s, a);
 	return plan_done(s, "E-M", "%s: demoting myself", handover_word(s));
@@ -142,6 +142,11 @@ bool handover_leader(struct step *s, enum poll_use use)
 {
 	const struct cluster *c = s->c;
 	if (!c->failover_present || (s->paused && !s->primary))
+		return false;
+	/* X11: a leader that is not primary yet is promoted first. It may hold acknowledged commits
+	 * that no candidate has, and only the clean stop of a primary shows whether one received
+	 * them (S15). */
+	if (!s->primary && !s->starting && !s->standby)
 		return false;
 	if (c->failover_scheduled || c->failover_schedule_bad) {
 		enum due due = schedule_due(

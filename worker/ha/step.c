@@ -139,6 +139,8 @@ bool plan_await(
 	s->m->await_deadline_ms = s->v->now_ms + wait_ms;
 	s->m->stage_pg = s->pg_there;
 	s->m->stage_generation = s->v->generation;
+	s->m->stage_lost = s->v->lock == LOCK_LOST;
+	s->m->stage_failing = s->v->store == STORE_FAILING;
 	bool fits = str_copy(s->m->stage_rule, sizeof(s->m->stage_rule), rule) &&
 		    str_copy(s->plan->rule, sizeof(s->plan->rule), rule);
 	INVARIANT(fits);

@@ -102,6 +102,7 @@ static enum pass write_sync(struct step *s, const struct sync_state *st, const s
 	memcpy(m->sync_voters, names, count * sizeof(names[0]));
 	m->sync_voter_count = count;
 	m->sync_written = false;
+	m->sync_unknown = true; /* until it is answered */
 	m->sync_quorum = quorum;
 	memcpy(m->sync_leader, s->v->name, LIMIT_NAME);
 	m->quorum_pass.steps++;
@@ -273,6 +274,11 @@ static bool sync_pass(struct step *s, enum act_why why)
 			"more than %d names take part in synchronous replication", QUORUM_NAMES);
 		return false;
 	}
+	/* X12: while an unanswered write may still take effect, what it would promise is unknown,
+	 * and a smaller setting could break it (S7). The same content is written again: with its
+	 * answer the version has moved, and the old write is void. */
+	if (s->m->sync_unknown && st.leader == st.me)
+		return write_sync(s, &st, &st.voters, st.quorum, STAGE_SYNC) == PASS_AWAITS;
 	enum pass pass = s->sync == SYNC_QUORUM ? quorum_pass(s, &st) : priority_pass(s, &st);
 	return pass == PASS_AWAITS;
 }
@@ -295,6 +301,9 @@ bool sync_step(struct step *s, enum act_why why)
 static bool sync_written(struct step *s)
 {
 	struct ha_memory *m = s->m;
+	/* A compare that failed settles it too: the version moved on, nothing older can arrive any
+	 * more. */
+	m->sync_unknown = s->r->outcome != HA_OUT_OK && s->r->outcome != HA_OUT_CONFLICT;
 	if (s->r->outcome != HA_OUT_OK) {
 		m->sync_written = false;
 		plan_note(s, HA_LOG_INFO,
@@ -336,12 +345,12 @@ static enum pass prepromote_priority(struct step *s, const struct sync_state *st
 	struct qset none = { { 0 } }, old = old_members(st);
 	if (!s->set->sync_strict) {
 		ask_ssn_none(s, st);
-		if (st->leader == st->me && qset_empty(&st->voters))
+		if (st->leader == st->me && qset_empty(&st->voters) && !s->m->sync_unknown)
 			return PASS_DONE;
 		return write_sync(s, st, &none, 0, STAGE_PREPROMOTE);
 	}
 	ask_ssn(s, st, &old, qset_empty(&old) ? 1 : qset_count(&old), qset_empty(&old));
-	if (st->leader == st->me && qset_equal(&st->voters, &old))
+	if (st->leader == st->me && qset_equal(&st->voters, &old) && !s->m->sync_unknown)
 		return PASS_DONE;
 	return write_sync(s, st, &old, 0, STAGE_PREPROMOTE);
 }
@@ -361,7 +370,9 @@ static enum pass prepromote_quorum(struct step *s, const struct sync_state *st)
 	n = n < least ? least : n;
 	ask_ssn(s, st, &old, n, most == 0 && s->set->sync_strict);
 	if (st->leader == st->me)
-		return PASS_DONE;
+		return s->m->sync_unknown
+			       ? write_sync(s, st, &st->voters, st->quorum, STAGE_PREPROMOTE)
+			       : PASS_DONE;
 	if (st->leader < 0)
 		return write_sync(s, st, &none, 0, STAGE_PREPROMOTE);
 	struct quorum_state state = quorum_of(s, st);

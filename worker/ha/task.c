@@ -74,7 +74,10 @@ void task_ended(struct step *s)
 			m->demoted_ms = s->v->now_ms;
 		break;
 	case TASK_CLONE:
-	case TASK_REINIT: m->rewind_state = REWIND_INITIAL; break;
+	case TASK_REINIT:
+		m->rewind_state = REWIND_INITIAL;
+		m->task_failed_ms[0] = result == TASK_RESULT_TRUE ? 0 : s->v->now_ms;
+		break;
 	case TASK_RESTART: m->disable_sync_until_ms = 0; break;
 	default: break;
 	}
