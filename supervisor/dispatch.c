@@ -75,6 +75,11 @@ struct guard_actions sup_guard(struct sup *s, struct guard_event ev)
 
 static void send_held(struct sup *s, struct hold *h, bool ok)
 {
+	/* The worker that asked may be gone; another one's requests may have the same numbers. */
+	if (h->incarnation != s->helpers[HELPER_WORKER].incarnation) {
+		h->seq = 0;
+		return;
+	}
 	if (h->type == MSG_LEASE_ACK) {
 		h->ack.accepted = ok;
 		h->ack.fence_at_ms = s->want.fence_at_ms;
@@ -113,6 +118,7 @@ int64_t sup_holds_next_ms(const struct sup *s)
 /* Leaves at once when nothing is to be waited for. */
 static void hold_answer(struct sup *s, struct hold h)
 {
+	h.incarnation = s->helpers[HELPER_WORKER].incarnation;
 	for (unsigned i = 0; i < HOLD_MAX; i++) {
 		if (s->holds[i].seq != 0)
 			continue;
@@ -247,7 +253,7 @@ static void on_ready(struct sup *s, struct helper *h)
 static void on_answer(struct sup *s, const struct helper *h, const struct ipc_msg *m)
 {
 	if (h->role == ROLE_FILES)
-		postmaster_pid_removed(s, m);
+		postmaster_files_answer(s, m);
 	else if (h->role == ROLE_WORKER)
 		ending_progress(s);
 }

@@ -92,10 +92,6 @@ static bool worker_gave_up(const struct sup *s, int64_t now_ms)
 
 static void end_helpers(struct sup *s, int64_t now_ms)
 {
-	/* PostgreSQL that is left running must not be killed by the kernel when we close the pipe.
-	 */
-	if (s->pm.pid != 0 && s->end.leave_postgres)
-		postmaster_release(s);
 	s->end.phase = END_HELPERS;
 	s->end.until_ms = now_ms + HELPERS_MS;
 }
@@ -116,8 +112,13 @@ void ending_tick(struct sup *s, int64_t now_ms)
 		s->end.until_ms = now_ms + HELPERS_MS;
 		deadlink_end(s);
 	}
-	if (s->end.phase == END_DEADMAN && deadlink_gone(s))
-		s->end.phase = END_DONE;
+	if (s->end.phase != END_DEADMAN || !deadlink_gone(s))
+		return;
+	/* What is left running must not be killed by the kernel when the last holder closes the
+	 * pipe. */
+	if (s->pm.pid != 0 && s->end.leave_postgres)
+		postmaster_release(s);
+	s->end.phase = END_DONE;
 }
 
 int64_t ending_next_ms(const struct sup *s)

@@ -29,8 +29,10 @@
 /* What one program leaves to the next in ENV_NAME: descriptor numbers, and whether this is the way
  * back. */
 static struct legacy {
-	bool present, back, guarded;
+	bool present, guarded;
 	int lock_fd, data_fd, exe_fd;
+	char *entry; /* in environ */
+	char **argv;
 	char oom[16];
 } legacy = { .lock_fd = -1, .data_fd = -1, .exe_fd = -1 };
 
@@ -271,28 +273,44 @@ static void keep_over_exec(int fd, bool keep)
 		log_error("descriptor %d: %s", fd, strerror(errno));
 }
 
-void handover_exec(struct sup *s)
+/* The present environment with another entry of ours; static, as its caller may be a signal
+ * handler. */
+static char **environment_with(char *entry)
 {
-	static char value[128];
 	static char *envp[LIMIT_ARGS + 2];
 	unsigned n = 0;
-	int exe = open("/proc/self/exe", O_RDONLY); /* the way back; open across the exec */
-	bool fits =
-		str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=%d back=0 oom=%s",
-			s->lock_fd, s->data_lock_fd, exe, s->privs.oom_saved);
 	for (char **e = environ; *e != NULL && n < LIMIT_ARGS; e++) {
 		if (!str_starts(*e, ENV_NAME "="))
 			envp[n++] = *e;
 	}
-	envp[n++] = value;
+	envp[n++] = entry;
 	envp[n] = NULL;
+	return envp;
+}
+
+/* "back" stands first, where the way back can change it. */
+#define ENV_BACK_AT (sizeof(ENV_NAME "=back=") - 1)
+
+void handover_exec(struct sup *s)
+{
+	static char entry[2 * LIMIT_PATH + 2 * LIMIT_NAME + 200];
+	int exe = open("/proc/self/exe", O_RDONLY); /* the way back; open across the exec */
+	bool fits = str_format(entry, sizeof(entry),
+		ENV_NAME "=back=0 exe=%d lock=%d data=%d oom=%s\n"
+			 "data_dir=%s\nscope=%s\nname=%s\nruntime_dir=%s\n",
+		exe, s->lock_fd, s->data_lock_fd, s->privs.oom_saved, s->launch.data_dir,
+		s->launch.scope, s->launch.name, s->launch.runtime_base);
 	log_warning("upgrade: executing %s", s->upgrade_path);
 	watchdog_disarm(&s->watchdog); /* the next one arms it when it may */
 	keep_over_exec(s->lock_fd, true);
 	keep_over_exec(s->data_lock_fd, true);
+	/* Runs on in the new program, which takes it over: one that hangs before that ends, and is
+	 * started again. */
+	alarm(2 * HANDOVER_CHECK_MS / 1000);
 	if (fits && exe >= 0)
-		execve(s->upgrade_path, s->argv, envp);
+		execve(s->upgrade_path, s->argv, environment_with(entry));
 	log_error("upgrade: exec %s: %s", s->upgrade_path, strerror(errno));
+	alarm(0);
 	keep_over_exec(s->lock_fd, false);
 	keep_over_exec(s->data_lock_fd, false);
 	if (exe >= 0)
@@ -300,36 +318,32 @@ void handover_exec(struct sup *s)
 	s->upgrade_path = NULL;
 }
 
-/* ---- the new program's side
- * ------------------------------------------------------------------------------------------ */
+/* ---- the new program's side ---- */
 
-static char **saved_argv;
+static const int faults[] = { SIGALRM, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
+
+static void on_faults(void (*handler)(int))
+{
+	struct sigaction sa = { .sa_handler = handler, .sa_flags = SA_NODEFER };
+	for (unsigned i = 0; i < ARRAY_LEN(faults); i++)
+		sigaction(faults[i], &sa, NULL);
+}
 
 /* Async-signal-safe: it also runs as the handler of a fault. */
 void handover_roll_back(void)
 {
-	static char value[128];
-	static char *envp[LIMIT_ARGS + 2];
-	unsigned n = 0;
-	if (!legacy.guarded)
-		return;
-	for (char **e = environ; *e != NULL && n < LIMIT_ARGS; e++) {
-		if (!str_starts(*e, ENV_NAME "="))
-			envp[n++] = *e;
-	}
-	if (!str_format(value, sizeof(value), ENV_NAME "=lock=%d data=%d exe=-1 back=1 oom=%s",
-		    legacy.lock_fd, legacy.data_fd, legacy.oom))
-		return;
-	envp[n++] = value;
-	envp[n] = NULL;
 	static const char note[] =
 		"pgregent: the new program did not come up: back to the old one\n";
+	if (!legacy.guarded)
+		return;
+	alarm(0);
+	legacy.entry[ENV_BACK_AT] = '1';
 	if (write(2, note, sizeof(note) - 1) < 0) {
 		/* nobody to tell */
 	}
 	keep_over_exec(legacy.lock_fd, true);
 	keep_over_exec(legacy.data_fd, true);
-	fexecve(legacy.exe_fd, saved_argv, envp);
+	fexecve(legacy.exe_fd, legacy.argv, environment_with(legacy.entry));
 }
 
 static void on_fault(int signo)
@@ -340,38 +354,42 @@ static void on_fault(int signo)
 
 void handover_guard_start(char **argv)
 {
-	static const int faults[] = { SIGALRM, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
-	int back = 0;
-	const char *e = getenv(ENV_NAME);
-	saved_argv = argv;
-	if (e == NULL || sscanf(e, "lock=%d data=%d exe=%d back=%d oom=%15s", &legacy.lock_fd,
-				 &legacy.data_fd, &legacy.exe_fd, &back, legacy.oom) < 4)
+	int back, exe = -1;
+	for (char **e = environ; *e != NULL; e++) {
+		if (str_starts(*e, ENV_NAME "="))
+			legacy.entry = *e;
+	}
+	if (legacy.entry == NULL ||
+		sscanf(legacy.entry + sizeof(ENV_NAME), "back=%d exe=%d lock=%d data=%d oom=%15s",
+			&back, &exe, &legacy.lock_fd, &legacy.data_fd, legacy.oom) < 4)
 		return;
 	legacy.present = true;
-	legacy.back = back != 0;
+	legacy.argv = argv;
 	keep_over_exec(legacy.lock_fd, false);
 	keep_over_exec(legacy.data_fd, false);
-	keep_over_exec(legacy.exe_fd, false);
-	legacy.guarded = !legacy.back && legacy.exe_fd >= 0;
+	legacy.guarded = back == 0 && exe >= 0;
+	alarm(legacy.guarded ? HANDOVER_CHECK_MS / 1000 : 0);
 	if (!legacy.guarded)
 		return;
-	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
-	for (unsigned i = 0; i < ARRAY_LEN(faults); i++)
-		sigaction(faults[i], &sa, NULL);
-	alarm(HANDOVER_CHECK_MS / 1000);
+	keep_over_exec(exe, false);
+	legacy.exe_fd = exe;
+	on_faults(on_fault);
 }
 
 void handover_guard_end(void)
 {
-	static const int faults[] = { SIGALRM, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
 	if (!legacy.guarded)
 		return;
 	alarm(0);
-	for (unsigned i = 0; i < ARRAY_LEN(faults); i++)
-		sigaction(faults[i], &dfl, NULL);
+	on_faults(SIG_DFL);
 	legacy.guarded = false;
 	close(legacy.exe_fd);
+}
+
+const char *handover_instance(void)
+{
+	const char *line = legacy.present ? strchr(legacy.entry, '\n') : NULL;
+	return line != NULL ? line + 1 : NULL;
 }
 
 const char *handover_oom_saved(void)

@@ -20,6 +20,8 @@ void handover_exec(struct sup *s);
  * again. */
 void handover_guard_start(char **argv);
 void handover_guard_end(void);
+/* What the program before knew of the instance, as lines of --launch; NULL = this is the first. */
+const char *handover_instance(void);
 /* OOM score at the first start, "" = this is the first. */
 const char *handover_oom_saved(void);
 void handover_roll_back(void); /* returns when there is no way back */

@@ -17,8 +17,9 @@
 #include "supervisor/spawn.h"
 #include "supervisor/sup.h"
 
-#define DRAIN_MAX     16  /* reads per turn and stream: a chatty job must not hold the loop */
-#define KILL_AGAIN_MS 500 /* a tree that forks faster than it is listed is listed again */
+#define CANCEL_ALL_MS 5000 /* grace at the end of the supervisor at most */
+#define DRAIN_MAX     16   /* reads per turn and stream: a chatty job must not hold the loop */
+#define KILL_AGAIN_MS 500  /* a tree that forks faster than it is listed is listed again */
 
 void jobs_init(struct jobs *j)
 {
@@ -186,7 +187,7 @@ void job_start(struct sup *s, const struct ipc_msg *m)
 		return;
 	}
 	if (m->id == 0 || m->id == JOB_UPGRADE_CHECK || find(&s->jobs, m->id) != NULL ||
-		s->end.phase >= END_HELPERS) {
+		s->end.phase >= END_POSTGRES) {
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED,
 			"job id %llu is in use, or we are ending", (unsigned long long)m->id);
 		return;
@@ -333,8 +334,12 @@ void job_cancel(struct sup *s, uint64_t id)
 
 void jobs_cancel_all(struct sup *s)
 {
-	for (unsigned i = 0; i < LIMIT_JOBS; i++)
-		job_cancel(s, s->jobs.slot[i].id);
+	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
+		struct job *j = &s->jobs.slot[i];
+		if (j->grace_ms > CANCEL_ALL_MS)
+			j->grace_ms = CANCEL_ALL_MS;
+		job_cancel(s, j->id);
+	}
 }
 
 void job_forget(struct sup *s, uint64_t id)

@@ -281,12 +281,16 @@ static enum err_code run_launch(struct launch *l, const struct privs *p, char *o
 	return rc;
 }
 
-enum err_code launch_instance(
-	struct launch *l, const struct privs *p, int *out_status, struct err *err)
+enum err_code launch_instance(struct launch *l, const struct privs *p, const char *known,
+	int *out_status, struct err *err)
 {
 	static char out[LAUNCH_OUTPUT];
 	*out_status = 1;
-	enum err_code rc = run_launch(l, p, out, sizeof(out), out_status, err);
+	enum err_code rc = ERR_OK;
+	if (known == NULL)
+		rc = run_launch(l, p, out, sizeof(out), out_status, err);
+	else if (!str_copy(out, sizeof(out), known))
+		rc = err_set(err, ERR_LIMIT, 0, "the instance of the program before");
 	if (rc != ERR_OK)
 		return rc;
 	for (char *line = out, *next; *line != '\0'; line = next) {

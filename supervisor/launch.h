@@ -38,9 +38,10 @@ MUST_USE enum err_code launch_find_programs(struct launch *l, struct err *err);
 MUST_USE enum err_code launch_environment(struct launch *l, const struct privs *p, struct err *err);
 /* <libexec>/pgregent-<role>; true when it fits. */
 MUST_USE bool launch_program(const struct launch *l, const char *role, char *out, size_t out_len);
-/* Ask pgregent-worker --launch, at most 10 s; *out_status = its exit status when it failed. */
-MUST_USE enum err_code launch_instance(
-	struct launch *l, const struct privs *p, int *out_status, struct err *err);
+/* Ask pgregent-worker --launch, at most 10 s; *out_status = its exit status when it failed.
+ * known: its lines from the program before this one (upgrade), NULL = none. */
+MUST_USE enum err_code launch_instance(struct launch *l, const struct privs *p, const char *known,
+	int *out_status, struct err *err);
 /* Choose and make the run-time directory; opened as runtime_fd. Before the capabilities are
  * dropped. */
 MUST_USE enum err_code launch_runtime_dir(struct launch *l, const struct privs *p, struct err *err);

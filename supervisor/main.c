@@ -126,7 +126,7 @@ static int prepare(struct sup *s, struct err *err)
 		err_set(err, ERR_SYS, errno, "subreaper");
 		return status;
 	}
-	if (launch_instance(&s->launch, &s->privs, &status, err) != ERR_OK)
+	if (launch_instance(&s->launch, &s->privs, handover_instance(), &status, err) != ERR_OK)
 		return status;
 	status = 1;
 	if (launch_runtime_dir(&s->launch, &s->privs, err) != ERR_OK || open_own(s, err) != ERR_OK)

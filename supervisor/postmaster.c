@@ -80,11 +80,19 @@ static void set_text(struct postmaster *pm, bool unproven, const char *text)
 /* ---- start
  * ------------------------------------------------------------------------------------------- */
 
+/* Not to a worker that did not ask: its own requests may have the same numbers. */
+static void start_answer(struct sup *s, uint32_t code, const char *text)
+{
+	const struct start_request *r = &s->pm.start;
+	if (s->helpers[HELPER_WORKER].incarnation == r->incarnation)
+		helper_answer(s, HELPER_WORKER, r->id, code, "%s", text);
+}
+
 static void start_refuse(struct sup *s, uint32_t code, const char *why)
 {
 	struct start_request *r = &s->pm.start;
 	log_warning("start of PostgreSQL refused: %s", why);
-	helper_answer(s, HELPER_WORKER, r->id, code, "%s", why);
+	start_answer(s, code, why);
 	r->stage = START_IDLE;
 }
 
@@ -122,6 +130,7 @@ void postmaster_start(struct sup *s, const struct ipc_msg *m)
 		return;
 	}
 	r->id = m->id;
+	r->incarnation = s->helpers[HELPER_WORKER].incarnation;
 	r->q = *q;
 	r->tail_len = m->tail_len;
 	memcpy(r->tail, m->tail, m->tail_len);
@@ -244,7 +253,9 @@ static void start_open_gate(struct sup *s)
 	log_info("PostgreSQL started pid=%d generation=%llu kind=%s", pm->pid,
 		(unsigned long long)pm->generation,
 		r->q.kind == PG_START_PRIMARY ? "primary" : "standby");
-	helper_answer(s, HELPER_WORKER, r->id, ANSWER_OK, "pid %d", pm->pid);
+	char text[32];
+	snprintf(text, sizeof(text), "pid %d", pm->pid);
+	start_answer(s, ANSWER_OK, text);
 }
 
 static void start_proceed(struct sup *s)
@@ -265,7 +276,9 @@ static void start_tick(struct sup *s, int64_t now_ms)
 	struct start_request *r = &s->pm.start;
 	if (r->stage == START_IDLE)
 		return;
-	if (r->stage == START_END_FILES && s->helpers[HELPER_FILES].state != HELPER_ENDING)
+	if (r->stage != START_GATE && s->end.phase >= END_POSTGRES)
+		start_refuse(s, ANSWER_REFUSED, "we are ending");
+	else if (r->stage == START_END_FILES && s->helpers[HELPER_FILES].state != HELPER_ENDING)
 		start_fork(s);
 	else if (r->stage == START_GATE && guard_synced(&s->guard, r->hold_seq) &&
 		 deadlink_holds(s, s->pm.generation))
@@ -350,15 +363,24 @@ void postmaster_pmpid(struct sup *s, const struct ipc_msg *m)
 	}
 }
 
-void postmaster_pid_removed(struct sup *s, const struct ipc_msg *m)
+void postmaster_files_answer(struct sup *s, const struct ipc_msg *m)
 {
 	const struct msg_answer *a = m->payload;
-	if (m->id != s->pm.ask_id || s->pm.start.stage != START_REMOVE_PID)
+	char text[120];
+	if (m->id != s->pm.ask_id || !ipc_str_ok(a->text, sizeof(a->text)))
 		return;
-	if (a->code == ANSWER_OK)
-		start_proceed(s);
-	else
-		start_refuse(s, ANSWER_FAILED, "the stale postmaster.pid could not be removed");
+	if (s->pm.start.stage == START_REMOVE_PID) {
+		if (a->code == ANSWER_OK)
+			start_proceed(s);
+		else
+			start_refuse(
+				s, ANSWER_FAILED, "the stale postmaster.pid could not be removed");
+	} else if (a->code != ANSWER_OK && s->guard.pm_state == PG_PROC_NONE) {
+		snprintf(text, sizeof(text), "postmaster.pid cannot be read: %.80s", a->text);
+		set_text(&s->pm, true, text);
+		if (s->pm.start.stage == START_READ_PID)
+			start_refuse(s, ANSWER_REFUSED, text);
+	}
 }
 
 /* While there is none: has somebody else started one? Not while jobs run: a bootstrap script may.
@@ -392,6 +414,8 @@ static void apply_stop(struct sup *s, uint32_t mode)
 	};
 	static const char *const names[] = { "", "smart", "fast", "immediate", "kill" };
 	struct postmaster *pm = &s->pm;
+	if (pm->stop_mode == mode && pm->stop_timeout_ms > 0) /* asked again: with its new time */
+		pm->harder_at_ms = s->now_ms + pm->stop_timeout_ms;
 	if (pm->stop_mode >= mode)
 		return; /* never softer than what was sent */
 	log_info("PostgreSQL is stopped mode=%s pid=%d", names[mode], pm->pid);

@@ -21,6 +21,7 @@ enum start_stage {
 struct start_request {
 	enum start_stage stage;
 	uint64_t id;
+	uint64_t incarnation; /* of the worker that asked */
 	uint64_t hold_seq;
 	struct msg_pg_start q;
 	size_t tail_len;
@@ -57,7 +58,7 @@ void postmaster_start(struct sup *s, const struct ipc_msg *m);
 void postmaster_stop(struct sup *s, const struct ipc_msg *m);
 void postmaster_signal(struct sup *s, const struct ipc_msg *m);
 void postmaster_pmpid(struct sup *s, const struct ipc_msg *m);
-void postmaster_pid_removed(struct sup *s, const struct ipc_msg *m);
+void postmaster_files_answer(struct sup *s, const struct ipc_msg *m);
 /* Stop it ourselves. */
 void postmaster_stop_self(struct sup *s, uint32_t mode, int64_t timeout_ms, const char *why);
 /* What guard_step wants. */

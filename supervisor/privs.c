@@ -192,6 +192,7 @@ static void read_oom(struct privs *p)
 	AUTO_FD fd = open(OOM_PATH, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd >= 0 ? read(fd, p->oom_saved, sizeof(p->oom_saved) - 1) : 0;
 	p->oom_saved[n > 0 ? n : 0] = '\0';
+	p->oom_saved[strcspn(p->oom_saved, "\n")] = '\0';
 }
 
 void privs_harden(struct privs *p, const char *oom_saved)

@@ -32,9 +32,10 @@ struct page {
 /* Answers that may leave only when the dead-man has acknowledged the state they rest on. */
 #define HOLD_MAX 16
 struct hold {
-	uint64_t seq;	    /* 0 = free */
-	uint64_t id;	    /* of the request */
-	enum msg_type type; /* MSG_LEASE_ACK, or MSG_ANSWER */
+	uint64_t seq;	      /* 0 = free */
+	uint64_t id;	      /* of the request */
+	uint64_t incarnation; /* of the worker that asked */
+	enum msg_type type;   /* MSG_LEASE_ACK, or MSG_ANSWER */
 	struct msg_lease_ack ack;
 	int64_t deadline_ms;
 };

@@ -46,18 +46,20 @@ class Worker:
         self.sock = util.wait_until(attempt, 10, f"the test worker listens on {self.path}")
 
     def ask(self, *words):
-        """Reply lines of one command; the last is the message id. A worker that went away is asked again once."""
+        """Reply lines of one command; the last is the message id. When the worker goes away meanwhile, its successor
+        is asked."""
         line = "\t".join(str(w) for w in words).encode() + b"\n"
-        for last in (False, True):
-            if self.sock is None:
-                self._connect()
+
+        def attempt():
             try:
+                if self.sock is None:
+                    self._connect()
                 self.sock.sendall(line)
                 return self._reply()
             except (OSError, EOFError):
                 self.close()
-                if last:
-                    raise
+                return None
+        return util.wait_until(attempt, 10, f"the test worker answers {words[0]}")
 
     def _reply(self):
         while b"\n.\n" not in self.buf:
