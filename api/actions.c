@@ -1,5 +1,6 @@
-/* Commands: checked here against the page, handed to the worker, answered when it answers (rest 6 to 10).
- * Api process. */
+/* Commands: checked here against the page, handed to the worker, answered when it answers (rest 6
+ * to 10). Api process. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,8 @@
 static const char gone[] = "the worker ended before it answered; the outcome is unknown";
 static const char late[] = "no answer in time; the operation may still be in progress";
 
-/* ---- waiting for the worker --------------------------------------------------------------------- */
+/* ---- waiting for the worker ---------------------------------------------------------------------
+ */
 
 static void on_timer(struct loop *l, void *arg);
 
@@ -81,7 +83,8 @@ static void forward(struct request *r, const char *tail, size_t len)
 	enum err_code rc = link_ask(a, r->route->action, id, deadline_ms, tail, len, &err);
 	if (rc != ERR_OK) {
 		reply_text(r, 503,
-			rc == ERR_CLOSED ? "the worker is not running" : "the worker does not answer");
+			rc == ERR_CLOSED ? "the worker is not running"
+					 : "the worker does not answer");
 		return;
 	}
 	log_info("request verb=%s path=%s id=%llu", r->verb, r->path, (unsigned long long)id);
@@ -126,8 +129,9 @@ static void answer_request(struct request *r, const struct ipc_msg *m)
 		return;
 	}
 	reply_doc(r, head->status, m->tail != NULL ? m->tail : "", m->tail_len,
-		(struct reply_extra){
-			.lsn = r->route->action == API_FAILSAFE && head->status == 200 ? head->lsn : -1,
+		(struct reply_extra){ .lsn = r->route->action == API_FAILSAFE && head->status == 200
+						     ? head->lsn
+						     : -1,
 			.json = head->content == API_JSON });
 }
 
@@ -144,7 +148,8 @@ void action_answer(struct api *a, const struct ipc_msg *m)
 	/* A client that has left: nobody waits any more. */
 }
 
-/* ---- checks ------------------------------------------------------------------------------------- */
+/* ---- checks -------------------------------------------------------------------------------------
+ */
 
 /* The checks that a store read would precede in the reference. True: passed. */
 static void check(struct request *r, const json_t *body, struct verdict *v)
@@ -160,7 +165,7 @@ static void check(struct request *r, const json_t *body, struct verdict *v)
 	case API_FAILOVER:
 		if (cluster == NULL) {
 			v->status = 503;
-			(void)str_copy(v->text, sizeof(v->text),
+			snprintf(v->text, sizeof(v->text),
 				"the cluster state cannot be read from the DCS");
 		} else {
 			validate_switchover(body, r->route->action == API_FAILOVER, &env, v);
@@ -172,9 +177,10 @@ static void check(struct request *r, const json_t *body, struct verdict *v)
 	default: v->forward = json_incref((json_t *)body); break;
 	}
 	if (v->status == 0 && r->route->action == API_FAILSAFE &&
-		view_get(w, WRK_STATE) == PG_STATE_RUNNING && view_get(w, WRK_ROLE) == PG_ROLE_PRIMARY) {
+		view_get(w, WRK_STATE) == PG_STATE_RUNNING &&
+		view_get(w, WRK_ROLE) == PG_ROLE_PRIMARY) {
 		v->status = 500;
-		(void)str_copy(v->text, sizeof(v->text), "Running as a leader");
+		snprintf(v->text, sizeof(v->text), "Running as a leader");
 	}
 }
 

@@ -15,9 +15,9 @@
 
 /* The facts of PostgreSQL, asked for at most once at a time and shared (DESIGN 6). */
 struct facts {
-	uint64_t id;	     /* of the question under way, 0 = none */
+	uint64_t id; /* of the question under way, 0 = none */
 	int64_t sent_at_ms;
-	bool hanging;	     /* the question under way took over API_FACTS_MS: nobody waits for it */
+	bool hanging; /* the question under way took over API_FACTS_MS: nobody waits for it */
 	struct request *attached; /* arrived before it was sent */
 	struct request *next;	  /* arrived after it was sent: they get a question of their own */
 	struct loop_timer timer;
@@ -62,7 +62,7 @@ void action_forget(struct request *r);
 void facts_want(struct request *r);
 void facts_flush(struct api *a); /* after each turn: ask for those that came in it */
 bool facts_answer(struct api *a, const struct ipc_msg *m); /* false: not the facts' id */
-void facts_worker_gone(struct api *a); /* or replaced */
+void facts_worker_gone(struct api *a);			   /* or replaced */
 void facts_forget(struct request *r);
 /* link.c: the settings are served, or why not. */
 void link_report(struct api *a, bool listening, const char *text);

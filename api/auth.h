@@ -8,11 +8,11 @@
 
 /* What is known of the caller. */
 struct auth_request {
-	bool local;	       /* the Unix socket */
-	bool local_trusted;    /* root or our own user, by SO_PEERCRED */
-	bool tls, certificate; /* a client certificate was presented (and verified) */
-	uint8_t addr[16];      /* IPv4 mapped */
-	bool members_count;    /* the members' addresses count: all but POST /failsafe */
+	bool local;		   /* the Unix socket */
+	bool local_trusted;	   /* root or our own user, by SO_PEERCRED */
+	bool tls, certificate;	   /* a client certificate was presented (and verified) */
+	uint8_t addr[16];	   /* IPv4 mapped */
+	bool members_count;	   /* the members' addresses count: all but POST /failsafe */
 	const char *authorization; /* header, NULL = none */
 };
 /* Addresses of names: those of the allowlist, and of the members' api_url. */

@@ -8,8 +8,8 @@
 #include "common/core/str.h"
 #include "common/ext/json.h"
 
-/* jansson's setters take the reference also when they fail: then the document is short of memory, which the
- * caller sees in `failed`. */
+/* jansson's setters take the reference also when they fail: then the document is short of memory,
+ * which the caller sees in `failed`. */
 struct doc {
 	json_t *json;
 	bool failed;
@@ -42,7 +42,8 @@ static json_t *finish(struct doc *d)
 	return d->json;
 }
 
-/* ---- D ------------------------------------------------------------------------------------------ */
+/* ---- D ------------------------------------------------------------------------------------------
+ */
 
 static void status_postgres(struct doc *d, const struct health_facts *f, const json_t *query)
 {
@@ -65,8 +66,7 @@ static void status_member(struct doc *d, struct view *v)
 	const json_t *tags = json_object_get(member, "tags");
 	if (json_object_size(tags) > 0)
 		put(d, "tags", tags);
-	put(d, "database_system_identifier",
-		json_object_get(member, "database_system_identifier"));
+	put(d, "database_system_identifier", json_object_get(member, "database_system_identifier"));
 	if (view_get(v, WRK_PENDING_RESTART) != 0) {
 		put_true(d, "pending_restart", true);
 		put(d, "pending_restart_reason", json_object_get(member, "pending_restart_reason"));
@@ -92,13 +92,13 @@ json_t *document_status(struct view *v, const struct health_facts *f, const json
 	put_new(&d, "patroni",
 		json_pack("{s:s, s:s, s:s}", "version", settings->patroni_version, "scope",
 			settings->scope, "name", settings->name));
-	put(&d, "scheduled_restart",
-		json_object_get(view_doc(v, DOC_MEMBER), "scheduled_restart"));
+	put(&d, "scheduled_restart", json_object_get(view_doc(v, DOC_MEMBER), "scheduled_restart"));
 	put_true(&d, "watchdog_failed", view_get(v, WRK_WATCHDOG_FAILED) != 0);
 	return finish(&d);
 }
 
-/* ---- /cluster ----------------------------------------------------------------------------------- */
+/* ---- /cluster -----------------------------------------------------------------------------------
+ */
 
 /* postgres://[user@]host[:port]/..., IPv6 in brackets; the first host of a list. */
 static void host_port(struct doc *d, const char *url)
@@ -153,13 +153,14 @@ static void position(struct doc *d, const char *prefix, const json_t *value, uin
 	}
 	str_from_lsn((uint64_t)lsn, text);
 	put_new(d, lsn_key, json_string(text));
-	put_new(d, lag_key, json_integer(top > (uint64_t)lsn ? (json_int_t)(top - (uint64_t)lsn) : 0));
+	put_new(d, lag_key,
+		json_integer(top > (uint64_t)lsn ? (json_int_t)(top - (uint64_t)lsn) : 0));
 }
 
 static json_t *member_entry(const struct cluster_view *c, const char *name, const json_t *data)
 {
-	static const char *const stored[] = { "timeline", "pending_restart", "pending_restart_reason",
-		"scheduled_restart", "tags" };
+	static const char *const stored[] = { "timeline", "pending_restart",
+		"pending_restart_reason", "scheduled_restart", "tags" };
 	struct doc d = { .json = json_object() };
 	bool leader = str_eq(name, snapshot_leader(c->cluster));
 	const char *role = "replica";
@@ -194,10 +195,11 @@ json_t *document_cluster(const struct cluster_view *c)
 	json_t *members = json_array();
 	size_t i;
 	json_t *m;
-	json_array_foreach (json_object_get(c->cluster, "members"), i, m) {
+	json_array_foreach(json_object_get(c->cluster, "members"), i, m)
+	{
 		const char *name = json_string_value(json_object_get(m, "name"));
-		if (name != NULL &&
-			json_array_append_new(members, member_entry(c, name, json_object_get(m, "data"))) < 0)
+		if (name != NULL && json_array_append_new(members,
+					    member_entry(c, name, json_object_get(m, "data"))) < 0)
 			d.failed = true;
 	}
 	put_new(&d, "members", members);

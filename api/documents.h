@@ -1,5 +1,5 @@
-/* The JSON documents of the API: D, /cluster (rest 3, 5). Pure but for the allocation of what they return;
- * NULL = no memory. Owned by the caller. */
+/* The JSON documents of the API: D, /cluster (rest 3, 5). Pure but for the allocation of what they
+ * return; NULL = no memory. Owned by the caller. */
 #pragma once
 #include <jansson.h>
 

@@ -1,5 +1,5 @@
-/* The facts of PostgreSQL, asked of the worker once for all requests that came in before the question
- * was sent, never once for requests that came in later (DESIGN 6). Api process. */
+/* The facts of PostgreSQL, asked of the worker once for all requests that came in before the
+ * question was sent, never once for requests that came in later (DESIGN 6). Api process. */
 #include <string.h>
 
 #include "api/api.h"
@@ -68,7 +68,8 @@ static void on_timer(struct loop *l, void *arg)
 	(void)l;
 	if (f->id != 0 && now_ms - f->sent_at_ms >= API_FACTS_MS && !f->hanging) {
 		f->hanging = true;
-		log_warning("facts of PostgreSQL late_ms=%lld", (long long)(now_ms - f->sent_at_ms));
+		log_warning(
+			"facts of PostgreSQL late_ms=%lld", (long long)(now_ms - f->sent_at_ms));
 		/* Those that came later would only wait behind it. */
 		serve_all(&f->next, NULL);
 	}
@@ -89,7 +90,8 @@ static void send_question(struct api *a)
 	f->sent_at_ms = clock_boot_ms();
 	f->attached = f->next;
 	f->next = NULL;
-	if (link_ask(a, API_PG_FACTS, f->id, f->sent_at_ms + API_FACTS_MS, NULL, 0, &err) != ERR_OK) {
+	if (link_ask(a, API_PG_FACTS, f->id, f->sent_at_ms + API_FACTS_MS, NULL, 0, &err) !=
+		ERR_OK) {
 		f->id = 0;
 		serve_all(&f->attached, NULL);
 	}
@@ -105,8 +107,8 @@ void facts_want(struct request *r)
 		return;
 	}
 	if (f->hanging) {
-		/* PostgreSQL is known not to answer: the question under way, or a new one, tells when it
-		 * does again, and nobody waits for that. */
+		/* PostgreSQL is known not to answer: the question under way, or a new one, tells
+		 * when it does again, and nobody waits for that. */
 		if (f->id == 0 && a->worker_fd >= 0)
 			send_question(a);
 		serve_with_facts(r, NULL);

@@ -44,7 +44,8 @@ static uint64_t leader_lsn(const struct health_facts *f)
 	return dcs > f->latest_end_lsn ? dcs : f->latest_end_lsn;
 }
 
-/* ---- tags --------------------------------------------------------------------------------------- */
+/* ---- tags ---------------------------------------------------------------------------------------
+ */
 
 static bool tag_equals(const json_t *tag, const char *want)
 {
@@ -74,7 +75,8 @@ static bool tags_match(const struct health_facts *f, const struct health_query *
 	return true;
 }
 
-/* ---- codes -------------------------------------------------------------------------------------- */
+/* ---- codes --------------------------------------------------------------------------------------
+ */
 
 struct codes {
 	unsigned leader, primary, standby_leader, replica;
@@ -165,8 +167,7 @@ bool health_leader_question(const char *path)
 	return leader_side(path, &any) != 0;
 }
 
-unsigned health_check(
-	const char *path, const struct health_facts *f, const struct health_query *q)
+unsigned health_check(const char *path, const struct health_facts *f, const struct health_query *q)
 {
 	struct codes c = evaluate(f, q);
 	unsigned code = leader_side(path, &c);
@@ -178,8 +179,8 @@ unsigned health_check(
 
 unsigned health_liveness(const struct health_facts *f)
 {
-	int64_t grace_ms = f->mem_role == PG_ROLE_PRIMARY && f->postmaster_alive ? f->ttl_ms
-										  : 2 * f->ttl_ms;
+	int64_t grace_ms =
+		f->mem_role == PG_ROLE_PRIMARY && f->postmaster_alive ? f->ttl_ms : 2 * f->ttl_ms;
 	return f->paused || f->now_ms < f->next_cycle_ms + grace_ms ? YES : NO;
 }
 

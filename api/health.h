@@ -1,5 +1,5 @@
-/* Health checks: path and facts to a status (rest 4). Pure: this file is the table that DESIGN 6 asks
- * for; whatever a load balancer is told is decided here and nowhere else. */
+/* Health checks: path and facts to a status (rest 4). Pure: this file is the table that DESIGN 6
+ * asks for; whatever a load balancer is told is decided here and nowhere else. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,7 +24,8 @@ struct health_facts {
 	int64_t max_lag_on_failover;
 	/* of the status query */
 	bool query_ok, in_recovery;
-	bool not_asked; /* a role or lease question: nothing is known of the query, also no failure */
+	bool not_asked; /* a role or lease question: nothing is known of the query, also no failure
+			 */
 	bool sync_standby, quorum_standby;
 	uint64_t received_lsn, replayed_lsn, latest_end_lsn;
 	char replication_state[32];
@@ -53,7 +54,6 @@ const char *health_replication_state(const struct health_facts *f);
 
 /* Rules 1 to 3 of 4.3: a question of role and lease alone, which never waits for PostgreSQL. */
 bool health_leader_question(const char *path);
-unsigned health_check(
-	const char *path, const struct health_facts *f, const struct health_query *q);
+unsigned health_check(const char *path, const struct health_facts *f, const struct health_query *q);
 unsigned health_liveness(const struct health_facts *f);
 unsigned health_readiness(const struct health_facts *f, const struct health_query *q);

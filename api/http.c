@@ -20,14 +20,15 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 
-#define CONNECTIONS   512
-#define POOL_BYTES    (36 * 1024) /* of a connection: 32 KiB of request line and headers fit */
-#define IDLE_S	      60	  /* a connection on which nothing happens */
-#define REQUEST_MS    15000	  /* from its first line to its last byte, however slowly it drips */
-#define SWEEP_MS      1000
-#define DRAIN_MS      60000	  /* requests of a listener that was replaced */
+#define CONNECTIONS 512
+#define POOL_BYTES  (36 * 1024) /* of a connection: 32 KiB of request line and headers fit */
+#define IDLE_S	    60		/* a connection on which nothing happens */
+#define REQUEST_MS  15000	/* from its first line to its last byte, however slowly it drips */
+#define SWEEP_MS    1000
+#define DRAIN_MS    60000 /* requests of a listener that was replaced */
 
-/* ---- connections -------------------------------------------------------------------------------- */
+/* ---- connections --------------------------------------------------------------------------------
+ */
 
 static void sweep(struct loop *l, void *arg)
 {
@@ -125,7 +126,8 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **socket_c
 	*socket_context = NULL;
 }
 
-/* ---- requests ----------------------------------------------------------------------------------- */
+/* ---- requests -----------------------------------------------------------------------------------
+ */
 
 static struct conn *conn_of(struct MHD_Connection *mhd)
 {
@@ -158,8 +160,8 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
 	return r;
 }
 
-static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
-	enum MHD_RequestTerminationCode code)
+static void on_completed(
+	void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode code)
 {
 	struct request *r = *con_cls;
 	(void)cls;
@@ -208,10 +210,11 @@ static void begin(struct request *r, const char *verb)
 	r->started = true;
 	r->verb = verb;
 	view_refresh(&r->api->view);
-	INVARIANT(route_path(r->target, r->path, strlen(r->target) + 2)); /* never longer than the target */
+	INVARIANT(route_path(
+		r->target, r->path, strlen(r->target) + 2)); /* never longer than the target */
 	r->route = route_find(verb, r->path);
-	const char *length =
-		MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	const char *length = MHD_lookup_connection_value(
+		r->mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
 	uint64_t bytes = 0;
 	r->has_length = length != NULL;
 	r->too_large = length != NULL && (!str_to_u64(length, &bytes) || bytes > API_BODY_MAX);
@@ -270,7 +273,8 @@ void request_wait(struct request *r)
 	MHD_suspend_connection(r->mhd);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------ */
+/* ---- answers ------------------------------------------------------------------------------------
+ */
 
 static void answer(struct request *r, unsigned status, struct MHD_Response *response)
 {
@@ -280,7 +284,8 @@ static void answer(struct request *r, unsigned status, struct MHD_Response *resp
 	/* Out of memory: the smallest answer there is. */
 	if (r->response == NULL) {
 		r->status = 500;
-		r->response = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+		r->response =
+			MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
 		INVARIANT(r->response != NULL);
 	}
 	if (r->suspended) {
@@ -333,8 +338,8 @@ static void doc_headers(struct request *r, struct MHD_Response *response, struct
 		header(response, s->https_headers[i].name, s->https_headers[i].value);
 }
 
-void reply_doc(struct request *r, unsigned status, const char *body, size_t len,
-	struct reply_extra extra)
+void reply_doc(
+	struct request *r, unsigned status, const char *body, size_t len, struct reply_extra extra)
 {
 	struct MHD_Response *response =
 		MHD_create_response_from_buffer(len, (void *)body, MHD_RESPMEM_MUST_COPY);
@@ -349,8 +354,8 @@ void reply_json(struct request *r, unsigned status, json_t *take)
 	json_decref(take);
 	struct MHD_Response *response = NULL;
 	if (text != NULL)
-		response = MHD_create_response_from_buffer(
-			strlen(text), text, MHD_RESPMEM_MUST_FREE);
+		response =
+			MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
 	if (response != NULL)
 		doc_headers(r, response, (struct reply_extra){ .lsn = -1, .json = true });
 	answer(r, status, response);
@@ -381,9 +386,10 @@ void reply_page(struct request *r, unsigned status, const char *explanation)
 	if (status != 501 ||
 		!str_format(message, sizeof(message), "Unsupported method ('%s')", r->verb))
 		snprintf(message, sizeof(message), "%s", reason);
-	buf_addf(&b, "<!DOCTYPE HTML>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">"
-		     "<title>Error response</title></head>\n<body>\n<h1>Error response</h1>\n"
-		     "<p>Error code: %u</p>\n<p>Message: ",
+	buf_addf(&b,
+		"<!DOCTYPE HTML>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">"
+		"<title>Error response</title></head>\n<body>\n<h1>Error response</h1>\n"
+		"<p>Error code: %u</p>\n<p>Message: ",
 		status);
 	add_escaped(&b, message);
 	buf_addf(&b, ".</p>\n<p>Error code explanation: %u - ", status);
@@ -400,7 +406,8 @@ void reply_page(struct request *r, unsigned status, const char *explanation)
 	answer(r, status, response);
 }
 
-/* ---- daemons ------------------------------------------------------------------------------------ */
+/* ---- daemons ------------------------------------------------------------------------------------
+ */
 
 static void library_log(void *cls, const char *fmt, va_list ap)
 {
@@ -450,12 +457,12 @@ static unsigned tls_options(const struct http_tls *tls, struct MHD_OptionItem *o
 		o[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_KEY_PASSWORD, 0,
 			(void *)tls->key_password };
 	if (tls->trust != NULL)
-		o[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_TRUST, 0, (void *)tls->trust };
+		o[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_TRUST, 0,
+			(void *)tls->trust };
 	return n;
 }
 
-static enum err_code start_daemon(
-	struct listener *l, const struct http_tls *tls, struct err *err)
+static enum err_code start_daemon(struct listener *l, const struct http_tls *tls, struct err *err)
 {
 	struct MHD_OptionItem options[8];
 	unsigned n = tls != NULL ? tls_options(tls, options) : 0;
@@ -467,9 +474,10 @@ static enum err_code start_daemon(
 		MHD_OPTION_EXTERNAL_LOGGER, library_log, NULL, MHD_OPTION_LISTEN_SOCKET,
 		l->listen_fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
-		l, MHD_OPTION_NOTIFY_COMPLETED, on_completed, l, MHD_OPTION_NOTIFY_CONNECTION,
-		on_connection, l, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_URI_LOG_CALLBACK,
+		on_uri, l, MHD_OPTION_NOTIFY_COMPLETED, on_completed, l,
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, l, MHD_OPTION_ARRAY, options,
+		MHD_OPTION_END);
 	if (l->daemon == NULL)
 		return err_set(err, ERR_INVAL, 0, "the HTTP library does not start%s",
 			tls != NULL ? ": certificate, key or ciphers" : "");
@@ -485,7 +493,10 @@ enum err_code http_start(struct http *h, int listen_fd, bool local, const struct
 	struct listener *l = calloc(1, sizeof(*l));
 	if (l == NULL)
 		return err_set(err, ERR_NOMEM, 0, "listener");
-	*l = (struct listener){ .http = h, .listen_fd = listen_fd, .local = local, .tls = tls != NULL,
+	*l = (struct listener){ .http = h,
+		.listen_fd = listen_fd,
+		.local = local,
+		.tls = tls != NULL,
 		.verify_client = tls != NULL ? tls->verify_client : VERIFY_NONE };
 	enum err_code rc = start_daemon(l, tls, err);
 	if (rc == ERR_OK)

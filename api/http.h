@@ -1,5 +1,5 @@
-/* libmicrohttpd driven by our loop: connections, bodies, time limits, answers (rest 1, DESIGN 6). No
- * threads; a request that waits is a suspended connection. Api process. */
+/* libmicrohttpd driven by our loop: connections, bodies, time limits, answers (rest 1, DESIGN 6).
+ * No threads; a request that waits is a suspended connection. Api process. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,8 +15,8 @@
 struct api;
 struct http;
 
-/* One daemon of the library: TCP, TLS or the local socket. Owned by http; its address is the library's
- * context, so it stays where it is until the library has ended. */
+/* One daemon of the library: TCP, TLS or the local socket. Owned by http; its address is the
+ * library's context, so it stays where it is until the library has ended. */
 struct listener {
 	struct listener *next;
 	struct http *http;
@@ -57,9 +57,9 @@ struct request {
 	struct MHD_Connection *mhd;
 	const char *verb; /* the library's */
 	const struct route *route;
-	char *target;	  /* as it came in */
+	char *target; /* as it came in */
 	char *path;
-	char *scratch;	  /* holds the strings of query */
+	char *scratch; /* holds the strings of query */
 	struct health_query query;
 	bool query_ok;
 	bool started, suspended, complete;
@@ -98,8 +98,8 @@ struct reply_extra {
 	bool json;
 	bool plain; /* text/plain */
 };
-void reply_doc(struct request *r, unsigned status, const char *body, size_t len,
-	struct reply_extra extra);
+void reply_doc(
+	struct request *r, unsigned status, const char *body, size_t len, struct reply_extra extra);
 void reply_page(struct request *r, unsigned status, const char *explanation);
 /* The request cannot be answered now: suspend it until a reply_*. */
 void request_wait(struct request *r);

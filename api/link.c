@@ -1,5 +1,5 @@
-/* The sockets of api: supervisor, dead-man, worker. A broken message costs its sender the connection. Api
- * process. */
+/* The sockets of api: supervisor, dead-man, worker. A broken message costs its sender the
+ * connection. Api process. */
 #include "api/link.h"
 
 #include <poll.h>
@@ -16,7 +16,7 @@
 
 #define PING_MS	    500
 #define PING_MIN_MS 300 /* ttl / 10 of the shortest ttl, and while no ttl is known */
-#define BATCH	    16	/* messages in one go, so that a flood does not keep the PING from leaving */
+#define BATCH	    16 /* messages in one go, so that a flood does not keep the PING from leaving */
 
 static void end(struct link *k, const char *why)
 {
@@ -26,8 +26,8 @@ static void end(struct link *k, const char *why)
 	loop_stop(&k->api->loop);
 }
 
-/* Supervisor gone: with a dead-man alive it enforces, and we watch it to its end; without one, nobody
- * does. */
+/* Supervisor gone: with a dead-man alive it enforces, and we watch it to its end; without one,
+ * nobody does. */
 static void check_enforcers(struct link *k)
 {
 	if (!k->sup_gone || k->deadman_fd >= 0)
@@ -77,7 +77,8 @@ static void on_welcome(struct link *k, const struct msg_welcome *w)
 	send_ping(&k->api->loop, k);
 }
 
-/* ---- worker ------------------------------------------------------------------------------------- */
+/* ---- worker -------------------------------------------------------------------------------------
+ */
 
 void link_report(struct api *a, bool listening, const char *text)
 {
@@ -114,7 +115,8 @@ static void on_settings(struct api *a, const struct ipc_msg *m)
 	struct err err = ERR_INIT;
 	const struct msg_api_settings *head = m->payload;
 	a->settings_serial = head->serial;
-	if (settings_read(&a->settings, m->tail != NULL ? m->tail : "", m->tail_len, &err) != ERR_OK) {
+	if (settings_read(&a->settings, m->tail != NULL ? m->tail : "", m->tail_len, &err) !=
+		ERR_OK) {
 		log_error("settings: %s", err.text);
 		link_report(a, a->ports.tcp != NULL, err.text);
 		return;
@@ -152,7 +154,8 @@ static void on_worker(struct loop *l, int fd, short revents, void *arg)
 	}
 }
 
-/* ---- supervisor and dead-man -------------------------------------------------------------------- */
+/* ---- supervisor and dead-man --------------------------------------------------------------------
+ */
 
 static void on_deadman(struct loop *l, int fd, short revents, void *arg)
 {

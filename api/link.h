@@ -1,4 +1,5 @@
-/* The sockets of api: supervisor, dead-man, worker. See link.c; link_ask and link_report stand in api.h. */
+/* The sockets of api: supervisor, dead-man, worker. See link.c; link_ask and link_report stand in
+ * api.h. */
 #pragma once
 #include <stdbool.h>
 #include <sys/types.h>
@@ -16,7 +17,8 @@ struct link {
 	int deadman_fd; /* -1 = closed, or not sent yet */
 	pid_t parent;
 	bool welcomed, ended, sup_gone;
-	bool deadman_farewell; /* it said something: it ends in order, and there is nothing to fence */
+	bool deadman_farewell; /* it said something: it ends in order, and there is nothing to fence
+				*/
 	bool fence;	       /* both enforcers are gone */
 };
 

@@ -1,6 +1,6 @@
-/* pgregent-api: the REST API over TCP, TLS and the local Unix socket (DESIGN 1, 6). Answers from the shared
- * pages, hands commands to the worker. Holds no credentials of store or database and never waits before it
- * answers a role or lease question. Descriptor 3 is the supervisor. */
+/* pgregent-api: the REST API over TCP, TLS and the local Unix socket (DESIGN 1, 6). Answers from
+ * the shared pages, hands commands to the worker. Holds no credentials of store or database and
+ * never waits before it answers a role or lease question. Descriptor 3 is the supervisor. */
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <poll.h>
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
 	if (rc != ERR_OK)
 		log_fatal("%s", err.text);
 	if (process.link.fence)
-		last_fence_run();
+		last_fence_run(NULL);
 	teardown();
 	return rc == ERR_OK ? 0 : 1;
 }

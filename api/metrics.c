@@ -28,8 +28,8 @@ static void sample(const struct writer *w, const char *name, const char *type, c
 		help, extra, name, type, name, w->in->scope, w->in->name, value);
 }
 
-static void count(const struct writer *w, const char *name, const char *type, const char *help,
-	int64_t value)
+static void count(
+	const struct writer *w, const char *name, const char *type, const char *help, int64_t value)
 {
 	char text[32];
 	snprintf(text, sizeof(text), "%" PRId64, value);
@@ -80,8 +80,7 @@ static void version(const struct writer *w)
 		len += (size_t)snprintf(text + len, sizeof(text) - len, "%02ld", part);
 		p = *end == '.' ? end + 1 : end;
 	}
-	sample(w, "patroni_version", "gauge", "Version without periods.", "",
-		len > 0 ? text : "0");
+	sample(w, "patroni_version", "gauge", "Version without periods.", "", len > 0 ? text : "0");
 }
 
 static int64_t failover_priority(const json_t *tags)
@@ -96,7 +95,8 @@ static int64_t failover_priority(const json_t *tags)
 
 static void postgres_part(const struct writer *w, const json_t *d)
 {
-	flag(w, "patroni_postgres_running", "1 if PostgreSQL is running.", is(d, "state", "running"));
+	flag(w, "patroni_postgres_running", "1 if PostgreSQL is running.",
+		is(d, "state", "running"));
 	moment(w, "patroni_postmaster_start_time", "When PostgreSQL was started, epoch seconds.",
 		json_object_get(d, "postmaster_start_time"));
 	flag(w, "patroni_primary", "1 if PostgreSQL is not in recovery.", is(d, "role", "primary"));

@@ -129,10 +129,10 @@ struct auth_nets names_members(struct names *n, const json_t *cluster)
 	unsigned count = 0;
 	size_t i;
 	json_t *v;
-	json_array_foreach (json_object_get(cluster, "members"), i, v)
-		count += url_host(n, json_object_get(json_object_get(v, "data"), "api_url"),
+	json_array_foreach(json_object_get(cluster, "members"), i, v) count +=
+		url_host(n, json_object_get(json_object_get(v, "data"), "api_url"),
 			n->members + count, ARRAY_LEN(n->members) - count);
-	json_array_foreach (json_object_get(cluster, "other_api_urls"), i, v)
-		count += url_host(n, v, n->members + count, ARRAY_LEN(n->members) - count);
+	json_array_foreach(json_object_get(cluster, "other_api_urls"), i, v) count +=
+		url_host(n, v, n->members + count, ARRAY_LEN(n->members) - count);
 	return (struct auth_nets){ n->members, count };
 }

@@ -1,5 +1,5 @@
-/* Host names of the allowlist and of the members' addresses, looked up in the loop. A name that is not
- * known yet opens nothing. Api process. */
+/* Host names of the allowlist and of the members' addresses, looked up in the loop. A name that is
+ * not known yet opens nothing. Api process. */
 #pragma once
 #include <stdint.h>
 #include <jansson.h>
@@ -33,5 +33,6 @@ void names_done(struct names *n);
 void names_reload(struct names *n, const struct api_settings *s);
 /* Borrowed until the next call. */
 struct auth_nets names_allowlist(struct names *n, const struct api_settings *s);
-/* Addresses of the members' api_url, and of other groups'. Names that are not known are asked for. */
+/* Addresses of the members' api_url, and of other groups'. Names that are not known are asked for.
+ */
 struct auth_nets names_members(struct names *n, const json_t *cluster);

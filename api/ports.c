@@ -34,7 +34,8 @@ enum err_code ports_open_local(struct ports *p, const char *runtime_dir, struct 
 	AUTO_FD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_set(err, ERR_SYS, errno, "socket");
-	/* Bound under another name and moved: a client finds the old socket or the new one, never none. */
+	/* Bound under another name and moved: a client finds the old socket or the new one, never
+	 * none. */
 	char final[sizeof(sa.sun_path)];
 	memcpy(final, sa.sun_path, sizeof(final));
 	if (!str_format(sa.sun_path, sizeof(sa.sun_path), "%s.new", final))
@@ -51,7 +52,8 @@ enum err_code ports_open_local(struct ports *p, const char *runtime_dir, struct 
 	return rc;
 }
 
-/* ---- TCP ---------------------------------------------------------------------------------------- */
+/* ---- TCP ----------------------------------------------------------------------------------------
+ */
 
 static int open_socket(int family, const struct sockaddr *sa, socklen_t len, int backlog)
 {
@@ -107,8 +109,8 @@ static int take_socket(struct ports *p, const char *host)
 	return fd;
 }
 
-static enum err_code start_tls(struct ports *p, int fd, struct listener **out, uint64_t *out_hash,
-	struct err *err)
+static enum err_code start_tls(
+	struct ports *p, int fd, struct listener **out, uint64_t *out_hash, struct err *err)
 {
 	const struct api_settings *s = &p->api->settings;
 	struct tls_files files = TLS_FILES_INIT;
@@ -118,9 +120,11 @@ static enum err_code start_tls(struct ports *p, int fd, struct listener **out, u
 		rc = tls_priorities(s->ciphers, priorities, err);
 	if (rc == ERR_OK)
 		rc = tls_check(&files, s, priorities, err);
-	struct http_tls tls = { .cert = buf_str(&files.cert), .key = buf_str(&files.key),
+	struct http_tls tls = { .cert = buf_str(&files.cert),
+		.key = buf_str(&files.key),
 		.key_password = s->keyfile_password,
-		.trust = files.trust.len > 0 ? buf_str(&files.trust) : NULL, .priorities = priorities,
+		.trust = files.trust.len > 0 ? buf_str(&files.trust) : NULL,
+		.priorities = priorities,
 		.verify_client = s->verify_client };
 	if (rc == ERR_OK)
 		rc = http_start(&p->api->http, fd, false, &tls, out, err);
@@ -163,7 +167,7 @@ static enum err_code rebind(struct ports *p, const char *host, struct err *err)
 	p->tcp = started;
 	p->files_hash = hash;
 	p->port = s->listen_port;
-	(void)str_copy(p->host, sizeof(p->host), host);
+	snprintf(p->host, sizeof(p->host), "%s", host); /* numeric: it fits */
 	return ERR_OK;
 }
 
@@ -233,7 +237,8 @@ static void resolve(struct ports *p)
 	dns_lookup(n->dns, p->api->settings.listen_host, on_address, look);
 }
 
-/* The files of a running TLS listener are other ones by now. What cannot be read is no reason to rebind. */
+/* The files of a running TLS listener are other ones by now. What cannot be read is no reason to
+ * rebind. */
 static bool files_changed(const struct ports *p)
 {
 	struct tls_files files = TLS_FILES_INIT;

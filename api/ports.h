@@ -1,5 +1,6 @@
-/* The listening sockets: TCP or TLS by the settings, and the local Unix socket. New ones are bound before
- * old ones are closed, so that a failed change leaves what was (rest 11.3, 14). Api process. */
+/* The listening sockets: TCP or TLS by the settings, and the local Unix socket. New ones are bound
+ * before old ones are closed, so that a failed change leaves what was (rest 11.3, 14). Api process.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,7 +14,7 @@ struct api;
 struct ports {
 	struct api *api;
 	struct listener *tcp, *local;
-	char host[64];	 /* numeric, that tcp is bound to; "" = all */
+	char host[64]; /* numeric, that tcp is bound to; "" = all */
 	uint16_t port;
 	uint64_t files_hash;
 	struct api_settings *bound; /* settings of tcp that matter here; owned, NULL = not bound */

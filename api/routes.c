@@ -7,24 +7,23 @@
 #include "common/core/str.h"
 
 /* A restart ends when PostgreSQL accepts connections again: crash recovery may take long. */
-#define RESTART_MS  3600000
+#define RESTART_MS 3600000
 /* 2 x max(10, loop_wait) polls of one second (rest 8), the probe, and some room. */
 #define HANDOVER_MS 660000
 #define STORE_MS    30000
 #define LOCAL_MS    5000
-#define PEER_MS	    2000  /* the sender of POST /failsafe gives up after 2 s */
+#define PEER_MS	    2000   /* the sender of POST /failsafe gives up after 2 s */
 #define CITUS_MS    300000 /* at most a ttl */
 
-#define SAFE(path, route_kind) { .verb = "GET", .segment = path, .kind = route_kind }
+#define SAFE(path, route_kind)                                                                     \
+	{                                                                                          \
+		.verb = "GET", .segment = path, .kind = route_kind                                 \
+	}
 #define ACT(v, path, k, body_need, ms)                                                             \
-	{ .verb = v,                                                                               \
-		.segment = path,                                                                   \
-		.kind = ROUTE_ACTION,                                                              \
-		.action = k,                                                                       \
-		.body = body_need,                                                                 \
-		.guarded = true,                                                                   \
-		.by_members = k != API_FAILSAFE,                                                   \
-		.answer_ms = ms }
+	{                                                                                          \
+		.verb = v, .segment = path, .kind = ROUTE_ACTION, .action = k, .body = body_need,  \
+		.guarded = true, .by_members = k != API_FAILSAFE, .answer_ms = ms                  \
+	}
 
 static const struct route table[] = {
 	SAFE("liveness", ROUTE_LIVENESS),
@@ -48,10 +47,19 @@ static const struct route table[] = {
 	ACT("POST", "citus", API_CITUS, BODY_REQUIRED, CITUS_MS),
 	ACT("POST", "mpp", API_CITUS, BODY_REQUIRED, CITUS_MS),
 	ACT("POST", "sigterm", API_SIGTERM, BODY_IGNORED, LOCAL_MS),
-	{ .verb = "POST", .segment = "upgrade", .kind = ROUTE_ACTION, .action = API_UPGRADE,
-		.guarded = true, .local_only = true, .answer_ms = STORE_MS },
-	{ .verb = "POST", .segment = "status-local", .kind = ROUTE_ACTION,
-		.action = API_STATUS_LOCAL, .guarded = true, .local_only = true,
+	{ .verb = "POST",
+		.segment = "upgrade",
+		.kind = ROUTE_ACTION,
+		.action = API_UPGRADE,
+		.guarded = true,
+		.local_only = true,
+		.answer_ms = STORE_MS },
+	{ .verb = "POST",
+		.segment = "status-local",
+		.kind = ROUTE_ACTION,
+		.action = API_STATUS_LOCAL,
+		.guarded = true,
+		.local_only = true,
 		.answer_ms = LOCAL_MS },
 };
 

@@ -10,8 +10,8 @@
 
 #define METRICS_MAX (64 * 1024)
 
-static void serve_status(struct request *r, unsigned status, const struct health_facts *f,
-	const json_t *facts)
+static void serve_status(
+	struct request *r, unsigned status, const struct health_facts *f, const json_t *facts)
 {
 	struct api *a = r->api;
 	if (route_status_only(r->verb, r->route))
@@ -32,8 +32,8 @@ static void serve_metrics(struct request *r, const struct health_facts *f, const
 		.name = a->settings.name,
 		.state = unknown ? -1 : (int)f->mem_state,
 		.failsafe_enabled = view_get(&a->view, WRK_FAILSAFE_MODE) != 0,
-		.failsafe_member = json_object_get(view_doc(&a->view, DOC_FAILSAFE),
-					   a->settings.name) != NULL,
+		.failsafe_member =
+			json_object_get(view_doc(&a->view, DOC_FAILSAFE), a->settings.name) != NULL,
 		.tags = json_object_get(view_doc(&a->view, DOC_MEMBER), "tags") };
 	if (status != NULL)
 		metrics_write(&in, &out);
@@ -56,8 +56,8 @@ static void serve(struct request *r, const json_t *facts, bool asked)
 	case ROUTE_METRICS: serve_metrics(r, &f, facts); break;
 	case ROUTE_READINESS: reply_line(r, health_readiness(&f, &r->query)); break;
 	case ROUTE_PATRONI: serve_status(r, 200, &f, facts); break;
-	/* A lag that was asked about and cannot be measured is not small (DESIGN 6): the replica codes
-	 * are 503 then by D.state. */
+	/* A lag that was asked about and cannot be measured is not small (DESIGN 6): the replica
+	 * codes are 503 then by D.state. */
 	default: serve_status(r, health_check(r->path, &f, &r->query), &f, facts);
 	}
 }
@@ -71,10 +71,9 @@ static void serve_health(struct request *r)
 {
 	struct health_facts f;
 	view_facts(&r->api->view, clock_boot_ms(), NULL, &f);
-	/* Role and lease questions never wait. For the rest a leader's answer may be known already, but its
-	 * body or a replica's code needs the facts. */
-	if (health_leader_question(r->path) ||
-		(r->route->kind == ROUTE_READINESS && f.lease_valid))
+	/* Role and lease questions never wait. For the rest a leader's answer may be known already,
+	 * but its body or a replica's code needs the facts. */
+	if (health_leader_question(r->path) || (r->route->kind == ROUTE_READINESS && f.lease_valid))
 		serve(r, NULL, false);
 	else
 		facts_want(r);
@@ -144,7 +143,9 @@ void serve_request(struct request *r)
 	case ROUTE_METRICS: facts_want(r); break;
 	case ROUTE_CLUSTER: serve_cluster(r); break;
 	case ROUTE_HISTORY: serve_history(r); break;
-	case ROUTE_CONFIG: serve_document(r, DOC_CONFIG, "no dynamic configuration is known"); break;
+	case ROUTE_CONFIG:
+		serve_document(r, DOC_CONFIG, "no dynamic configuration is known");
+		break;
 	case ROUTE_FAILSAFE: serve_document(r, DOC_FAILSAFE, "no failsafe key is known"); break;
 	case ROUTE_ACTION:
 		if (!r->route->local_only || r->listener->local) {

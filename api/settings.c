@@ -11,7 +11,8 @@
 #include "common/config/value.h"
 #include "common/ext/json.h"
 
-/* The accept queue: the reference's 5 loses connections in a burst of checks; more costs nothing. */
+/* The accept queue: the reference's 5 loses connections in a burst of checks; more costs nothing.
+ */
 #define BACKLOG_MIN 128
 
 bool net_parse(const char *text, struct net *out)
@@ -151,7 +152,8 @@ static enum err_code read_allowlist(struct api_settings *s, struct err *err)
 	json_t *v;
 	if (list != NULL && !json_is_null(list) && !json_is_array(list))
 		return err_set(err, ERR_INVAL, 0, "restapi.allowlist: a list is wanted");
-	json_array_foreach (list, i, v) {
+	json_array_foreach(list, i, v)
+	{
 		const char *text = json_string_value(v);
 		if (text == NULL || text[0] == '\0')
 			return err_set(err, ERR_INVAL, 0,
@@ -181,7 +183,8 @@ static enum err_code read_headers(struct api_settings *s, const char *key, struc
 {
 	const char *name;
 	json_t *v;
-	json_object_foreach (json_object_get(s->raw, key), name, v) {
+	json_object_foreach(json_object_get(s->raw, key), name, v)
+	{
 		const char *value = json_string_value(v);
 		if (*count == SETTINGS_HEADERS)
 			return err_set(err, ERR_LIMIT, 0, "restapi.%s: over %d headers", key,
@@ -224,8 +227,7 @@ static enum err_code copy_text(
 	return ERR_OK;
 }
 
-enum err_code settings_read(
-	struct api_settings *out, const char *text, size_t len, struct err *err)
+enum err_code settings_read(struct api_settings *out, const char *text, size_t len, struct err *err)
 {
 	struct api_settings *s = calloc(1, sizeof(*s));
 	if (s == NULL)

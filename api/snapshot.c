@@ -18,7 +18,8 @@ bool snapshot_is_sync(const json_t *cluster, const char *name)
 	/* Without a leader the key is empty: synchronous replication is not set up. */
 	if (leader == NULL || leader[0] == '\0' || name == NULL)
 		return false;
-	json_array_foreach (json_object_get(sync, "voters"), i, voter) {
+	json_array_foreach(json_object_get(sync, "voters"), i, voter)
+	{
 		if (json_is_string(voter) && str_eq_nocase(json_string_value(voter), name))
 			return true;
 	}
@@ -29,7 +30,8 @@ const json_t *snapshot_member(const json_t *cluster, const char *name)
 {
 	size_t i;
 	json_t *m;
-	json_array_foreach (json_object_get(cluster, "members"), i, m) {
+	json_array_foreach(json_object_get(cluster, "members"), i, m)
+	{
 		if (str_eq(json_string_value(json_object_get(m, "name")), name))
 			return json_object_get(m, "data");
 	}

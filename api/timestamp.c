@@ -144,6 +144,6 @@ void timestamp_iso(const struct timestamp *t, char out[static 40])
 	if (us != 0)
 		snprintf(frac, sizeof(frac), ".%06d", (int)us);
 	snprintf(out, 40, "%04d-%02d-%02dT%02d:%02d:%02d%s%c%02d:%02d", y, m, d, (int)(left / 3600),
-		(int)(left / 60 % 60), (int)(left % 60), frac, t->offset_min < 0 ? '-' : '+', off / 60,
-		off % 60);
+		(int)(left / 60 % 60), (int)(left % 60), frac, t->offset_min < 0 ? '-' : '+',
+		off / 60, off % 60);
 }

@@ -10,7 +10,8 @@ struct timestamp {
 	bool has_zone;
 	int offset_min;
 };
-/* ISO 8601 with 'T' or a blank, minutes or seconds or fractions; Z, +HH, +HH:MM, +HHMM or no zone. */
+/* ISO 8601 with 'T' or a blank, minutes or seconds or fractions; Z, +HH, +HH:MM, +HHMM or no zone.
+ */
 MUST_USE bool timestamp_parse(const char *text, struct timestamp *out);
 /* YYYY-MM-DDTHH:MM:SS[.ffffff]+HH:MM, as the store keeps it. */
 void timestamp_iso(const struct timestamp *t, char out[static 40]);

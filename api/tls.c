@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -92,13 +93,14 @@ enum err_code tls_check(const struct tls_files *f, const struct api_settings *s,
 	return ERR_OK;
 }
 
-/* ---- ciphers ------------------------------------------------------------------------------------ */
+/* ---- ciphers ------------------------------------------------------------------------------------
+ */
 
 enum kx { KX_ECDHE_ECDSA, KX_ECDHE_RSA, KX_DHE_RSA, KX_RSA, KX_COUNT };
 enum bulk { AES256_GCM, CHACHA20, AES128_GCM, AES256_CBC, AES128_CBC, BULK_COUNT };
 
 /* A set of suites: bit kx * BULK_COUNT + bulk. The MAC follows from the cipher. */
-#define SUITE(k, b) (1u << ((k) * BULK_COUNT + (b)))
+#define SUITE(k, b) (1u << ((k)*BULK_COUNT + (b)))
 #define ALL_SUITES  ((1u << (KX_COUNT * BULK_COUNT)) - 1)
 
 static const char *const kx_names[] = { "ECDHE-ECDSA", "ECDHE-RSA", "DHE-RSA", "RSA" };
@@ -162,13 +164,14 @@ static bool word_set(const char *word, bool in_suite_name, uint32_t *out)
 		{ "TLSv1.2", 0, 0 },
 		{ "FIPS", 0, B(AES256_GCM) | B(AES128_GCM) | B(AES256_CBC) | B(AES128_CBC) },
 	};
-	/* Groups of which we offer nothing anyway: excluding them, or asking for them, changes nothing. */
+	/* Groups of which we offer nothing anyway: excluding them, or asking for them, changes
+	 * nothing. */
 	static const char *const nothing[] = { "aNULL", "eNULL", "NULL", "COMPLEMENTOFALL",
 		"COMPLEMENTOFDEFAULT", "EXP", "EXPORT", "LOW", "MEDIUM", "MD5", "RC4", "RC2", "DES",
 		"3DES", "IDEA", "SEED", "CAMELLIA", "CAMELLIA128", "CAMELLIA256", "ARIA", "ARIA128",
 		"ARIA256", "ARIAGCM", "PSK", "kPSK", "aPSK", "SRP", "kSRP", "DSS", "aDSS", "ADH",
-		"AECDH", "KRB5", "AESCCM", "AESCCM8", "SSLv2", "SSLv3", "TLSv1", "kDH", "kECDH", "aDH",
-		"aECDH", "DH", "ECDH", "GOST", "kGOST", "aGOST" };
+		"AECDH", "KRB5", "AESCCM", "AESCCM8", "SSLv2", "SSLv3", "TLSv1", "kDH", "kECDH",
+		"aDH", "aECDH", "DH", "ECDH", "GOST", "kGOST", "aGOST" };
 	if (strcmp(word, "RSA") == 0) {
 		*out = by_kx(in_suite_name ? K(ECDHE_RSA) | K(DHE_RSA) | K(RSA) : K(RSA));
 		return true;
@@ -228,7 +231,8 @@ static enum err_code apply(const char *list, uint32_t *out, struct err *err)
 		uint32_t one;
 		size_t n = strcspn(p, ":, ");
 		if (!str_copy_n(item, sizeof(item), p, n))
-			return err_set(err, ERR_LIMIT, 0, "restapi.ciphers: a word of %zu bytes", n);
+			return err_set(
+				err, ERR_LIMIT, 0, "restapi.ciphers: a word of %zu bytes", n);
 		p += n + (p[n] != '\0');
 		if (item[0] == '\0' || item[0] == '@')
 			continue; /* order and security level are GnuTLS's own */
@@ -236,7 +240,8 @@ static enum err_code apply(const char *list, uint32_t *out, struct err *err)
 		const char *name = sign == '!' || sign == '-' || sign == '+' ? item + 1 : item;
 		if (!item_set(name, &one))
 			return err_set(err, ERR_INVAL, 0,
-				"restapi.ciphers: \"%s\" is not known; allowed are OpenSSL's suite names "
+				"restapi.ciphers: \"%s\" is not known; allowed are OpenSSL's suite "
+				"names "
 				"and words such as HIGH, ECDHE+AESGCM, !SHA1",
 				name);
 		if (sign == '!') {
@@ -249,7 +254,8 @@ static enum err_code apply(const char *list, uint32_t *out, struct err *err)
 		}
 	}
 	if (set == 0)
-		return err_set(err, ERR_INVAL, 0, "restapi.ciphers \"%s\": no cipher is left", list);
+		return err_set(
+			err, ERR_INVAL, 0, "restapi.ciphers \"%s\": no cipher is left", list);
 	*out = set;
 	return ERR_OK;
 }
@@ -258,10 +264,9 @@ enum err_code tls_priorities(
 	const char *ciphers, char out[static TLS_PRIORITIES_MAX], struct err *err)
 {
 	AUTO(buf) b = BUF_INIT(TLS_PRIORITIES_MAX - 1);
-	uint32_t set;
+	uint32_t set = 0;
 	if (ciphers == NULL || ciphers[0] == '\0') {
-		(void)str_copy(out, TLS_PRIORITIES_MAX,
-			"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2");
+		snprintf(out, TLS_PRIORITIES_MAX, "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2");
 		return ERR_OK;
 	}
 	enum err_code rc = apply(ciphers, &set, err);

@@ -37,9 +37,9 @@ bool validate_object(const char *body, size_t len, bool has_length, bool optiona
 	json_t *parsed = json_read(body, len, &err);
 	if (!json_is_object(parsed) || (!optional && json_object_size(parsed) == 0)) {
 		say(v, 400, "%s",
-			parsed == NULL		    ? err.text
+			parsed == NULL		  ? err.text
 			: !json_is_object(parsed) ? "the body must be a JSON object"
-						    : "the body must not be an empty object");
+						  : "the body must not be an empty object");
 		json_decref(parsed);
 		return false;
 	}
@@ -56,7 +56,8 @@ static bool schedule_ok(const json_t *value, const char *action, const struct va
 	const char *text = json_string_value(value);
 	if (text == NULL || !timestamp_parse(text, &t))
 		say(v, 422,
-			"Unable to parse scheduled timestamp. It should be in an unambiguous format, "
+			"Unable to parse scheduled timestamp. It should be in an unambiguous "
+			"format, "
 			"e.g. ISO 8601");
 	else if (!t.has_zone)
 		say(v, 400, "Timezone information is mandatory for the scheduled %s", action);
@@ -69,7 +70,8 @@ static bool schedule_ok(const json_t *value, const char *action, const struct va
 	return false;
 }
 
-/* ---- switchover, failover --------------------------------------------------------------------- */
+/* ---- switchover, failover ---------------------------------------------------------------------
+ */
 
 struct handover {
 	const char *leader, *candidate, *action;
@@ -82,7 +84,8 @@ static bool some_candidate(const json_t *cluster, const char *leader, bool only_
 {
 	size_t i;
 	json_t *m;
-	json_array_foreach (json_object_get(cluster, "members"), i, m) {
+	json_array_foreach(json_object_get(cluster, "members"), i, m)
+	{
 		const char *name = json_string_value(json_object_get(m, "name"));
 		if (name == NULL)
 			continue;
@@ -146,7 +149,8 @@ static void handover_checks(struct handover *h, bool failover, const json_t *sch
 	else if (h->scheduled && !schedule_ok(scheduled_at, "switchover", env, h->iso, v))
 		return;
 	else if (env->paused && h->candidate[0] == '\0')
-		say(v, 400, "Switchover is possible only to a specific candidate in a paused state");
+		say(v, 400,
+			"Switchover is possible only to a specific candidate in a paused state");
 	else if (strcmp(h->leader, h->candidate) == 0)
 		say(v, 400, "Switchover target and source are the same");
 }
@@ -177,7 +181,8 @@ void validate_switchover(
 		json_object_set_new(out->forward, "scheduled_at", json_string(h.iso));
 }
 
-/* ---- restart ------------------------------------------------------------------------------------ */
+/* ---- restart ------------------------------------------------------------------------------------
+ */
 
 /* Two parts from 10 on, three parts before; all numbers. */
 static bool version_ok(const json_t *value, struct verdict *v)
@@ -201,7 +206,8 @@ static bool version_ok(const json_t *value, struct verdict *v)
 		}
 	}
 	if (n < 2 || n > 3 || (n == 2 && numeric && part[0] < 10)) {
-		say(v, 400, "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: %s", text);
+		say(v, 400, "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: %s",
+			text);
 		return false;
 	}
 	if (!numeric) {
@@ -211,8 +217,8 @@ static bool version_ok(const json_t *value, struct verdict *v)
 	return true;
 }
 
-static bool restart_filter(const char *key, const json_t *value, const struct validate_env *env,
-	struct verdict *v)
+static bool restart_filter(
+	const char *key, const json_t *value, const struct validate_env *env, struct verdict *v)
 {
 	const char *word = json_string_value(value);
 	char text[64];
@@ -226,7 +232,8 @@ static bool restart_filter(const char *key, const json_t *value, const struct va
 		if (!str_eq(word, "primary") && !str_eq(word, "standby_leader") &&
 			!str_eq(word, "replica")) {
 			say(v, 400,
-				"PostgreSQL role should be either primary, standby_leader, or replica");
+				"PostgreSQL role should be either primary, standby_leader, or "
+				"replica");
 			return false;
 		}
 	} else if (strcmp(key, "postgres_version") == 0) {
@@ -258,7 +265,8 @@ void validate_restart(const json_t *body, const struct validate_env *env, struct
 	out->forward = json_object();
 	const char *key;
 	json_t *value;
-	json_object_foreach ((json_t *)body, key, value) {
+	json_object_foreach((json_t *)body, key, value)
+	{
 		if (!restart_filter(key, value, env, out)) {
 			json_decref(out->forward);
 			out->forward = NULL;
@@ -267,7 +275,8 @@ void validate_restart(const json_t *body, const struct validate_env *env, struct
 	}
 }
 
-/* ---- others ------------------------------------------------------------------------------------- */
+/* ---- others -------------------------------------------------------------------------------------
+ */
 
 /* A YAML-like truth word, or any true value (rest 10). */
 static bool word_true(const json_t *value)

@@ -1,5 +1,5 @@
-/* The checks of request bodies (rest 6, 8, 9, 10) with the contract's texts. Pure functions on parsed
- * JSON and a view of the cluster: no page, no clock, no connection. */
+/* The checks of request bodies (rest 6, 8, 9, 10) with the contract's texts. Pure functions on
+ * parsed JSON and a view of the cluster: no page, no clock, no connection. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,8 +23,8 @@ struct verdict {
 	json_t *forward;
 };
 
-/* A body that must be (optional: may be) a JSON object; 400 and 411 as rest 1 has them. has_length: the
- * request carried Content-Length. On success *out is the object, owned by the caller. */
+/* A body that must be (optional: may be) a JSON object; 400 and 411 as rest 1 has them. has_length:
+ * the request carried Content-Length. On success *out is the object, owned by the caller. */
 MUST_USE bool validate_object(const char *body, size_t len, bool has_length, bool optional,
 	json_t **out, struct verdict *v);
 void validate_switchover(

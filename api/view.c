@@ -10,7 +10,9 @@
 
 void view_init(struct view *v)
 {
-	*v = (struct view){ .supervisor = SHM_INIT, .worker = SHM_INIT, .worker_next = SHM_INIT,
+	*v = (struct view){ .supervisor = SHM_INIT,
+		.worker = SHM_INIT,
+		.worker_next = SHM_INIT,
 		.scratch = BUF_INIT(LIMIT_SHM_DOC + 1) };
 }
 
@@ -108,7 +110,7 @@ int64_t view_lease_until_ms(const struct view *v)
 enum sync_mode view_sync_mode(const struct view *v)
 {
 	return view_get(v, WRK_STANDBY_CLUSTER) != 0 ? SYNC_OFF
-						      : (enum sync_mode)view_get(v, WRK_SYNC_MODE);
+						     : (enum sync_mode)view_get(v, WRK_SYNC_MODE);
 }
 
 bool view_query_possible(const struct view *v)

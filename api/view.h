@@ -1,5 +1,5 @@
-/* What api knows at this moment: the pages of supervisor and worker, and the documents in them, parsed
- * once per generation. The only reader of the pages. Api process. */
+/* What api knows at this moment: the pages of supervisor and worker, and the documents in them,
+ * parsed once per generation. The only reader of the pages. Api process. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,13 +35,13 @@ int64_t view_get(const struct view *v, enum shm_worker_scalar index);
 bool view_known(const struct view *v); /* a worker has published */
 /* C as of now, NULL = C is null (rest, terms). */
 const json_t *view_cluster(struct view *v, int64_t now_ms);
-/* The lease that answers may rest on: the worker's belief, never past what the supervisor enforces. */
+/* The lease that answers may rest on: the worker's belief, never past what the supervisor enforces.
+ */
 int64_t view_lease_until_ms(const struct view *v);
 /* Synchronous mode in force: off in a standby cluster. */
 enum sync_mode view_sync_mode(const struct view *v);
 /* The status query is worth a try (rest 3): PostgreSQL runs or is on its way. */
 bool view_query_possible(const struct view *v);
-/* The facts of this moment. query: the answer of API_PG_FACTS, or NULL when there is none. Borrows from the
- * documents until the next view_doc. */
-void view_facts(
-	struct view *v, int64_t now_ms, const json_t *query, struct health_facts *out);
+/* The facts of this moment. query: the answer of API_PG_FACTS, or NULL when there is none. Borrows
+ * from the documents until the next view_doc. */
+void view_facts(struct view *v, int64_t now_ms, const json_t *query, struct health_facts *out);

@@ -14,10 +14,11 @@
 
 #include "common/core/clock.h"
 #include "common/core/ipc.h"
+#include "common/core/last_fence.h"
 #include "common/core/log.h"
 #include "common/core/loop.h"
 #include "common/core/str.h"
-#include "worker/files/last_fence.h"
+#include "worker/files/datadir.h"
 #include "worker/files/ops.h"
 #include "worker/files/peer.h"
 #include "worker/files/pmpid.h"
@@ -292,7 +293,7 @@ int main(int argc, char **argv)
 	if (rc != ERR_OK)
 		log_fatal("%s", err.text);
 	if (files.fence)
-		last_fence_run();
+		last_fence_run(datadir_user);
 	if (files.welcomed) {
 		peer_done(&files.peer);
 		ops_done(&files.ops);

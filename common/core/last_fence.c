@@ -1,6 +1,8 @@
 /* Killing PostgreSQL when both enforcers are gone. See last_fence.h. */
-#include "worker/files/last_fence.h"
+#include "common/core/last_fence.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,12 +19,11 @@
 #include "common/core/limits.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
-#include "worker/files/datadir.h"
 
 #define FENCE_MS 10000
 
 static struct last {
-	char data_dir[LIMIT_PATH];
+	char data_dir[LIMIT_PATH], real_dir[LIMIT_PATH];
 	char life[LIMIT_PATH], lock[LIMIT_PATH];
 	struct killtree kt; /* 200 KiB, zero pages until it is needed */
 } last;
@@ -34,6 +35,41 @@ void last_fence_prepare(const char *data_dir, const char *runtime_dir)
 		!str_format(last.lock, sizeof(last.lock), "%s/lock", runtime_dir))
 		log_error(
 			"names of the run-time directory are too long: no fence from this process");
+	char *real = realpath(data_dir, NULL);
+	if (!str_copy(last.real_dir, sizeof(last.real_dir), real != NULL ? real : data_dir))
+		last.real_dir[0] = '\0'; /* no working directory has this name */
+	free(real);
+}
+
+/* A process named postgres whose working directory is ours, by /proc alone; the postmaster if it is
+ * there, since it has the lowest pid but for a wrap-around, and the life file finds the others. */
+static pid_t postgres_in_data_dir(void)
+{
+	pid_t found = 0;
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+	while (proc != NULL && found == 0 && (e = readdir(proc)) != NULL) {
+		char path[64], text[LIMIT_PATH];
+		int64_t pid;
+		if (!isdigit((unsigned char)e->d_name[0]) || !str_to_i64(e->d_name, &pid) ||
+			!str_format(path, sizeof(path), "/proc/%s/cwd", e->d_name))
+			continue;
+		ssize_t n = readlink(path, text, sizeof(text) - 1);
+		if (n < 0)
+			continue;
+		text[n] = '\0';
+		if (strcmp(text, last.real_dir) != 0 ||
+			!str_format(path, sizeof(path), "/proc/%s/comm", e->d_name))
+			continue;
+		AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC);
+		n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
+		text[n > 0 ? n : 0] = '\0';
+		if (str_starts(text, "postgres") || str_starts(text, "postmaster"))
+			found = (pid_t)pid;
+	}
+	if (proc != NULL)
+		closedir(proc);
+	return found;
 }
 
 bool last_fence_other_supervisor(void)
@@ -53,7 +89,7 @@ bool last_fence_other_supervisor(void)
 	return errno == EWOULDBLOCK;
 }
 
-void last_fence_run(void)
+void last_fence_run(last_fence_root_fn root)
 {
 	int64_t deadline_ms = clock_boot_ms() + FENCE_MS;
 	struct stat st;
@@ -69,7 +105,7 @@ void last_fence_run(void)
 	bool clean = target.life_ino == 0 ||
 		     killtree_run_blocking(&last.kt, &target, deadline_ms, &report);
 	unsigned signalled = report.signalled;
-	pid_t pid = datadir_user(last.data_dir);
+	pid_t pid = root != NULL ? root(last.data_dir) : postgres_in_data_dir();
 	if (pid > 0) {
 		target.root = pid;
 		target.root_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
