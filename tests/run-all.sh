@@ -22,6 +22,7 @@ step() {
 	echo "=== $name took $((SECONDS - start)) s"
 }
 step build make --no-print-directory -j"$jobs" SAN=1 all unit-bins integration-bins
+export GUARD_SEARCH_SECONDS=${GUARD_SEARCH_SECONDS:-150}
 step unit make --no-print-directory SAN=1 unit-run
 step rules make --no-print-directory deps
 if [ -e tests/sim/sim_main.c ]; then

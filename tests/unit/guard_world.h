@@ -62,7 +62,9 @@ struct world {
 	int64_t now_ms;
 	int64_t store_until_ms; /* the store may give the lease away from then on */
 	uint64_t lease_seq, last_generation;
-	uint8_t promise; /* pause ends it */
+	uint8_t promise; /* pause ends it; with the dead-man's acknowledgement of its end it begins
+			    again */
+	uint64_t promise_seq;
 	uint8_t has_renewal, renewal_failsafe, zero_acked, has_proof;
 	int64_t renewal_sent_ms, told_until_ms, proof_at_ms;
 	uint64_t proof_generation;
@@ -109,6 +111,7 @@ enum w_move {
 	MV_DM1_THAWS,
 	MV_DM_NEW,
 	MV_DM_END_OLD,
+	MV_STATE_LOST,
 	MV_COUNT,
 };
 
