@@ -102,8 +102,8 @@ void fence_start(struct fence *f, const struct killtree_target *target, uint64_t
 		all_signalled(r) && (target->root == 0 || (r->root_signalled && r->root_stopped));
 	f->phase = complete ? FENCE_KILLED : FENCE_KILLING;
 	log_warning("fence: %s generation=%" PRIu64
-		    " postmaster=%d killed=%u passes=%u us=%" PRId64,
-		reason, generation, (int)target->root, r->signalled, r->passes,
+		    " postmaster=%d killed=%u passes=%u backends_us=%" PRId64 " us=%" PRId64,
+		reason, generation, (int)target->root, r->signalled, r->passes, r->backends_us,
 		clock_boot_us() - start_us);
 	complain(f);
 }

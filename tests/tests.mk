@@ -43,3 +43,9 @@ $(B)/tests/unit/test_guard_search.o: OPT := -O2 -g
 guard-mutations:
 	@tests/guard-mutations.sh $(K)
 .PHONY: guard-mutations
+
+# Figures of DESIGN section 8, one program each.
+bench-fence:
+	@$(MAKE) --no-print-directory SAN=0 integration-bins
+	@tests/bench/fence_latency.py
+.PHONY: bench-fence

@@ -255,20 +255,18 @@ static void list_holders(struct killtree *kt, const struct killtree_target *t, c
 
 /* ---- killing --------------------------------------------------------------------------- */
 
-/* True when pid was not in the table yet. */
-static bool seen_add(struct killtree *kt, pid_t pid)
+static void seen_add(struct killtree *kt, pid_t pid)
 {
 	uint32_t at = (uint32_t)pid * 2654435761u;
+	/* Never full: twice as large as everything that one pass can list, and a full one only
+	 * repeats a signal. */
 	for (unsigned i = 0; i < KILLTREE_SEEN; i++, at++) {
 		pid_t *slot = &kt->seen[at & (KILLTREE_SEEN - 1)];
-		if (*slot == pid)
-			return false;
-		if (*slot == 0) {
+		if (*slot == 0)
 			*slot = pid;
-			return true;
-		}
+		if (*slot == pid)
+			return;
 	}
-	return false; /* full: twice as large as everything that one pass can list */
 }
 
 /* The pidfd pins the process first; what was listed is checked again behind it. */
@@ -287,12 +285,24 @@ static bool still_ours(
 	return st.start_ticks == kt->starts[index];
 }
 
+static bool seen_has(const struct killtree *kt, pid_t pid)
+{
+	uint32_t at = (uint32_t)pid * 2654435761u;
+	for (unsigned i = 0; i < KILLTREE_SEEN && kt->seen[at & (KILLTREE_SEEN - 1)] != 0;
+		i++, at++)
+		if (kt->seen[at & (KILLTREE_SEEN - 1)] == pid)
+			return true;
+	return false;
+}
+
 /* One process of the list. Returns 1 when it is alive and was not seen before. */
 static unsigned kill_one(struct killtree *kt, unsigned index, const struct killtree_target *t,
 	struct killtree_report *out)
 {
 	pid_t pid = kt->pids[index];
 	bool dead;
+	if (seen_has(kt, pid))
+		return 0; /* SIGKILL is pending, it takes its time */
 	int pidfd = pidfd_open(pid, 0);
 	if (pidfd < 0 && errno == ESRCH)
 		return 0;
@@ -303,13 +313,11 @@ static unsigned kill_one(struct killtree *kt, unsigned index, const struct killt
 		 * in the next pass. */
 		return 0;
 	}
-	bool is_new = seen_add(kt, pid);
+	seen_add(kt, pid);
 	int rc = pidfd >= 0 ? pidfd_send_signal(pidfd, SIGKILL, NULL, 0) : kill(pid, SIGKILL);
 	int e = errno;
 	if (pidfd >= 0)
 		close(pidfd);
-	if (!is_new)
-		return 0;
 	out->found++;
 	if (rc == 0) {
 		out->signalled++;
@@ -319,6 +327,24 @@ static unsigned kill_one(struct killtree *kt, unsigned index, const struct killt
 			out->first_denied = pid;
 	}
 	return 1;
+}
+
+/* The children of the stopped root, before anything else is looked at: they are what can
+ * acknowledge a write, and on a busy machine each system call may cost a turn of the scheduler. One
+ * call for each is enough here: the root reaps nobody while it is stopped, so that a pid which it
+ * had as a child stays that child's. */
+static void kill_backends(
+	struct killtree *kt, const struct killtree_target *t, struct killtree_report *out)
+{
+	kt->count = 0;
+	list_children(kt, t->root, true, out);
+	for (unsigned i = 0; i < kt->count; i++) {
+		if (kill(kt->pids[i], SIGKILL) < 0)
+			continue; /* the passes that follow try again and report */
+		seen_add(kt, kt->pids[i]);
+		out->found++;
+		out->signalled++;
+	}
 }
 
 static unsigned kill_listed(
@@ -338,14 +364,15 @@ static int signal_root(const struct killtree_target *t, int signo)
 	return kill(t->root, signo);
 }
 
-/* kill() returns before the stop: a postmaster on another processor may still fork. */
+/* kill() returns before the stop: a postmaster on another processor may still fork. False: not seen
+ * stopped in time, or dead already, when its children are no longer below it. */
 static bool wait_stopped(pid_t pid)
 {
 	int64_t end_us = clock_boot_us() + KILLTREE_STOP_WAIT_MS * 1000;
 	for (;;) {
 		struct killtree_stat st;
 		if (killtree_stat(pid, &st) < 0 || is_dead(st.state))
-			return true;
+			return false;
 		if (st.state == 'T' || st.state == 't')
 			return true;
 		if (clock_boot_us() >= end_us)
@@ -376,9 +403,13 @@ void killtree_run(struct killtree *kt, const struct killtree_target *t, bool by_
 {
 	*out = (struct killtree_report){ 0 };
 	memset(kt->seen, 0, sizeof(kt->seen));
+	int64_t start_us = clock_boot_us();
 	if (t->root > 1 && signal_root(t, SIGSTOP) == 0)
 		out->root_stopped = wait_stopped(t->root);
 	enter_proc(t);
+	if (out->root_stopped)
+		kill_backends(kt, t, out);
+	out->backends_us = clock_boot_us() - start_us;
 	unsigned fresh = 1;
 	while (fresh > 0 && out->passes < KILLTREE_PASSES) {
 		kt->count = 0;

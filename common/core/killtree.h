@@ -34,6 +34,8 @@ struct killtree_report {
 	unsigned signalled; /* SIGKILL is pending on so many */
 	unsigned denied;    /* could not be signalled: another user's */
 	unsigned passes;
+	int64_t backends_us; /* from the start until SIGKILL was pending on every child of the root
+			      */
 	bool root_signalled;
 	bool root_stopped; /* the stop was seen before the list was made */
 	bool overflow;	   /* more processes than KILLTREE_PIDS */
@@ -59,9 +61,9 @@ struct killtree {
  * list holds what descends from the root and, with by_holders, what holds the life file. */
 void killtree_run(struct killtree *kt, const struct killtree_target *t, bool by_holders,
 	struct killtree_report *out);
-/* Only the holders of the life file's shared lock: found and killed. Not the calling process itself, nor
- * those in spare[] (a supervisor that forks the postmaster holds it for an instant). Returns how many
- * live ones there were. */
+/* Only the holders of the life file's shared lock: found and killed. Not the calling process
+ * itself, nor those in spare[] (a supervisor that forks the postmaster holds it for an instant).
+ * Returns how many live ones there were. */
 unsigned killtree_kill_holders(struct killtree *kt, const struct killtree_target *t,
 	const pid_t *spare, unsigned spare_count, struct killtree_report *out);
 /* killtree_run and then holders until none is left; sleeps 5 ms between passes. For worker, files

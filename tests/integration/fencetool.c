@@ -1,7 +1,9 @@
-/* Runs the real fence against a PostgreSQL that a test has started, and prints what it did as one JSON line.
- *   fencetool PID LIFE_FILE [--sweep] [--uid U --gid G] [--connections N --conninfo TEXT] [--bound MS]
- * --sweep: the postmaster has ended already. --connections: open so many first, every second one with a statement
- * that runs, so that the fence meets a busy server. Measures the time until SIGKILL is pending on everything. */
+/* Runs the real fence against a PostgreSQL that a test has started, and prints what it did as one
+ * JSON line. fencetool PID LIFE_FILE [--sweep] [--uid U --gid G] [--connections N --conninfo TEXT]
+ * [--bound MS]
+ * --sweep: the postmaster has ended already. --connections: open so many first, every second one
+ * inside a statement, two of them computing, so that the fence meets a busy server. Measures the
+ * time until SIGKILL is pending on everything. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -33,7 +35,11 @@ static int open_connections(int count, const char *conninfo)
 		PGconn *c = PQconnectdb(conninfo);
 		if (PQstatus(c) != CONNECTION_OK)
 			return fail("connection", PQerrorMessage(c));
-		if (i % 2 == 0 && PQsendQuery(c, "select count(*) from generate_series(1, 2000000000)") != 1)
+		/* Two compute; every second one inside a statement: the others wait for their
+		 * client. */
+		const char *sql = i < 4 ? "select count(*) from generate_series(1, 2000000000)"
+					: "select pg_sleep(7200)";
+		if (i % 2 == 0 && PQsendQuery(c, sql) != 1)
 			return fail("statement", PQerrorMessage(c));
 	}
 	return 0;
@@ -74,13 +80,15 @@ int main(int argc, char **argv)
 			return fail("postmaster", strerror(errno));
 	}
 	if (option(argc, argv, "--conninfo") != NULL) {
-		int rc = open_connections((int)number(argc, argv, "--connections", 1), option(argc, argv, "--conninfo"));
+		int rc = open_connections((int)number(argc, argv, "--connections", 1),
+			option(argc, argv, "--conninfo"));
 		if (rc != 0)
 			return rc;
 	}
 	memset(&scratch, 0, sizeof(scratch));
 	fence_init(&fence, &scratch);
-	int64_t start_us = clock_boot_us(), bound_ms = clock_boot_ms() + number(argc, argv, "--bound", 10000);
+	int64_t start_us = clock_boot_us(),
+		bound_ms = clock_boot_ms() + number(argc, argv, "--bound", 10000);
 	fence_start(&fence, &t, 1, life, "test", clock_boot_ms());
 	int64_t killed_us = clock_boot_us() - start_us;
 	struct killtree_report first = fence.last;
@@ -90,9 +98,10 @@ int main(int argc, char **argv)
 		nanosleep(&ts, NULL);
 		fence_step(&fence, clock_boot_ms());
 	}
-	printf("{\"killed_us\": %" PRId64 ", \"proven_us\": %" PRId64 ", \"phase\": %d, \"phase_at_once\": %d, "
+	printf("{\"backends_us\": %" PRId64 ", \"killed_us\": %" PRId64 ", \"proven_us\": %" PRId64
+	       ", \"phase\": %d, \"phase_at_once\": %d, "
 	       "\"signalled\": %u, \"passes\": %u, \"stopped\": %d, \"denied\": %u}\n",
-		killed_us, clock_boot_us() - start_us, (int)fence.phase, (int)at_once, first.signalled, first.passes,
-		first.root_stopped, first.denied);
+		first.backends_us, killed_us, clock_boot_us() - start_us, (int)fence.phase,
+		(int)at_once, first.signalled, first.passes, first.root_stopped, first.denied);
 	return fence.phase == FENCE_PROVEN ? 0 : 1;
 }
