@@ -82,7 +82,7 @@ static void send_held(struct sup *s, struct hold *h, bool ok)
 	}
 	if (h->type == MSG_LEASE_ACK) {
 		h->ack.accepted = ok;
-		h->ack.fence_at_ms = s->want.fence_at_ms;
+		h->ack.fence_at_ms = guard_lease_fence_ms(&s->guard);
 		if (!ok)
 			snprintf(h->ack.reason, sizeof(h->ack.reason),
 				"the dead-man did not acknowledge");
@@ -98,9 +98,13 @@ void sup_holds_tick(struct sup *s, int64_t now_ms)
 {
 	for (unsigned i = 0; i < HOLD_MAX; i++) {
 		struct hold *h = &s->holds[i];
-		if (h->seq != 0 && guard_synced(&s->guard, h->seq))
+		if (h->seq == 0)
+			continue;
+		enum guard_hold held =
+			guard_held(&s->guard, h->generation, h->seq, h->deadline_ms, now_ms);
+		if (held == GUARD_HOLD_GO)
 			send_held(s, h, true);
-		else if (h->seq != 0 && now_ms >= h->deadline_ms)
+		else if (held == GUARD_HOLD_REFUSE || now_ms >= h->deadline_ms)
 			send_held(s, h, false);
 	}
 }
@@ -148,7 +152,7 @@ static void on_lease(struct sup *s, const struct ipc_msg *m)
 		return;
 	}
 	log_warning("lease report refused seq=%llu: %s", (unsigned long long)l->seq, a.reason);
-	h.ack.fence_at_ms = a.fence_at_ms;
+	h.ack.fence_at_ms = guard_lease_fence_ms(&s->guard);
 	snprintf(h.ack.reason, sizeof(h.ack.reason), "%s", a.reason);
 	helper_send(s, HELPER_WORKER, MSG_LEASE_ACK, m->id, &h.ack, NULL, 0, NULL, 0);
 }
@@ -178,6 +182,7 @@ static void on_promote(struct sup *s, const struct ipc_msg *m)
 	log_info("promotion allowed generation=%llu", (unsigned long long)q->generation);
 	hold_answer(s, (struct hold){ .seq = a.hold_seq,
 			       .id = m->id,
+			       .generation = q->generation,
 			       .type = MSG_ANSWER,
 			       .deadline_ms = q->deadline_ms });
 }

@@ -35,6 +35,7 @@ struct hold {
 	uint64_t seq;	      /* 0 = free */
 	uint64_t id;	      /* of the request */
 	uint64_t incarnation; /* of the worker that asked */
+	uint64_t generation;  /* of the promotion that waits; 0 = a report of the lease */
 	enum msg_type type;   /* MSG_LEASE_ACK, or MSG_ANSWER */
 	struct msg_lease_ack ack;
 	int64_t deadline_ms;
