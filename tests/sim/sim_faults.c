@@ -116,12 +116,10 @@ static bool process_fault(struct sim *s, struct sim_fault *f, bool begin)
 	}
 }
 
-static bool has_data(const struct sim *s)
+static bool leads_elsewhere(const struct sim *s, int node)
 {
-	for (unsigned i = 0; i < s->cfg.member_count; i++)
-		if (!s->nodes[i].pg.dir_empty)
-			return true;
-	return false;
+	int leader = dcs_leader_node(s);
+	return leader >= 0 && leader != node && pg_accepts_writes(s, leader);
 }
 
 static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
@@ -174,9 +172,8 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 		pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "data directory lost");
 		n->pg.dir_empty = true;
 		n->pg.sysid = 0;
-		/* Whoever had everything may be gone: only a clone source, and in sync mode a voter, can lead. */
-		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF ||
-			sim_config_now(s)->check_timeline || !has_data(s);
+		/* Whoever had everything may be gone; what remains may be too old to lead, by design. */
+		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF || !leads_elsewhere(s, f->hit);
 		return true;
 	default:
 		return false;

@@ -122,6 +122,7 @@ void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap)
 	if (w->snap && snap->c.revision < w->snap->c.revision)
 		return; /* overtaken */
 	w->read_at_ms = node_clock(s, node);
+	w->store_failing_ms = 0;
 	snap->refs++;
 	bool leader = !w->snap || strcmp(w->snap->c.leader, snap->c.leader) != 0 ||
 		      w->snap->c.failover_version != snap->c.failover_version;

@@ -218,6 +218,9 @@ static bool may_renew(const struct keeper *k, int64_t now_ms)
 {
 	if (k->phase != KEEPER_HOLDING && k->phase != KEEPER_ADOPTING)
 		return false;
+	/* Moving the key to a lease of a shorter ttl waits until the supervisor knows of that. */
+	if (k->phase == KEEPER_ADOPTING && k->ttl_seq)
+		return false;
 	return keeper_verdict_holds(k, now_ms) && !k->supervisor_silent;
 }
 
@@ -265,13 +268,12 @@ static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
  * the answer is lost. So the lease is cut first, and the store is told after the supervisor has agreed. */
 static void set_ttl(struct keeper *k, int64_t ttl_ms, struct keeper_plan *plan, int64_t now_ms)
 {
-	bool shorter = ttl_ms < k->ttl_ms;
 	k->ttl_ms = ttl_ms;
 	if (ttl_ms == k->store_ttl_ms && !k->ttl_seq)
 		return;
-	if (shorter && k->lease_until_ms > 0) {
-		k->lease_until_ms = min64(k->lease_until_ms, now_ms + ttl_ms);
-		k->lease_ttl_ms = min64(k->lease_ttl_ms, ttl_ms);
+	k->lease_ttl_ms = min64(k->lease_ttl_ms, ttl_ms);
+	if (k->lease_until_ms > now_ms + ttl_ms) {
+		k->lease_until_ms = now_ms + ttl_ms;
 		if (k->phase != KEEPER_ZEROING)
 			report(k, plan, now_ms, keeper_lease_until_ms(k), now_ms);
 		k->ttl_seq = k->seq;
