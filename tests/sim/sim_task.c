@@ -244,11 +244,13 @@ static void run_demote(struct sim *s, int node)
 		t->step = 1;
 		return;
 	}
-	if (n->pg.phase == PGP_SHUT && t->step == 1) {
+	bool clean = n->pg.control == PG_DB_SHUTDOWNED || n->pg.control == PG_DB_SHUTDOWNED_IN_RECOVERY;
+	if ((n->pg.phase == PGP_SHUT || (stopped(s, node) && clean && t->was_up)) && t->step == 1) {
 		t->step = 2;
 		t->until_ms = now + 3000;
 		n->w.role = PG_ROLE_DEMOTED;
-		shut_down_seen(s, node);
+		if (n->pg.phase == PGP_SHUT)
+			shut_down_seen(s, node);
 	}
 	if (t->step == 2 && polite(t->demote) && !t->confirmed && confirmed(s, node)) {
 		t->confirmed = true;

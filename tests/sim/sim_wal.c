@@ -80,7 +80,7 @@ static void tick(struct sim *s, int node, int64_t generation)
 		return;
 	int u = p->upstream;
 	bool can = u >= 0 && sends(s, u) && net_open(s, node, u) && net_open(s, u, node) && pg_can_stream(s, node, u);
-	if (p->streaming && !can)
+	if (p->streaming && (!can || !s->nodes[u].pg.standby[node].connected))
 		hang_up(s, node);
 	if (!p->streaming && can && s->nodes[u].pg.phase != PGP_STOPPING) {
 		p->streaming = true;
