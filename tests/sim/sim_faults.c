@@ -134,10 +134,16 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 		n->pg.hung = begin;
 		return true;
 	case FAULT_PG_FREEZE:
-		n->pg.frozen = begin;
+		if (begin)
+			n->pg.frozen = true;
+		else
+			pg_thaw(s, f->hit);
 		return true;
 	case FAULT_PG_STUCK_STOP:
-		n->pg.stuck = begin;
+		if (begin)
+			n->pg.stuck = true;
+		else
+			pg_thaw(s, f->hit);
 		return true;
 	case FAULT_PG_SLOW_RECOVERY:
 		n->pg.recovery_ms = begin ? ms : 0;
@@ -325,7 +331,8 @@ void faults_heal(struct sim *s)
 		node_vm_pause(s, i, false);
 		for (int p = 1; p < PROC_COUNT; p++)
 			node_freeze(s, i, (enum sim_proc)p, false);
-		n->pg.hung = n->pg.frozen = n->pg.stuck = false;
+		n->pg.hung = false;
+		pg_thaw(s, i);
 		node_power(s, i, true);
 	}
 	if (sim_config_now(s)->pause)

@@ -99,7 +99,8 @@ static bool history(struct run *r, uint64_t seed, const struct sim_scenario *sce
 		one(s, seed, scenario, &drop);
 		tell(s, seed, scenario, &drop);
 	} else if (!r->quiet) {
-		printf("FAILED seed %llu: %s %s\n", (unsigned long long)seed, s->checks.what, s->checks.text);
+		printf("FAILED seed %llu%s%s: %s %s\n", (unsigned long long)seed, scenario ? " scenario " : "",
+			scenario ? scenario->name : "", s->checks.what, s->checks.text);
 	}
 	fflush(stdout);
 	return false;

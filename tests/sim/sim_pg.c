@@ -155,6 +155,16 @@ void pg_stop(struct sim *s, int node, enum pg_stop_mode mode)
 		later(s, node, sim_range(&s->rng, 2, 100) + p->stop_ms, PGP_STOPPING);
 }
 
+/* What was sent to a stopped process arrives when it goes on. */
+void pg_thaw(struct sim *s, int node)
+{
+	struct sim_pg *p = &s->nodes[node].pg;
+	bool held = p->frozen || p->stuck;
+	p->frozen = p->stuck = false;
+	if (held && p->stop_mode && p->phase != PGP_NONE && p->phase < PGP_STOPPING)
+		later(s, node, 50, PGP_STOPPING);
+}
+
 void pg_promote_file(struct sim *s, int node)
 {
 	struct sim_pg *p = &s->nodes[node].pg;

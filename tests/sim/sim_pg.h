@@ -75,6 +75,7 @@ void pg_init_cluster(struct sim *s);
 void pg_spawn(struct sim *s, int node, uint32_t kind);
 void pg_stop(struct sim *s, int node, enum pg_stop_mode mode);
 void pg_kill(struct sim *s, int node, enum exit_class class, const char *why);
+void pg_thaw(struct sim *s, int node);
 void pg_promote_file(struct sim *s, int node);
 void pg_readopted(struct sim *s, int node);
 void pg_event(struct sim *s, const struct sim_event *ev);

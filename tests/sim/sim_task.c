@@ -105,6 +105,7 @@ static void run_start(struct sim *s, int node, uint32_t kind, bool stop_first)
 		if (t->kind == TASK_RESTART || t->kind == TASK_START_PRIMARY) {
 			bool primary = t->kind == TASK_START_PRIMARY || !n->pg.standby_signal;
 			kind = primary ? PG_START_PRIMARY : PG_START_STANDBY;
+			n->w.role = primary ? PG_ROLE_PRIMARY : PG_ROLE_REPLICA; /* as the data directory says */
 		} else {
 			n->w.following = t->target;
 			n->w.follow_known = true;
