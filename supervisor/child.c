@@ -53,8 +53,19 @@ static void set_state(struct helper *h, enum helper_state state, int64_t now_ms)
 	h->since_ms = now_ms;
 }
 
-/* ---- start
- * ---------------------------------------------------------------------------------------- */
+bool sup_is_related(const struct sup *s, pid_t pid)
+{
+	bool related = pid == getpid() || pid == getppid() || pid == s->dm.pid;
+	for (unsigned i = 0; i < HELPER_COUNT; i++)
+		related = related || s->helpers[i].pid == pid;
+	for (unsigned i = 0; i < LIMIT_JOBS; i++)
+		related = related ||
+			  (s->jobs.slot[i].state != JOB_FREE &&
+				  s->jobs.slot[i].state != JOB_ENDED && s->jobs.slot[i].pid == pid);
+	return related;
+}
+
+/* ---- start ---- */
 
 /* Two workers must never act at once: the lock goes with the process, through exec, until its end.
  * It is a record lock because F_GETLK names its holder, so that a left-over of a dead supervisor
@@ -129,8 +140,7 @@ static void helper_start(struct sup *s, struct helper *h, int64_t now_ms)
 			(unsigned long long)h->incarnation);
 }
 
-/* ---- end
- * ------------------------------------------------------------------------------------------- */
+/* ---- end ---- */
 
 static void drop_socket(struct helper *h)
 {
@@ -207,8 +217,7 @@ bool helpers_end(struct sup *s, int64_t until_ms, int64_t now_ms)
 	return gone;
 }
 
-/* ---- time
- * ------------------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 static int64_t silent_at_ms(const struct sup *s, const struct helper *h)
 {
@@ -262,8 +271,7 @@ int64_t helpers_next_ms(const struct sup *s)
 	return s->end.phase >= END_HELPERS ? INT64_MAX : next;
 }
 
-/* ---- messages
- * --------------------------------------------------------------------------------------- */
+/* ---- messages ---- */
 
 void helper_send(struct sup *s, enum helper_index to, enum msg_type type, uint64_t id,
 	const void *payload, const void *tail, size_t tail_len, const int *fds, int fd_count)

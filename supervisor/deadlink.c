@@ -32,8 +32,7 @@ static void set_state(struct sup *s, enum deadlink_state state)
 	s->dm.since_ms = s->now_ms;
 }
 
-/* ---- start and end
- * ------------------------------------------------------------------------------------- */
+/* ---- start and end ---- */
 
 static void start(struct sup *s)
 {
@@ -133,8 +132,7 @@ bool deadlink_gone(struct sup *s)
 	return s->dm.state == DEADLINK_DOWN;
 }
 
-/* ---- messages to it
- * --------------------------------------------------------------------------------------- */
+/* ---- messages to it ---- */
 
 void deadlink_postmaster_changed(struct sup *s)
 {
@@ -217,8 +215,7 @@ void deadlink_connect_helper(struct sup *s, unsigned helper)
 	close(pair[1]);
 }
 
-/* ---- messages from it
- * ---------------------------------------------------------------------------------------- */
+/* ---- messages from it ---- */
 
 static void on_up(struct sup *s)
 {
@@ -303,9 +300,7 @@ void deadlink_receive_old(struct sup *s)
 	}
 }
 
-/* ---- time
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- time ---- */
 
 static int64_t start_until_ms(const struct deadlink *d)
 {

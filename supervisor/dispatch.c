@@ -16,8 +16,7 @@
 #define HOLD_MS	     3000  /* an answer that waits for the dead-man longer than this is a refusal */
 #define STOP_LATE_MS 10000 /* for a standby that guard_step stops */
 
-/* ---- guard
- * ------------------------------------------------------------------------------------------ */
+/* ---- guard ---- */
 
 static void watchdog_changed(struct sup *s)
 {
@@ -70,8 +69,7 @@ struct guard_actions sup_guard(struct sup *s, struct guard_event ev)
 	return a;
 }
 
-/* ---- answers that wait for the dead-man
- * ---------------------------------------------------------------- */
+/* ---- answers that wait for the dead-man ---- */
 
 static void send_held(struct sup *s, struct hold *h, bool ok)
 {
@@ -134,8 +132,7 @@ static void hold_answer(struct sup *s, struct hold h)
 	send_held(s, &h, false);
 }
 
-/* ---- lease, proof, promotion
- * ---------------------------------------------------------------------------- */
+/* ---- lease, proof, promotion ---- */
 
 static void on_lease(struct sup *s, const struct ipc_msg *m)
 {
@@ -187,8 +184,7 @@ static void on_promote(struct sup *s, const struct ipc_msg *m)
 			       .deadline_ms = q->deadline_ms });
 }
 
-/* ---- the rest of the worker's requests
- * --------------------------------------------------------------------- */
+/* ---- the rest of the worker's requests ---- */
 
 static void on_watchdog(struct sup *s, const struct ipc_msg *m)
 {
@@ -263,8 +259,7 @@ static void on_answer(struct sup *s, const struct helper *h, const struct ipc_ms
 		ending_progress(s);
 }
 
-/* ---- the table
- * ------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 static void dispatch(struct sup *s, struct helper *h, struct ipc_msg *m)
 {

@@ -131,8 +131,22 @@ int64_t ending_next_ms(const struct sup *s)
 	}
 }
 
-/* ---- upgrade in place
- * ---------------------------------------------------------------------------------------- */
+/* ---- upgrade in place ---- */
+
+/* Why not now; NULL = it may be. What is not acknowledged by the dead-man would be lost with our
+ * socket. */
+static const char *upgrade_unfit(const struct sup *s)
+{
+	if (s->end.phase != END_NO)
+		return "we are ending";
+	if (jobs_running(&s->jobs) > 0)
+		return "jobs run: their output and end would be lost";
+	if (s->pm.start.stage != START_IDLE || s->guard.pm_state == PG_PROC_FENCING)
+		return "PostgreSQL is being started or fenced";
+	if (!guard_synced(&s->guard, s->guard.state_seq))
+		return "the dead-man does not know the newest state";
+	return NULL;
+}
 
 void ending_upgrade(struct sup *s, const struct ipc_msg *m)
 {
@@ -142,23 +156,20 @@ void ending_upgrade(struct sup *s, const struct ipc_msg *m)
 		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed UPGRADE");
 		return;
 	}
-	const char *why = NULL;
-	if (s->end.phase != END_NO)
-		why = "we are ending";
-	else if (jobs_running(&s->jobs) > 0)
-		why = "jobs run: their output and end would be lost";
-	else if (s->pm.start.stage != START_IDLE || s->guard.pm_state == PG_PROC_FENCING)
-		why = "PostgreSQL is being started or fenced";
-	else if (!guard_synced(&s->guard, s->guard.state_seq))
-		why = "the dead-man does not know the newest state";
+	const char *why = upgrade_unfit(s);
+	/* The worker is an ordinary user's process and must not choose what runs as root. */
+	if (s->privs.root && q->path[0] != '\0' && !str_eq(q->path, s->launch.self))
+		why = "as root only the same file, replaced on disk, is executed";
 	if (why != NULL) {
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%s", why);
 		return;
 	}
 	memcpy(u->path, q->path[0] != '\0' ? q->path : s->launch.self, sizeof(u->path));
 	u->id = m->id;
+	u->until_ms = s->now_ms + HANDOVER_CHECK_MS;
+	u->checked = false;
 	char *argv[] = { u->path, "--upgrade-check", NULL };
-	if (!job_start_own(s, JOB_UPGRADE_CHECK, argv, s->now_ms + HANDOVER_CHECK_MS))
+	if (!job_start_own(s, JOB_UPGRADE_CHECK, argv, u->until_ms))
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_FAILED, "%s",
 			"the check could not be started");
 }
@@ -166,14 +177,27 @@ void ending_upgrade(struct sup *s, const struct ipc_msg *m)
 void ending_upgrade_checked(struct sup *s, const struct job *j)
 {
 	struct upgrade *u = &s->upgrade;
-	bool ok = j->exit.cls == EXIT_CLASS_CODE && j->exit.code == 0 &&
-		  handover_check_ok(j->out[0].ring, (unsigned)j->out[0].total);
-	if (!ok) {
+	u->checked = j->exit.cls == EXIT_CLASS_CODE && j->exit.code == 0 &&
+		     handover_check_ok(j->out[0].ring, (unsigned)j->out[0].total);
+	if (!u->checked)
 		helper_answer(s, HELPER_WORKER, u->id, ANSWER_REFUSED,
 			"%s is not a pgregent that starts (%s=%d)", u->path,
 			exit_class_name(j->exit.cls), j->exit.code);
-		return;
-	}
-	helper_answer(s, HELPER_WORKER, u->id, ANSWER_OK, "%s", "executing the new program");
-	s->upgrade_path = u->path;
+}
+
+bool ending_upgrade_due(struct sup *s)
+{
+	struct upgrade *u = &s->upgrade;
+	if (!u->checked)
+		return false;
+	const char *why = upgrade_unfit(s);
+	if (why != NULL && s->now_ms < u->until_ms)
+		return false; /* asked again in the next turn, after a heartbeat at the latest */
+	u->checked = false;
+	if (why != NULL)
+		helper_answer(s, HELPER_WORKER, u->id, ANSWER_REFUSED, "%s", why);
+	else
+		helper_answer(
+			s, HELPER_WORKER, u->id, ANSWER_OK, "%s", "executing the new program");
+	return why == NULL;
 }

@@ -1,6 +1,7 @@
 /* How the supervisor ends: orders to the worker, the bound on its answer, PostgreSQL, helpers; and
  * the upgrade in place. Every phase has a bound, and the lease is enforced in all of them. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/core/ipc.h"
@@ -20,3 +21,5 @@ int64_t ending_next_ms(const struct sup *s);
 void ending_upgrade(struct sup *s, const struct ipc_msg *m);
 struct job;
 void ending_upgrade_checked(struct sup *s, const struct job *j);
+/* The new program is to be executed now. */
+bool ending_upgrade_due(struct sup *s);

@@ -36,9 +36,7 @@ static struct legacy {
 	char oom[16];
 } legacy = { .lock_fd = -1, .data_fd = -1, .exe_fd = -1 };
 
-/* ---- locks
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- locks ---- */
 
 static void pause_ms(int ms)
 {
@@ -128,8 +126,7 @@ enum err_code handover_lock(struct sup *s, struct err *err)
 	return ERR_OK;
 }
 
-/* ---- the dead-man's legacy
- * ------------------------------------------------------------------------------------ */
+/* ---- the dead-man's legacy ---- */
 
 static int connect_deadman(const struct sup *s)
 {
@@ -249,9 +246,7 @@ void handover_inherit(struct sup *s)
 		    "short grace");
 }
 
-/* ---- upgrade
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- upgrade ---- */
 
 #define CHECK_LINE "pgregent upgrade ok proto="
 
@@ -300,7 +295,7 @@ void handover_exec(struct sup *s)
 			 "data_dir=%s\nscope=%s\nname=%s\nruntime_dir=%s\n",
 		exe, s->lock_fd, s->data_lock_fd, s->privs.oom_saved, s->launch.data_dir,
 		s->launch.scope, s->launch.name, s->launch.runtime_base);
-	log_warning("upgrade: executing %s", s->upgrade_path);
+	log_warning("upgrade: executing %s", s->upgrade.path);
 	watchdog_disarm(&s->watchdog); /* the next one arms it when it may */
 	keep_over_exec(s->lock_fd, true);
 	keep_over_exec(s->data_lock_fd, true);
@@ -308,14 +303,13 @@ void handover_exec(struct sup *s)
 	 * started again. */
 	alarm(2 * HANDOVER_CHECK_MS / 1000);
 	if (fits && exe >= 0)
-		execve(s->upgrade_path, s->argv, environment_with(entry));
-	log_error("upgrade: exec %s: %s", s->upgrade_path, strerror(errno));
+		execve(s->upgrade.path, s->argv, environment_with(entry));
+	log_error("upgrade: exec %s: %s", s->upgrade.path, strerror(errno));
 	alarm(0);
 	keep_over_exec(s->lock_fd, false);
 	keep_over_exec(s->data_lock_fd, false);
 	if (exe >= 0)
 		close(exe);
-	s->upgrade_path = NULL;
 }
 
 /* ---- the new program's side ---- */

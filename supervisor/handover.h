@@ -14,7 +14,7 @@ void handover_inherit(struct sup *s);
 #define HANDOVER_CHECK_MS 5000
 int handover_check_say(void);
 MUST_USE int handover_check_ok(const char *output, unsigned len);
-/* Execute s->upgrade_path; returns (logged) only when that failed. */
+/* Execute s->upgrade.path; returns (logged) only when that failed. */
 void handover_exec(struct sup *s);
 /* In the new program: until handover_guard_end a fault, a failure or 5 s end in the old program
  * again. */

@@ -27,8 +27,7 @@ void jobs_init(struct jobs *j)
 		j->slot[i].out[0].fd = j->slot[i].out[1].fd = -1;
 }
 
-/* ---- arguments
- * ------------------------------------------------------------------------------------- */
+/* ---- arguments ---- */
 
 static bool same_variable(const char *a, const char *b)
 {
@@ -63,8 +62,7 @@ enum err_code args_parse(
 	return ERR_OK;
 }
 
-/* ---- slots
- * ------------------------------------------------------------------------------------------ */
+/* ---- slots ---- */
 
 static struct job *find(struct jobs *js, uint64_t id)
 {
@@ -133,8 +131,7 @@ unsigned jobs_running(const struct jobs *js)
 	return n;
 }
 
-/* ---- start
- * ------------------------------------------------------------------------------------------ */
+/* ---- start ---- */
 
 /* Pipes for what is kept; fds[0..2] for the child. Both lists hold our copies that are closed
  * afterwards. */
@@ -240,8 +237,7 @@ bool job_start_own(struct sup *s, uint64_t id, char *const *argv, int64_t deadli
 	return true;
 }
 
-/* ---- output
- * ------------------------------------------------------------------------------------------ */
+/* ---- output ---- */
 
 static void log_bytes(struct job *j, struct job_stream *st, const char *bytes, size_t n)
 {
@@ -307,8 +303,7 @@ void job_output_get(struct sup *s, const struct ipc_msg *m)
 		send_stream(s, m->id, j, 1);
 }
 
-/* ---- end
- * --------------------------------------------------------------------------------------------- */
+/* ---- end ---- */
 
 static void term(struct job *j, int64_t now_ms)
 {

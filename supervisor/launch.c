@@ -23,8 +23,7 @@
 #define LAUNCH_MS     10000
 #define LAUNCH_OUTPUT 8192 /* four lines of at most LIMIT_PATH */
 
-/* ---- arguments
- * ------------------------------------------------------------------------------------ */
+/* ---- arguments ---- */
 
 /* "--name VALUE" and "--name=VALUE"; true when argv[*i] was this option. */
 static bool take_option(int argc, char **argv, int *i, const char *name, const char **out)
@@ -77,8 +76,7 @@ enum launch_mode launch_args(struct launch *l, int argc, char **argv, struct err
 	return LAUNCH_RUN;
 }
 
-/* ---- programs
- * ------------------------------------------------------------------------------------- */
+/* ---- programs ---- */
 
 bool launch_program(const struct launch *l, const char *role, char *out, size_t out_len)
 {
@@ -88,10 +86,13 @@ bool launch_program(const struct launch *l, const char *role, char *out, size_t 
 enum err_code launch_find_programs(struct launch *l, struct err *err)
 {
 	char probe[LIMIT_PATH], own_dir[LIMIT_PATH];
+	static const char deleted[] = " (deleted)";
 	ssize_t n = readlink("/proc/self/exe", l->self, sizeof(l->self) - 1);
 	if (n < 0)
 		return err_set(err, ERR_SYS, errno, "readlink /proc/self/exe (is /proc mounted?)");
 	l->self[n] = '\0';
+	if (str_ends(l->self, deleted)) /* replaced on disk while it ran */
+		l->self[(size_t)n - strlen(deleted)] = '\0';
 	if (!str_copy(own_dir, sizeof(own_dir), l->self))
 		return err_set(err, ERR_LIMIT, 0, "path of this program");
 	*strrchr(own_dir, '/') = '\0';
@@ -113,8 +114,7 @@ enum err_code launch_find_programs(struct launch *l, struct err *err)
 		"pgregent-worker is neither in %s nor in %s/../lib/pgregent", own_dir, own_dir);
 }
 
-/* ---- environments
- * --------------------------------------------------------------------------------- */
+/* ---- environments ---- */
 
 static bool starts_with_any(const char *s, const char *const *list)
 {
@@ -191,8 +191,7 @@ enum err_code launch_environment(struct launch *l, const struct privs *p, struct
 	return environment_of_postgres(l, q, err);
 }
 
-/* ---- the instance
- * ----------------------------------------------------------------------------------- */
+/* ---- the instance ---- */
 
 static enum err_code take_line(struct launch *l, char *line, struct err *err)
 {
@@ -318,8 +317,7 @@ enum err_code launch_instance(struct launch *l, const struct privs *p, const cha
 	return ERR_OK;
 }
 
-/* ---- the run-time directory
- * --------------------------------------------------------------------------- */
+/* ---- the run-time directory ---- */
 
 /* Make (when missing) and open a directory; only its owner or root may be able to change it. */
 static enum err_code open_dir(int at, const char *path, mode_t mode, const struct privs *p,

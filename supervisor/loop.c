@@ -150,7 +150,7 @@ int sup_loop(struct sup *s)
 	s->want.wake_at_ms = s->now_ms;
 	while (s->end.phase != END_DONE) {
 		turn(s);
-		if (s->upgrade_path != NULL)
+		if (ending_upgrade_due(s))
 			handover_exec(s);
 	}
 	return s->end.exit_code;

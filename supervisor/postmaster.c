@@ -37,8 +37,7 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-/* ---- what the worker is told
- * ------------------------------------------------------------------------ */
+/* ---- what the worker is told ---- */
 
 void postmaster_tell(struct sup *s, bool always)
 {
@@ -77,8 +76,7 @@ static void set_text(struct postmaster *pm, bool unproven, const char *text)
 	snprintf(pm->text, sizeof(pm->text), "%s", text);
 }
 
-/* ---- start
- * ------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 /* Not to a worker that did not ask: its own requests may have the same numbers. */
 static void start_answer(struct sup *s, uint32_t code, const char *text)
@@ -292,8 +290,7 @@ static void start_tick(struct sup *s, int64_t now_ms)
 		     : "postmaster.pid was not read in time");
 }
 
-/* ---- adoption
- * ---------------------------------------------------------------------------------------- */
+/* ---- adoption ---- */
 
 static void adopt(struct sup *s, pid_t pid, int pidfd)
 {
@@ -315,18 +312,6 @@ static void adopt(struct sup *s, pid_t pid, int pidfd)
 	deadlink_postmaster_changed(s);
 }
 
-static bool is_related(const struct sup *s, pid_t pid)
-{
-	bool related = pid == getpid() || pid == getppid() || pid == s->dm.pid;
-	for (unsigned i = 0; i < HELPER_COUNT; i++)
-		related = related || s->helpers[i].pid == pid;
-	for (unsigned i = 0; i < LIMIT_JOBS; i++)
-		related = related ||
-			  (s->jobs.slot[i].state != JOB_FREE &&
-				  s->jobs.slot[i].state != JOB_ENDED && s->jobs.slot[i].pid == pid);
-	return related;
-}
-
 void postmaster_pmpid(struct sup *s, const struct ipc_msg *m)
 {
 	struct postmaster *pm = &s->pm;
@@ -337,7 +322,7 @@ void postmaster_pmpid(struct sup *s, const struct ipc_msg *m)
 	const char *why;
 	int pidfd = -1;
 	enum adopt_verdict v = adopt_prove(&s->privs, f, s->launch.data_real,
-		is_related(s, f->pid < 0 ? -f->pid : f->pid), &pidfd, &why);
+		sup_is_related(s, f->pid < 0 ? -f->pid : f->pid), &pidfd, &why);
 	if (v == ADOPT_UNPROVEN) {
 		char text[120];
 		snprintf(text, sizeof(text), "process %d: %s", f->pid, why);
@@ -398,8 +383,7 @@ static void ask_tick(struct sup *s, int64_t now_ms)
 		ask_files(s, MSG_PMPID_READ, NULL);
 }
 
-/* ---- signals and stops
- * --------------------------------------------------------------------------------- */
+/* ---- signals and stops ---- */
 
 static bool send_signal(const struct postmaster *pm, int signo)
 {
@@ -484,8 +468,7 @@ void postmaster_signal(struct sup *s, const struct ipc_msg *m)
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_OK, "%s", "");
 }
 
-/* ---- fence and end
- * ---------------------------------------------------------------------------------------- */
+/* ---- fence and end ---- */
 
 static void fence_report(struct sup *s, enum fence_phase phase)
 {
@@ -530,6 +513,8 @@ void postmaster_begin_fence(struct sup *s, bool fence, const char *why)
 static void ended(struct sup *s, struct exit_info e)
 {
 	struct postmaster *pm = &s->pm;
+	if (s->guard.peer_fencing)
+		e.cls = EXIT_CLASS_FENCED; /* by the dead-man */
 	if (pm->exit.cls != EXIT_CLASS_FENCED)
 		pm->exit = e;
 	log_info("PostgreSQL ended pid=%d generation=%llu %s=%d", pm->pid,
@@ -558,8 +543,7 @@ void postmaster_pidfd_ready(struct sup *s)
 		ended(s, (struct exit_info){ .cls = EXIT_CLASS_UNKNOWN });
 }
 
-/* ---- time and levels
- * ---------------------------------------------------------------------------------------- */
+/* ---- time and levels ---- */
 
 void postmaster_level(struct sup *s, const struct guard_actions *a)
 {

@@ -123,8 +123,7 @@ enum err_code privs_lookup(struct privs *p, const char *user, struct err *err)
 	return ERR_OK;
 }
 
-/* ---- capabilities
- * -------------------------------------------------------------------------------- */
+/* ---- capabilities ---- */
 
 static const struct {
 	cap_value_t cap;
@@ -171,8 +170,7 @@ enum err_code privs_keep(const struct privs *p, struct err *err)
 	return rc;
 }
 
-/* ---- hardening
- * ------------------------------------------------------------------------------------ */
+/* ---- hardening ---- */
 
 static bool write_text(const char *path, const char *text)
 {
@@ -211,8 +209,7 @@ void privs_harden(struct privs *p, const char *oom_saved)
 		log_warning("OOM score not lowered: %s", strerror(errno));
 }
 
-/* ---- in the child
- * --------------------------------------------------------------------------------- */
+/* ---- in the child ---- */
 
 /* What lets the dead-man lock its memory and run in real time as an ordinary user; where we may
  * not, it says so. */

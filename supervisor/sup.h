@@ -89,9 +89,10 @@ struct sup {
 	int64_t ping_at_ms;
 	struct upgrade {
 		char path[LIMIT_PATH];
-		uint64_t id; /* of the request */
+		uint64_t id;	  /* of the request */
+		int64_t until_ms; /* after that it is given up */
+		bool checked;	  /* waits for a moment at which nothing is lost */
 	} upgrade;
-	const char *upgrade_path; /* not NULL: exec this at the end of the turn */
 };
 
 /* dispatch: one guard event and everything it wants done. */
@@ -101,6 +102,8 @@ void sup_receive(struct sup *s, struct helper *h);
 /* dispatch: held answers whose state is acknowledged now, or whose time is up. */
 void sup_holds_tick(struct sup *s, int64_t now_ms);
 int64_t sup_holds_next_ms(const struct sup *s);
+/* child: that process is ourselves, our parent, or one that we started. */
+bool sup_is_related(const struct sup *s, pid_t pid);
 /* status page */
 void sup_publish(struct sup *s);
 /* loop: until the process may end; returns the exit status. */

@@ -405,6 +405,56 @@ def test_pause_leaves_postgres_running(sup):
     sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0", 10, since=n)
 
 
+def test_standby_may_be_left_running(sup):
+    """Not in pause: the lifeline must not fire when the last enforcer leaves in good order. A primary is not left."""
+    sup.pg.standby()
+    sup.start()
+    sup.wait_status(deadman_acked=1)
+    pid = sup.start_pg(STANDBY)
+    sup.worker.done(1, 1)
+    assert sup.proc.wait() == 1
+    time.sleep(0.3)
+    assert util.alive(pid) and sup.pg.up()
+
+
+def test_primary_is_not_left_running(sup):
+    sup.start()
+    pid = sup.start_pg()
+    sup.worker.done(1, 0)
+    assert sup.proc.wait() == 0
+    assert not util.alive(pid) and sup.pg.pid() is None
+
+
+def test_reload_signal_reaches_postgres(sup):
+    sup.start()
+    sup.start_pg()
+    with open(os.path.join(sup.pg.data, "postgresql.conf"), "a") as f:
+        f.write("work_mem = '5MB'\n")
+    code, text = sup.worker.answer(sup.worker.do("signal", int(signal.SIGHUP), 0))
+    assert code == 0, text
+    util.wait_until(lambda: sup.pg.sql("show work_mem") == "5MB", 5, "the setting is in force")
+
+
+def test_unproven_single_user_server(sup):
+    """A process that could be a single-user server of our directory is neither adopted nor removed."""
+    import subprocess
+    p = subprocess.Popen([util.pg_bin("postgres"), "--single", "-D", sup.pg.data, "postgres"], stdin=subprocess.PIPE,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        util.wait_until(lambda: sup.pg.pid() == -p.pid, 10, "postmaster.pid of the single-user server")
+        sup.start()
+        sup.worker.wait(rf"PG_EVENT generation=0 pid=0 state={PG_NONE} .* unproven=1 text=.*single-user", 5)
+        assert sup.lease(10000)[0]
+        code, text = sup.worker.answer(sup.worker.do("start", PRIMARY, 5000, 0o77, *sup.pg.argv()))
+        assert code == 1 and "single-user" in text
+        assert p.poll() is None
+    finally:
+        p.stdin.close()
+        p.wait(timeout=20)
+    util.wait_until(lambda: "unproven=0" in [m for m in sup.worker.poll() if m.startswith("PG_EVENT")][-1], 8)
+    assert util.alive(sup.start_pg())
+
+
 # ---- ending ----------------------------------------------------------------------------------------------------------
 
 

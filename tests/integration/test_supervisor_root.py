@@ -93,6 +93,32 @@ def test_root_adopts_a_postmaster_of_the_user(sup):
     sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0 is_child=0", 5)
 
 
+def test_root_upgrades_in_place_but_only_to_itself(sup, work):
+    import shutil
+    copy = os.path.join(work, "pgregent-copy")
+    shutil.copy(sup.binary, copy)
+    sup.binary = copy
+    sup.start()
+    pid = sup.start_pg(ttl=20000)
+    old = sup.wait_status(deadman_acked=1)
+    code, text = sup.worker.answer(sup.worker.do("upgrade", util.program("pgregent")))
+    assert code == 1 and "as root only the same file" in text
+    # As a package does it: another file under the same name.
+    shutil.copy(copy, copy + ".new")
+    os.rename(copy + ".new", copy)
+    n = len(sup.worker.seen)
+    caps_before = status(sup.proc.pid)["CapEff"]
+    sup.worker.do("upgrade")
+    sup.worker.wait("WELCOME .* adopted=0 in_handover=1", 10, since=n)
+    assert sup.lease(20000)[0]
+    st = sup.wait_status(deadman_acked=1)
+    assert os.readlink(f"/proc/{sup.proc.pid}/exe") == copy and st["pg_pid"] == pid and util.alive(pid)
+    assert status(sup.proc.pid)["CapEff"] == caps_before
+    util.wait_until(lambda: not util.alive(old["deadman"]), 5, "the old dead-man leaves")
+    with open(f"/proc/{st['worker']}/oom_score_adj") as f, open("/proc/self/oom_score_adj") as g:
+        assert f.read() == g.read()
+
+
 def test_missing_capability_is_named(work, postgres):
     s = Supervisor(work, postgres, user={}, prefix=["capsh", "--drop=cap_kill", "--", "-c", 'exec "$0" "$@"'])
     try:

@@ -64,8 +64,7 @@ static uint64_t tell(enum msg_type type, const void *payload, const void *tail, 
 	return id;
 }
 
-/* ---- from the supervisor
- * --------------------------------------------------------------------------------- */
+/* ---- from the supervisor ---- */
 
 static void on_job_output(const struct ipc_msg *m)
 {
@@ -176,8 +175,7 @@ static void on_supervisor(void)
 	}
 }
 
-/* ---- commands
- * ---------------------------------------------------------------------------------------------- */
+/* ---- commands ---- */
 
 static int64_t num(char *const *word, int count, int i)
 {
@@ -411,9 +409,7 @@ static void on_control(void)
 	}
 }
 
-/* ---- set-up
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- set-up ---- */
 
 /* The value of a key of CONFIG, "" when it is not there. */
 static void config_value(const char *path, const char *key, char *out, size_t size, bool print)

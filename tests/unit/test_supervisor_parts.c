@@ -12,8 +12,7 @@
 #include "supervisor/job.h"
 #include "supervisor/launch.h"
 
-/* ---- adoption ---------------------------------------------------------------------------------
- */
+/* ---- adoption ---- */
 
 static void test_adopt_judge(void **state)
 {
@@ -85,8 +84,7 @@ static void test_adopt_judge(void **state)
 	}
 }
 
-/* ---- command line ------------------------------------------------------------------------------
- */
+/* ---- command line ---- */
 
 static void test_launch_args(void **state)
 {
@@ -131,8 +129,7 @@ static void test_launch_args(void **state)
 	}
 }
 
-/* ---- arguments of jobs
- * --------------------------------------------------------------------------- */
+/* ---- arguments of jobs ---- */
 
 static void test_args_parse(void **state)
 {
