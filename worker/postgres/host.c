@@ -203,8 +203,9 @@ static void finish_job(struct host_request *r)
 	r->end.data_len = r->data.len;
 	struct err err = ERR_INIT;
 	struct msg_job_id forget = { .job = r->id };
-	if (r->host->sup_fd >= 0)
-		(void)ipc_send(r->host->sup_fd, MSG_JOB_FORGET, 0, &forget, NULL, 0, NULL, 0, &err);
+	if (r->host->sup_fd >= 0 &&
+		ipc_send(r->host->sup_fd, MSG_JOB_FORGET, 0, &forget, NULL, 0, NULL, 0, &err) != ERR_OK)
+		log_warning("job %llu: %s", (unsigned long long)forget.job, err.text);
 	struct host_reply end = r->end;
 	answer(r, &end);
 }
