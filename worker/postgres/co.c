@@ -54,8 +54,10 @@ void co_start(struct co *co, struct host *h, co_fn step, void (*done)(struct co 
 {
 	INVARIANT(!co->active);
 	struct buf keep = co->data;
+	uint32_t serial = co->serial; /* goes on: answers for an earlier life stay foreign */
 	memset(co, 0, sizeof(*co));
 	co->data = keep;
+	co->serial = serial;
 	co->h = h;
 	co->step = step;
 	co->done = done;
@@ -70,8 +72,10 @@ void co_call(struct co *parent, struct co *child, co_fn step)
 	prepare(parent);
 	INVARIANT(!child->active);
 	struct buf keep = child->data;
+	uint32_t serial = child->serial;
 	memset(child, 0, sizeof(*child));
 	child->data = keep;
+	child->serial = serial;
 	child->h = parent->h;
 	child->step = step;
 	child->parent = parent;
@@ -247,6 +251,8 @@ void co_pg_promote(struct co *co, int64_t lease_until_ms, int64_t deadline_ms)
 static void on_sql(struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
 {
 	struct co *co = arg;
+	if (!co->active || co->serial != co->sql_serial)
+		return; /* cancelled meanwhile */
 	co->ok = f == PGC_OK;
 	co->code = f == PGC_TIMEOUT ? ANSWER_TIMEOUT : co->ok ? ANSWER_OK : ANSWER_FAILED;
 	snprintf(co->note, sizeof(co->note), "%s", text);
@@ -261,6 +267,7 @@ void co_sql(struct co *co, struct pgc *conn, const char *sql, const char *const 
 {
 	struct err err = ERR_INIT;
 	prepare(co);
+	co->sql_serial = co->serial;
 	if (pgc_exec(conn, sql, args, arg_count, clock_boot_ms() + timeout_ms, on_sql, co, &err) != ERR_OK)
 		co_wake(co, co_ticket(co), false, err.text);
 }

@@ -47,6 +47,7 @@ struct co {
 	/* the wait itself */
 	uint64_t request;      /* of host, 0 = none */
 	bool waits_job, waits_pg;
+	uint32_t sql_serial;
 	struct loop_timer timer;
 	struct co *next_pg;    /* list of those that wait for postmaster events */
 	/* result of this sequence */
