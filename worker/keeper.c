@@ -1,0 +1,136 @@
+/* Carries out what the keeper's rules say (worker/ha/keeper_rules): renewals to the store, reports to the supervisor.
+ * Worker process. It decides nothing. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "worker/worker.h"
+
+static void run(struct worker *w, const struct keeper_event *ev);
+
+static void on_timer(struct loop *l, void *arg)
+{
+	(void)l;
+	struct worker *w = arg;
+	struct keeper_event ev = { .kind = KEEPER_TICK };
+	run(w, &ev);
+}
+
+static enum ha_outcome outcome_of(enum dcs_outcome o)
+{
+	switch (o) {
+	case DCS_OK: return HA_OUT_OK;
+	case DCS_CONFLICT: return HA_OUT_CONFLICT;
+	case DCS_DENIED: return HA_OUT_DENIED;
+	case DCS_UNKNOWN: return HA_OUT_UNKNOWN;
+	}
+	return HA_OUT_UNKNOWN;
+}
+
+struct sent {
+	struct worker *w;
+	enum keeper_op op;
+	uint32_t epoch;
+};
+
+static void on_answer(const struct dcs_event *e, void *arg)
+{
+	struct sent *s = arg;
+	struct worker *w = s->w;
+	struct keeper_event ev = { .kind = KEEPER_ANSWER, .op = s->op, .epoch = s->epoch,
+		.outcome = outcome_of(e->outcome), .sent_at_ms = e->sent_at_ms,
+		.lease_ttl_ms = e->lease_ttl_ms, .version = e->version, .lease_gone = e->lease_gone };
+	free(s);
+	if (e->outcome != DCS_OK)
+		log_warning("store %s: outcome=%s %s", dcs_op_name(e->kind),
+			e->outcome == DCS_CONFLICT ? "conflict" : e->outcome == DCS_DENIED ? "denied" : "unknown",
+			e->text);
+	store_answered(w, e->outcome);
+	run(w, &ev);
+}
+
+static void send_op(struct worker *w, const struct keeper_action *a)
+{
+	static const enum dcs_op_kind kinds[] = { [KEEPER_OP_RENEW] = DCS_RENEW, [KEEPER_OP_ACQUIRE] = DCS_ACQUIRE,
+		[KEEPER_OP_ADOPT] = DCS_ADOPT, [KEEPER_OP_TAKE] = DCS_TAKE, [KEEPER_OP_RELEASE] = DCS_RELEASE };
+	struct dcs_op op = { .kind = kinds[a->op], .version = a->version, .deadline_ms = a->deadline_ms };
+	struct sent *s = malloc(sizeof(*s));
+	if (s == NULL) {
+		log_error("store %s: no memory", dcs_op_name(op.kind));
+		return; /* the rules see no answer: the lease runs down */
+	}
+	*s = (struct sent){ w, a->op, a->epoch };
+	dcs_submit(w->dcs, &op, on_answer, s);
+}
+
+static void report(struct worker *w, const struct keeper_action *a)
+{
+	struct msg_lease m = { .seq = a->seq, .sent_at_ms = a->sent_at_ms, .lease_until_ms = a->lease_until_ms,
+		.ttl_ms = a->ttl_ms, .policy = a->policy, .pause_enforce = a->pause_enforce,
+		.wall_offset_ms = clock_wall_us() / 1000 - clock_boot_ms() };
+	link_send(w, MSG_LEASE, 0, &m, NULL, 0, NULL, 0);
+}
+
+static void run(struct worker *w, const struct keeper_event *ev)
+{
+	struct keeper_plan plan = { .count = 0 };
+	int64_t now_ms = clock_boot_ms();
+	enum ha_lock before = keeper_lock(&w->keeper, now_ms);
+	keeper_step(&w->keeper, ev, now_ms, &plan);
+	for (unsigned i = 0; i < plan.count; i++) {
+		const struct keeper_action *a = &plan.actions[i];
+		switch (a->kind) {
+		case KEEPER_SEND: send_op(w, a); break;
+		case KEEPER_REPORT: report(w, a); break;
+		case KEEPER_DONE:
+			if (a->op == w->awaited_op) {
+				w->awaited_op = KEEPER_OP_NONE;
+				turn_result(w, a->outcome, 0);
+			}
+			if (w->on_keeper_done != NULL)
+				w->on_keeper_done(w, a->op, a->outcome);
+			break;
+		case KEEPER_WAKE: turn_want(w, "lease changed"); break;
+		}
+	}
+	now_ms = clock_boot_ms();
+	enum ha_lock after = keeper_lock(&w->keeper, now_ms);
+	static const char *const words[] = { "none", "held", "uncertain", "lost" };
+	if (after != before)
+		log_info("lease %s lease_until_in_ms=%lld", words[after],
+			(long long)(keeper_lease_until_ms(&w->keeper) - now_ms));
+	publish_lease(w);
+	int64_t next_ms = keeper_next_ms(&w->keeper, now_ms);
+	if (next_ms == INT64_MAX)
+		loop_timer_stop(&w->loop, &w->keeper_timer);
+	else
+		loop_timer_set(&w->loop, &w->keeper_timer, next_ms, on_timer, w);
+}
+
+void keeper_event(struct worker *w, const struct keeper_event *ev)
+{
+	run(w, ev);
+}
+
+void keeper_config(struct worker *w)
+{
+	struct keeper_event ev = { .kind = KEEPER_CONFIG, .ttl_ms = w->set.ttl_ms,
+		.loop_wait_ms = w->set.loop_wait_ms, .retry_timeout_ms = w->set.retry_timeout_ms,
+		.paused = w->set.pause, .pause_enforce = w->set.pause_enforce };
+	run(w, &ev);
+}
+
+void keeper_ack(struct worker *w, const struct msg_lease_ack *ack)
+{
+	struct keeper_event ev = { .kind = KEEPER_ACK, .seq = ack->seq, .accepted = ack->accepted };
+	if (!ack->accepted && ipc_str_ok(ack->reason, sizeof(ack->reason)))
+		log_warning("supervisor refused the lease report: %s", ack->reason);
+	run(w, &ev);
+}
+
+void keeper_start(struct worker *w)
+{
+	keeper_init(&w->keeper, w->welcome.lease_seq, w->welcome.lease_until_ms, clock_boot_ms());
+	keeper_config(w);
+}

@@ -1,0 +1,232 @@
+/* The worker's process struct and what its parts do for each other. One thread, one loop (DESIGN 4): events in, decisions
+ * pure (worker/ha), effects out. Included by worker/[a-z]*.c only. */
+#pragma once
+#include <jansson.h>
+
+#include "common/core/ipc.h"
+#include "common/core/loop.h"
+#include "common/core/rng.h"
+#include "common/core/shm.h"
+#include "common/dcs/dcs.h"
+#include "common/ext/http.h"
+#include "common/model/ha_plan.h"
+#include "common/model/ha_view.h"
+#include "worker/ha/keeper_rules.h"
+#include "worker/postgres/host.h"
+#include "worker/postgres/pgctx.h"
+#include "worker/postgres/probe.h"
+
+/* What the turn waits for before it may decide. */
+struct turn {
+	bool wanted;             /* something happened: decide as soon as the facts are in */
+	bool gathering;          /* facts were asked for, not all are in */
+	bool facts_in;
+	bool sql_due, files_due;
+	int64_t gather_until_ms;
+	int64_t next_run_ms;     /* planned start of the next cycle */
+	struct ha_result result; /* of the awaited operation */
+	int64_t view_at_ms;      /* when the view of the running cycle was taken */
+	char why[64];
+	struct loop_timer timer;
+	uint64_t await_id;       /* of the store operation that is awaited */
+	int64_t last_cycle_ms;
+};
+
+/* A restart that was scheduled (ha N2). */
+struct scheduled_restart {
+	bool set;
+	int64_t at_wall_us;
+	char schedule[64];
+	int64_t postmaster_start_us;
+	char role[20], postgres_version[20];
+	int64_t timeout_ms;
+	bool restart_pending;
+};
+
+/* A REST request that waits for the end of something. */
+#define WAITERS_MAX 32
+struct waiter {
+	uint64_t id; /* of the API_REQ; 0 = free */
+	enum api_kind kind;
+	int64_t since_ms, until_ms, next_ms;
+	char leader[LIMIT_NAME], candidate[LIMIT_NAME];
+	bool sent;
+};
+
+/* A round of requests to peers. */
+struct peer_round {
+	bool running;
+	unsigned due;
+	uint32_t serial;
+	struct ha_peer peers[LIMIT_PEERS];
+	unsigned count;
+	int64_t asked_at_ms;
+	bool failsafe_ok;
+	bool failsafe;
+};
+
+struct failsafe_record {
+	int64_t last_ms;
+	char name[LIMIT_NAME], conn_url[LIMIT_URL], api_url[LIMIT_URL];
+	json_t *slots; /* owned */
+};
+
+struct worker {
+	struct loop loop;
+	struct http *http;
+	struct rng rng;
+	int sup_fd, deadman_fd, api_fd;
+	bool sup_gone, deadman_gone;
+	struct ipc_rx rx;
+	struct msg_welcome welcome;
+	struct shm page;
+	struct loop_timer ping_timer;
+	bool shutdown_asked, shutdown_answered;
+
+	/* configuration */
+	const char *config_path;
+	struct local_config *config;
+	json_t *dynamic;             /* raw dynamic document in force; owned, never NULL once started */
+	bool dynamic_from_store;
+	int64_t dynamic_version;     /* modify version it came from */
+	bool cache_dirty;            /* patroni.dynamic.json is to be written */
+	struct settings set;
+	json_t *tags;                /* effective tags as published; owned */
+	bool all_pgregent;
+
+	/* store */
+	struct dcs *dcs;
+	struct cluster *c;           /* last snapshot; never NULL */
+	bool c_fresh, watch_current, name_checked;
+	int64_t store_failing_ms;    /* first unanswered operation in a row; 0 = answers */
+	int64_t store_ok_ms;         /* last time that an operation was answered, or the watch alive */
+	int64_t last_seen_s;
+	struct loop_timer store_timer;
+	bool read_running;
+
+	struct keeper keeper;
+	struct loop_timer keeper_timer;
+	bool lease_reported;
+	enum keeper_op awaited_op;   /* the turn waits for the end of this one */
+	void (*on_keeper_done)(struct worker *w, enum keeper_op op, enum ha_outcome outcome); /* a task waits; or NULL */
+
+	/* PostgreSQL */
+	struct host host;
+	struct probe probe;
+	struct pg_files files;
+	bool files_asked;
+	struct pgctx pg;             /* what the sequences of worker/postgres need */
+	char system_id[32];
+	int64_t last_proof_ms;
+	uint64_t seen_generation;
+	bool pg_adopted_checked;
+	struct history_row *history; /* local history file; owned */
+	unsigned history_count;
+	int64_t history_tli;
+	bool checkpoint_running, checkpoint_done;
+	uint64_t checkpoint_generation;
+	struct pgc checkpoint_conn;
+	bool recovery_differs, recovery_needs_restart;
+
+	/* decisions */
+	struct ha_memory mem;
+	struct ha_view view;
+	struct ha_plan plan;
+	struct turn turn;
+	char last_reason[480];
+	struct ha_request request;
+	struct scheduled_restart scheduled;
+	char restart_text[200];
+
+	/* the background task */
+	enum ha_task task, task_ended;
+	enum ha_task_result task_result;
+	int64_t task_since_ms;
+	bool task_released;
+	struct ha_action task_next;  /* a forced start waits for the end of the cancelled one */
+	bool task_next_set;
+	enum ha_rewind_state rewind_check_result;
+
+	struct peer_round round;
+	struct failsafe_record failsafe;
+
+	/* what was published last */
+	json_t *member_published;
+	struct waiter waiters[WAITERS_MAX];
+	struct loop_timer waiter_timer;
+	uint64_t api_serial;
+	json_t *api_sent;
+	int exit_code;
+};
+
+/* link.c: supervisor, dead-man, api */
+MUST_USE enum err_code link_hello(struct worker *w, struct err *err); /* HELLO, waits for WELCOME (bounded) */
+MUST_USE enum err_code link_start(struct worker *w, struct err *err); /* READY, PING timer */
+enum err_code link_send(struct worker *w, enum msg_type type, uint64_t id, const void *payload, const void *tail,
+	size_t tail_len, const int *fds, int fd_count);
+void link_notify(struct worker *w, const char *text);
+
+/* config.c */
+MUST_USE enum err_code config_start(struct worker *w, const char *path, struct err *err);
+void config_reload(struct worker *w);                  /* SIGHUP, POST /reload */
+void config_take_dynamic(struct worker *w);            /* after a snapshot: C.config may have changed */
+void config_apply(struct worker *w);                   /* settings from local tree and dynamic document */
+void config_load_cache(struct worker *w);
+void config_send_api(struct worker *w);
+
+/* store.c */
+MUST_USE enum err_code store_start(struct worker *w, struct err *err);
+void store_reconfigure(struct worker *w);
+void store_answered(struct worker *w, enum dcs_outcome outcome); /* for the failing-since clock */
+void store_submit(struct worker *w, const struct dcs_op *op);     /* fire and forget, logged */
+void store_reread(struct worker *w);                              /* turn awaits it */
+void store_take_snapshot(struct worker *w, struct cluster *c);
+
+/* keeper.c */
+void keeper_start(struct worker *w);
+void keeper_event(struct worker *w, const struct keeper_event *ev);
+void keeper_config(struct worker *w);
+void keeper_ack(struct worker *w, const struct msg_lease_ack *ack);
+
+/* turn.c */
+void turn_want(struct worker *w, const char *why);      /* decide soon */
+void turn_facts(struct worker *w);                      /* a fact came in */
+void turn_result(struct worker *w, enum ha_outcome outcome, int64_t version);
+void turn_start(struct worker *w);
+
+/* observe.c */
+void observe_ask(struct worker *w);                     /* SQL and files facts for the next decision */
+void observe_build(struct worker *w);                   /* w->view */
+void observe_on_pg(struct host *h, void *arg);
+void observe_on_probe(struct probe *p, void *arg);
+
+/* execute.c */
+void execute_plan(struct worker *w);
+void execute_action(struct worker *w, const struct ha_action *a);
+
+/* task.c */
+void task_start(struct worker *w, const struct ha_action *a);
+void task_cancel(struct worker *w);
+void worker_set_state(struct worker *w, enum pg_state state);
+void worker_set_role(struct worker *w, enum pg_role role);
+void worker_callback(struct worker *w, enum ha_callback cb);
+
+/* peers.c */
+void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);
+void peers_failsafe_round(struct worker *w);
+
+/* publish.c */
+enum err_code publish_start(struct worker *w, struct err *err);
+void publish_lease(struct worker *w);                   /* the lease scalars only */
+void publish_page(struct worker *w);                    /* scalars and documents */
+void publish_member(struct worker *w);                  /* the member key, when it changed */
+void publish_status(struct worker *w, uint64_t release_lsn);
+void publish_failsafe(struct worker *w);
+void publish_history(struct worker *w);
+json_t *publish_tags(const struct worker *w);
+
+/* requests.c */
+void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */
+void requests_answer(struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
+void requests_progress(struct worker *w);               /* after each snapshot: waiting switchovers */
+void requests_restart_done(struct worker *w, bool ok, const char *text);
