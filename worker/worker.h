@@ -103,6 +103,8 @@ struct worker {
 	int64_t last_seen_s;
 	struct loop_timer store_timer;
 	bool read_running;
+	bool wants_members;          /* no leader, or a switchover runs: member keys matter at once */
+	char backend[16];
 
 	struct keeper keeper;
 	struct loop_timer keeper_timer;
@@ -114,7 +116,9 @@ struct worker {
 	struct host host;
 	struct probe probe;
 	struct pg_files files;
-	bool files_asked;
+	bool files_asked, history_asked, pg_seen;
+	int64_t files_asked_ms, history_asked_tli;
+	uint32_t seen_state;
 	struct pgctx pg;             /* what the sequences of worker/postgres need */
 	char system_id[32];
 	int64_t last_proof_ms;
@@ -171,8 +175,9 @@ MUST_USE enum err_code config_start(struct worker *w, const char *path, struct e
 void config_reload(struct worker *w);                  /* SIGHUP, POST /reload */
 void config_take_dynamic(struct worker *w);            /* after a snapshot: C.config may have changed */
 void config_apply(struct worker *w);                   /* settings from local tree and dynamic document */
-void config_load_cache(struct worker *w);
+const json_t *config_tree(const struct worker *w);     /* local tree: file and environment */
 void config_send_api(struct worker *w);
+void config_pg_changed(struct worker *w);              /* a server was found running: render and reload */
 
 /* store.c */
 MUST_USE enum err_code store_start(struct worker *w, struct err *err);
@@ -197,6 +202,7 @@ void turn_start(struct worker *w);
 /* observe.c */
 void observe_ask(struct worker *w);                     /* SQL and files facts for the next decision */
 void observe_build(struct worker *w);                   /* w->view */
+void observe_keep_proving(struct worker *w);            /* a standby's proof is due every ttl/2 */
 void observe_on_pg(struct host *h, void *arg);
 void observe_on_probe(struct probe *p, void *arg);
 
@@ -228,5 +234,6 @@ json_t *publish_tags(const struct worker *w);
 /* requests.c */
 void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */
 void requests_answer(struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
+void requests_facts(struct worker *w);                  /* the fact query was answered */
 void requests_progress(struct worker *w);               /* after each snapshot: waiting switchovers */
 void requests_restart_done(struct worker *w, bool ok, const char *text);

@@ -1,0 +1,270 @@
+/* The worker's sockets: supervisor, dead-man, api (files is worker/postgres/host's). Worker process. A broken message
+ * costs its sender the connection; the end of supervisor AND dead-man makes this process run the kill loop (DESIGN 1). */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/core/clock.h"
+#include "common/core/killtree.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "worker/worker.h"
+
+#define SUPERVISOR_FD 3
+#define WELCOME_WAIT_MS 10000
+
+enum err_code link_send(struct worker *w, enum msg_type type, uint64_t id, const void *payload, const void *tail,
+	size_t tail_len, const int *fds, int fd_count)
+{
+	struct err err = ERR_INIT;
+	if (w->sup_fd < 0)
+		return ERR_CLOSED;
+	enum err_code rc = ipc_send(w->sup_fd, type, id, payload, tail, tail_len, fds, fd_count, &err);
+	if (rc != ERR_OK)
+		log_warning("%s to the supervisor: %s", msg_type_name(type), err.text);
+	return rc;
+}
+
+void link_notify(struct worker *w, const char *text)
+{
+	struct msg_notify m;
+	memset(&m, 0, sizeof(m));
+	if (str_copy(m.text, sizeof(m.text), text))
+		link_send(w, MSG_NOTIFY, 0, &m, NULL, 0, NULL, 0);
+}
+
+static void kill_postgres(struct worker *w, pid_t pid)
+{
+	static struct killtree kt; /* too large for the stack */
+	char path[1100];
+	struct stat st;
+	struct killtree_target t = { .root = pid, .root_pidfd = -1, .uid = geteuid(), .gid = getegid() };
+	if (str_format(path, sizeof(path), "%s/life", w->welcome.runtime_dir) && stat(path, &st) == 0) {
+		t.life_dev = st.st_dev;
+		t.life_ino = st.st_ino;
+	}
+	struct killtree_report r;
+	killtree_run(&kt, &t, t.life_ino != 0, &r);
+	log_fatal("killed PostgreSQL pid=%d processes=%u denied=%u", (int)pid, r.signalled, r.denied);
+}
+
+/* Both enforcers are gone: what PostgreSQL would still acknowledge, nobody watches over. */
+static void check_enforcers(struct worker *w)
+{
+	if (!w->sup_gone || !w->deadman_gone)
+		return;
+	pid_t pid = w->host.pg.pid;
+	if (pid > 0 && !w->shutdown_answered) {
+		log_fatal("supervisor and dead-man are gone: killing PostgreSQL pid=%d", (int)pid);
+		kill_postgres(w, pid);
+	}
+	_exit(1);
+}
+
+static void lost_supervisor(struct worker *w, const char *why)
+{
+	log_error("supervisor connection ended: %s", why);
+	loop_fd_remove(&w->loop, w->sup_fd);
+	close(w->sup_fd);
+	w->sup_fd = -1;
+	w->sup_gone = true;
+	host_set_supervisor(&w->host, -1);
+	check_enforcers(w);
+	/* The dead-man enforces from now on; a worker without a supervisor can do nothing more. Wait for its end or leave. */
+	struct keeper_event ev = { .kind = KEEPER_SUPERVISOR, .alive = false };
+	keeper_event(w, &ev);
+	if (w->deadman_fd < 0)
+		loop_stop(&w->loop);
+}
+
+static void on_deadman(struct loop *l, int fd, short revents, void *arg)
+{
+	struct worker *w = arg;
+	char drop[64];
+	(void)revents;
+	ssize_t n = recv(fd, drop, sizeof(drop), MSG_DONTWAIT);
+	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+		return;
+	loop_fd_remove(l, fd);
+	close(fd);
+	w->deadman_fd = -1;
+	w->deadman_gone = true;
+	check_enforcers(w);
+}
+
+static void on_api(struct loop *l, int fd, short revents, void *arg)
+{
+	struct worker *w = arg;
+	(void)revents;
+	for (int i = 0; i < 16; i++) {
+		struct ipc_msg m;
+		struct err err = ERR_INIT;
+		enum err_code rc = ipc_recv(fd, ROLE_API, ROLE_WORKER, &w->rx, &m, &err);
+		if (rc == ERR_AGAIN)
+			return;
+		if (rc == ERR_OK) {
+			requests_message(w, &m);
+			if (w->api_fd != fd)
+				return;
+			continue;
+		}
+		if (rc != ERR_CLOSED)
+			log_error("api: %s", err.text);
+		loop_fd_remove(l, fd);
+		close(fd);
+		w->api_fd = -1;
+		return;
+	}
+}
+
+static void set_fd(struct worker *w, int *slot, int fd, loop_fd_fn fn)
+{
+	struct err err = ERR_INIT;
+	if (*slot >= 0) {
+		loop_fd_remove(&w->loop, *slot);
+		close(*slot);
+	}
+	*slot = fd;
+	if (loop_fd_set(&w->loop, fd, POLLIN, fn, w, &err) != ERR_OK)
+		log_error("socket: %s", err.text);
+}
+
+static void take_peer(struct worker *w, struct ipc_msg *m)
+{
+	const struct msg_peer *p = m->payload;
+	if (m->fd_count < 1)
+		return;
+	int fd = m->fds[0];
+	m->fd_count = 0; /* taken over */
+	switch (p->role) {
+	case ROLE_FILES:
+		host_set_files(&w->host, fd);
+		w->files_asked = false;
+		turn_want(w, "files");
+		break;
+	case ROLE_API:
+		set_fd(w, &w->api_fd, fd, on_api);
+		config_send_api(w);
+		break;
+	case ROLE_DEADMAN:
+		set_fd(w, &w->deadman_fd, fd, on_deadman);
+		w->deadman_gone = false;
+		break;
+	default: close(fd); break;
+	}
+}
+
+static void take_order(struct worker *w, const struct msg_order *o)
+{
+	if (o->kind == ORDER_RELOAD) {
+		config_reload(w);
+	} else if (o->kind == ORDER_SHUTDOWN && !w->shutdown_asked) {
+		log_info("shutdown ordered");
+		w->shutdown_asked = true;
+		w->request.shutdown = true;
+		link_notify(w, "STOPPING=1");
+		turn_want(w, "shutdown");
+	}
+}
+
+static void take_message(struct worker *w, struct ipc_msg *m)
+{
+	if (host_message(&w->host, m))
+		return;
+	switch (m->type) {
+	case MSG_PEER: take_peer(w, m); break;
+	case MSG_LEASE_ACK: keeper_ack(w, m->payload); break;
+	case MSG_PROOF_WANTED: probe_ask(&w->probe); break;
+	case MSG_ORDER: take_order(w, m->payload); break;
+	case MSG_PAGE:
+	case MSG_PING: break;
+	default: log_warning("supervisor sent %s", msg_type_name(m->type)); break;
+	}
+	for (int i = 0; i < m->fd_count; i++)
+		close(m->fds[i]);
+}
+
+static void on_supervisor(struct loop *l, int fd, short revents, void *arg)
+{
+	struct worker *w = arg;
+	(void)l;
+	(void)revents;
+	for (int i = 0; i < 32; i++) {
+		struct ipc_msg m;
+		struct err err = ERR_INIT;
+		enum err_code rc = ipc_recv(fd, ROLE_SUPERVISOR, ROLE_WORKER, &w->rx, &m, &err);
+		if (rc == ERR_AGAIN)
+			return;
+		if (rc != ERR_OK) {
+			lost_supervisor(w, err.text);
+			return;
+		}
+		take_message(w, &m);
+		if (w->sup_fd != fd)
+			return;
+	}
+}
+
+enum err_code link_hello(struct worker *w, struct err *err)
+{
+	w->sup_fd = SUPERVISOR_FD;
+	w->deadman_fd = w->api_fd = -1;
+	struct msg_hello hello = { .proto = IPC_VERSION, .pid = getpid() };
+	if (!str_copy(hello.version, sizeof(hello.version), PGREGENT_VERSION))
+		hello.version[0] = '\0';
+	enum err_code rc = ipc_send(w->sup_fd, MSG_HELLO, 0, &hello, NULL, 0, NULL, 0, err);
+	if (rc != ERR_OK)
+		return err_wrap(err, "not started by pgregent");
+	int64_t until_ms = clock_boot_ms() + WELCOME_WAIT_MS;
+	for (;;) {
+		struct ipc_msg m;
+		rc = ipc_recv(w->sup_fd, ROLE_SUPERVISOR, ROLE_WORKER, &w->rx, &m, err);
+		if (rc == ERR_OK && m.type == MSG_WELCOME)
+			break;
+		if (rc == ERR_OK)
+			continue; /* nothing else can come before it */
+		if (rc != ERR_AGAIN)
+			return rc;
+		int64_t left_ms = until_ms - clock_boot_ms();
+		struct pollfd p = { .fd = w->sup_fd, .events = POLLIN };
+		if (left_ms <= 0 || poll(&p, 1, (int)left_ms) == 0)
+			return err_set(err, ERR_TIMEOUT, 0, "no welcome from the supervisor within %d ms",
+				WELCOME_WAIT_MS);
+	}
+	memcpy(&w->welcome, w->rx.bytes + sizeof(struct ipc_hdr), sizeof(w->welcome));
+	if (!ipc_str_ok(w->welcome.data_dir, sizeof(w->welcome.data_dir)) ||
+		!ipc_str_ok(w->welcome.runtime_dir, sizeof(w->welcome.runtime_dir)) ||
+		!ipc_str_ok(w->welcome.name, sizeof(w->welcome.name)) ||
+		!ipc_str_ok(w->welcome.scope, sizeof(w->welcome.scope)))
+		return err_set(err, ERR_PROTO, 0, "welcome: bad text");
+	w->host.welcome = w->welcome;
+	w->host.next_id = (w->welcome.incarnation << 32) | 1;
+	host_set_supervisor(&w->host, w->sup_fd);
+	return ERR_OK;
+}
+
+static void on_ping(struct loop *l, void *arg)
+{
+	struct worker *w = arg;
+	int64_t now_ms = clock_boot_ms();
+	struct msg_ping ping = { .sent_at_ms = now_ms };
+	link_send(w, MSG_PING, 0, &ping, NULL, 0, NULL, 0);
+	observe_keep_proving(w);
+	int64_t every_ms = w->set.ttl_ms / 10;
+	loop_timer_set(l, &w->ping_timer, now_ms + (every_ms > 200 ? every_ms : 200), on_ping, w);
+}
+
+enum err_code link_start(struct worker *w, struct err *err)
+{
+	enum err_code rc = loop_fd_set(&w->loop, w->sup_fd, POLLIN, on_supervisor, w, err);
+	if (rc != ERR_OK)
+		return rc;
+	struct msg_ping ready = { .sent_at_ms = clock_boot_ms() };
+	rc = ipc_send(w->sup_fd, MSG_READY, 0, &ready, NULL, 0, NULL, 0, err);
+	on_ping(&w->loop, w);
+	return rc;
+}

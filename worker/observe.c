@@ -1,0 +1,260 @@
+/* What the next decision sees: facts asked of PostgreSQL and of pgregent-files, and the view made of them, of the snapshot
+ * and of the keeper (DESIGN 4). Worker process; also gives the supervisor its proofs that a standby is one. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "worker/files/files_msgs.h"
+#include "worker/worker.h"
+
+#define FILES_PROBE_MS 60000 /* a slow disk: the answer still counts when it comes */
+
+static bool has_postmaster(const struct worker *w)
+{
+	return w->host.pg.state == PG_PROC_RUNNING || w->host.pg.state == PG_PROC_STOPPING;
+}
+
+static void send_proof(struct worker *w, enum proof_kind kind, int64_t at_ms)
+{
+	struct msg_proof m = { .generation = w->host.pg.generation, .at_ms = at_ms, .kind = kind };
+	link_send(w, MSG_PROOF, 0, &m, NULL, 0, NULL, 0);
+	w->last_proof_ms = at_ms;
+}
+
+/* ---- files --------------------------------------------------------------------------------------- */
+
+static void on_history(struct host *h, const struct host_reply *r, void *arg)
+{
+	struct worker *w = arg;
+	(void)h;
+	w->history_asked = false;
+	if (r->code != ANSWER_OK)
+		return;
+	size_t n = r->data_len / sizeof(struct history_row);
+	struct history_row *rows = malloc(n * sizeof(*rows) + 1);
+	if (rows == NULL)
+		return;
+	memcpy(rows, r->data, n * sizeof(*rows));
+	free(w->history);
+	w->history = rows;
+	w->history_count = (unsigned)n;
+	w->history_tli = w->history_asked_tli;
+	turn_want(w, "history file");
+}
+
+static void ask_history(struct worker *w)
+{
+	int64_t tli = w->probe.facts.valid ? w->probe.facts.timeline
+					   : w->files.control.valid ? w->files.control.checkpoint_tli : 0;
+	if (tli <= 1 || tli == w->history_tli || w->history_asked)
+		return;
+	w->history_asked = true;
+	w->history_asked_tli = tli;
+	host_files(&w->host, FILES_OP_HISTORY, 0, 0, 0, (uint64_t)tli, NULL, 0, FILES_PROBE_MS, on_history, w);
+}
+
+/* A standby that takes no connections yet is proven by pg_control (DESIGN 2, Reports). */
+static void prove_by_control(struct worker *w, int64_t at_ms)
+{
+	const struct pg_files *f = &w->files;
+	if (!has_postmaster(w) || w->host.pg.promote_sent || w->probe.facts.valid || !f->control.valid)
+		return;
+	bool recovery = f->control.state == PG_DB_IN_ARCHIVE_RECOVERY ||
+			f->control.state == PG_DB_SHUTDOWNED_IN_RECOVERY;
+	if (recovery && f->standby_signal)
+		send_proof(w, PROOF_RECOVERY_CONTROL, at_ms);
+	else if (w->host.pg.state == PG_PROC_STOPPING && f->control.state == PG_DB_SHUTDOWNED)
+		send_proof(w, PROOF_SHUTDOWN_CONTROL, at_ms);
+}
+
+static void on_files(struct host *h, const struct host_reply *r, void *arg)
+{
+	struct worker *w = arg;
+	(void)h;
+	w->files_asked = false;
+	if (r->code == ANSWER_OK && r->data_len == sizeof(w->files)) {
+		memcpy(&w->files, r->data, sizeof(w->files));
+		w->files.read_at_ms = w->files_asked_ms;
+		w->files.valid = true;
+		w->pg.major = w->probe.major = w->files.major;
+		if (w->files.control.valid && w->files.control.system_id != 0)
+			snprintf(w->system_id, sizeof(w->system_id), "%llu",
+				(unsigned long long)w->files.control.system_id);
+		else if (w->files.dir_empty || !w->files.dir_exists)
+			w->system_id[0] = '\0';
+		prove_by_control(w, w->files_asked_ms);
+	} else if (r->code != ANSWER_TIMEOUT) {
+		log_warning("data directory: %s", r->text);
+		w->files.valid = false;
+	}
+	w->turn.files_due = false;
+	turn_facts(w);
+}
+
+static void ask_files(struct worker *w)
+{
+	if (w->files_asked)
+		return;
+	w->files_asked = true;
+	w->files_asked_ms = clock_boot_ms();
+	host_files(&w->host, FILES_OP_PROBE, 0, 0, 0, 0, NULL, 0, FILES_PROBE_MS, on_files, w);
+}
+
+/* ---- PostgreSQL ---------------------------------------------------------------------------------- */
+
+void observe_on_probe(struct probe *p, void *arg)
+{
+	struct worker *w = arg;
+	const struct pg_sql *f = &p->facts;
+	if (f->valid) {
+		if (f->in_recovery && !w->host.pg.promote_sent)
+			send_proof(w, PROOF_RECOVERY_SQL, f->asked_at_ms);
+		if (w->pg.state == PG_STATE_STARTING && w->task == TASK_NONE)
+			worker_set_state(w, PG_STATE_RUNNING);
+		if (!w->pg_seen) {
+			/* Adopted, or found by a new worker: its role is what it says. */
+			w->pg_seen = true;
+			if (w->pg.role != PG_ROLE_STANDBY_LEADER || !f->in_recovery)
+				worker_set_role(w, f->in_recovery ? PG_ROLE_REPLICA : PG_ROLE_PRIMARY);
+			worker_set_state(w, PG_STATE_RUNNING);
+			config_pg_changed(w);
+		}
+	} else if (f->failed_since_ms != 0 && has_postmaster(w)) {
+		/* No connection: pg_control may still prove a standby. */
+		ask_files(w);
+	}
+	requests_facts(w);
+	w->turn.sql_due = false;
+	turn_facts(w);
+}
+
+void observe_on_pg(struct host *h, void *arg)
+{
+	struct worker *w = arg;
+	const struct msg_pg_event *e = &h->pg;
+	static const char *const states[] = { "none", "starting", "running", "stopping", "fencing" };
+	if (e->state != w->seen_state || e->generation != w->seen_generation)
+		log_info("postmaster %s pid=%d generation=%llu%s%s", e->state < 5 ? states[e->state] : "?", e->pid,
+			(unsigned long long)e->generation, e->text[0] != '\0' ? " " : "", e->text);
+	w->seen_state = e->state;
+	if (e->generation != w->seen_generation) {
+		w->seen_generation = e->generation;
+		w->checkpoint_running = w->checkpoint_done = false;
+		w->pg_seen = w->task != TASK_NONE;
+	}
+	bool runs = e->state == PG_PROC_RUNNING || e->state == PG_PROC_STOPPING;
+	probe_set_generation(&w->probe, runs ? e->generation : 0);
+	if (runs && !w->pg_seen && w->pg.state != PG_STATE_STARTING)
+		worker_set_state(w, PG_STATE_STARTING);
+	w->files.valid = w->files.valid && runs;
+	co_pg_changed(h);
+	turn_want(w, "postmaster");
+	publish_page(w);
+}
+
+void observe_keep_proving(struct worker *w)
+{
+	int64_t now_ms = clock_boot_ms();
+	if (has_postmaster(w) && w->host.pg.kind != PG_START_PRIMARY && !w->host.pg.promote_sent &&
+		now_ms - w->last_proof_ms >= w->set.ttl_ms / 4)
+		probe_ask(&w->probe);
+}
+
+void observe_ask(struct worker *w)
+{
+	w->turn.sql_due = has_postmaster(w) && w->probe.conn.params.count > 0 && w->probe.generation != 0;
+	/* With a running server the disk is not waited for: a stalled one must not cost a decision. */
+	w->turn.files_due = !has_postmaster(w) || !w->files.valid;
+	ask_files(w);
+	if (w->turn.sql_due) {
+		w->probe.want_slots = w->set.use_slots;
+		probe_ask(&w->probe);
+	}
+	ask_history(w);
+}
+
+/* ---- the view ------------------------------------------------------------------------------------ */
+
+static void view_store(struct worker *w, struct ha_view *v)
+{
+	bool failing = w->store_failing_ms != 0 && v->now_ms - w->store_failing_ms >= w->set.retry_timeout_ms;
+	v->store = failing ? STORE_FAILING : STORE_OK;
+	v->store_failing_since_ms = w->store_failing_ms;
+	v->c = w->c;
+	v->c_fresh = w->c_fresh;
+	v->lock = keeper_lock(&w->keeper, v->now_ms);
+	v->lease_until_ms = keeper_lease_until_ms(&w->keeper);
+	v->gentle_at_ms = keeper_gentle_ms(&w->keeper);
+}
+
+static void view_pg(struct worker *w, struct ha_view *v)
+{
+	const struct msg_pg_event *e = &w->host.pg;
+	v->proc = (enum pg_proc_state)e->state;
+	v->generation = e->generation;
+	v->proc_started_at_ms = e->started_at_ms;
+	v->promote_sent = e->promote_sent;
+	v->exit_class = (enum exit_class)e->exit_class;
+	v->role = w->pg.role;
+	v->state = w->pg.state;
+	v->state_since_ms = w->pg.state_since_ms;
+	v->sql = &w->probe.facts;
+	v->files = &w->files;
+	v->can_rewind = w->set.use_pg_rewind && w->files.control.valid &&
+			(w->files.control.wal_log_hints || w->files.control.checksum_version != 0);
+	v->control_timeline = w->files.control.valid ? w->files.control.checkpoint_tli : 0;
+	v->shutdown_state = w->files.control.state;
+	v->checkpoint_running = w->checkpoint_running;
+	v->checkpoint_done = w->checkpoint_done;
+	v->callbacks_called = w->pg.callbacks_called;
+	v->rewind_check_result = w->rewind_check_result;
+	v->local_history = w->history;
+	v->local_history_count = w->history_count;
+	v->local_history_tli = w->history_tli;
+	v->postmaster_start_us = w->probe.facts.start_time_us;
+	memcpy(v->system_id, w->system_id, sizeof(v->system_id));
+	memcpy(v->following, w->pg.following, sizeof(v->following));
+	v->follow_known = w->pg.follow_known;
+	v->recovery_settings_differ = w->recovery_differs;
+	v->recovery_needs_restart = w->recovery_needs_restart;
+	v->watchdog_armed = w->host.watchdog.armed;
+	v->watchdog_failed = w->set.watchdog_mode == WATCHDOG_REQUIRED && !w->host.watchdog.usable;
+}
+
+void observe_build(struct worker *w)
+{
+	struct ha_view *v = &w->view;
+	memset(v, 0, sizeof(*v));
+	v->now_ms = clock_boot_ms();
+	v->wall_us = clock_wall_us();
+	memcpy(v->name, w->welcome.name, sizeof(v->name));
+	v->set = &w->set;
+	view_store(w, v);
+	pgctx_check_recovery(&w->pg, &w->probe.facts, &w->recovery_differs, &w->recovery_needs_restart);
+	view_pg(w, v);
+	v->task = w->task;
+	v->task_since_ms = w->task_since_ms;
+	v->task_ended = w->task_ended;
+	v->task_result = w->task_result;
+	v->task_promote_committed = w->pg.promote_committed;
+	v->task_released_key = w->task_released;
+	v->peers = w->round.peers;
+	v->peer_count = w->round.count;
+	v->peers_asked_at_ms = w->round.asked_at_ms;
+	if (w->failsafe.last_ms != 0) {
+		memcpy(v->failsafe_leader, w->failsafe.name, sizeof(v->failsafe_leader));
+		memcpy(v->failsafe_conn_url, w->failsafe.conn_url, sizeof(v->failsafe_conn_url));
+		memcpy(v->failsafe_api_url, w->failsafe.api_url, sizeof(v->failsafe_api_url));
+		v->failsafe_last_ms = w->failsafe.last_ms;
+	}
+	v->request = w->request;
+	if (w->scheduled.set) {
+		v->request.scheduled_restart = true;
+		v->request.scheduled_restart_at_wall_us = w->scheduled.at_wall_us;
+		v->request.scheduled_restart_start_us = w->scheduled.postmaster_start_us;
+		v->request.scheduled_restart_timeout_ms = w->scheduled.timeout_ms;
+	}
+}

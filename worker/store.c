@@ -1,0 +1,174 @@
+/* The store as the worker uses it: snapshots from the watch, fire-and-forget writes, fresh reads, and the clock of "the
+ * store does not answer". Worker process. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "worker/worker.h"
+
+static void on_store_timer(struct loop *l, void *arg);
+
+/* The store counts as failing when nothing was answered for retry_timeout (ha 1.12, dcs 5.4). */
+static void arm(struct worker *w)
+{
+	if (w->store_failing_ms != 0)
+		loop_timer_set(&w->loop, &w->store_timer, w->store_failing_ms + w->set.retry_timeout_ms,
+			on_store_timer, w);
+	else
+		loop_timer_stop(&w->loop, &w->store_timer);
+}
+
+static void on_store_timer(struct loop *l, void *arg)
+{
+	(void)l;
+	struct worker *w = arg;
+	turn_want(w, "store does not answer");
+}
+
+void store_answered(struct worker *w, enum dcs_outcome outcome)
+{
+	int64_t now_ms = clock_boot_ms();
+	if (outcome != DCS_UNKNOWN) {
+		if (w->store_failing_ms != 0)
+			turn_want(w, "store answers again");
+		w->store_failing_ms = 0;
+		w->store_ok_ms = now_ms;
+		w->last_seen_s = clock_wall_us() / 1000000;
+	} else if (w->store_failing_ms == 0) {
+		w->store_failing_ms = now_ms;
+	}
+	arm(w);
+}
+
+void store_take_snapshot(struct worker *w, struct cluster *c)
+{
+	bool first = !w->c_fresh;
+	cluster_free(w->c);
+	w->c = c;
+	w->c_fresh = true;
+	w->last_seen_s = clock_wall_us() / 1000000;
+	config_take_dynamic(w);
+	const char *session = dcs_session(w->dcs);
+	struct keeper_event ev = { .kind = KEEPER_SNAPSHOT,
+		.leader_is_me = c->leader_present && strcmp(c->leader, w->welcome.name) == 0,
+		.session_is_mine = session[0] != '\0' && strcmp(c->leader_session, session) == 0,
+		.leader_version = c->leader_version, .revision = c->revision };
+	keeper_event(w, &ev);
+	if (first)
+		log_info("first view of the cluster: leader=%s members=%u",
+			cluster_unlocked(c) ? "none" : c->leader, c->member_count);
+	requests_progress(w);
+}
+
+static void on_watch(const struct dcs_watch_event *ev, void *arg)
+{
+	struct worker *w = arg;
+	if (w->watch_current != ev->current)
+		log_info("watch of the store %s", ev->current ? "is current" : "is broken");
+	w->watch_current = ev->current;
+	if (ev->current)
+		store_answered(w, DCS_OK);
+	else
+		store_answered(w, DCS_UNKNOWN);
+	if (ev->cluster == NULL)
+		return;
+	bool was_unlocked = !w->c_fresh || cluster_unlocked(w->c);
+	bool first = !w->c_fresh;
+	store_take_snapshot(w, ev->cluster);
+	/* A renewal of a member key is no news; everything that a rule rests on is. */
+	bool i_lead = str_eq(w->c->leader, w->welcome.name);
+	if (first || ev->leader_changed || ev->config_changed || ev->failover_changed || ev->sync_changed ||
+		was_unlocked != cluster_unlocked(w->c) || (ev->status_changed && !i_lead) ||
+		(ev->members_changed && w->wants_members))
+		turn_want(w, "store changed");
+	publish_page(w);
+}
+
+static void on_reread(const struct dcs_event *e, void *arg)
+{
+	struct worker *w = arg;
+	w->read_running = false;
+	store_answered(w, e->outcome);
+	if (e->outcome == DCS_OK && e->cluster != NULL)
+		store_take_snapshot(w, e->cluster);
+	if (w->mem.awaiting == AWAIT_REREAD)
+		turn_result(w, e->outcome == DCS_OK ? HA_OUT_OK : HA_OUT_UNKNOWN, 0);
+	else
+		turn_want(w, "store was read");
+}
+
+void store_reread(struct worker *w)
+{
+	if (w->read_running)
+		return;
+	w->read_running = true;
+	struct dcs_op op = { .kind = DCS_READ };
+	dcs_submit(w->dcs, &op, on_reread, w);
+}
+
+static void on_write(const struct dcs_event *e, void *arg)
+{
+	struct worker *w = arg;
+	store_answered(w, e->outcome);
+	if (e->outcome != DCS_OK)
+		log_warning("store %s: %s %s", dcs_op_name(e->kind),
+			e->outcome == DCS_CONFLICT ? "conflict" : e->outcome == DCS_DENIED ? "denied" : "no answer",
+			e->text);
+}
+
+void store_submit(struct worker *w, const struct dcs_op *op)
+{
+	dcs_submit(w->dcs, op, on_write, w);
+}
+
+static void fill_config(struct worker *w, struct dcs_config *cfg, const json_t *section, const char *backend)
+{
+	memset(cfg, 0, sizeof(*cfg));
+	cfg->section = section;
+	cfg->ttl_ms = w->set.ttl_ms;
+	cfg->loop_wait_ms = w->set.loop_wait_ms;
+	cfg->retry_timeout_ms = w->set.retry_timeout_ms;
+	cfg->citus_group = -1;
+	const char *ns = json_string_value(json_object_get(config_tree(w), "namespace"));
+	if (!str_copy(cfg->backend, sizeof(cfg->backend), backend) ||
+		!str_copy(cfg->name, sizeof(cfg->name), w->welcome.name) ||
+		!str_copy(cfg->scope, sizeof(cfg->scope), w->welcome.scope) ||
+		!str_copy(cfg->namespace_, sizeof(cfg->namespace_), ns != NULL ? ns : "service"))
+		log_error("namespace %s is too long", ns);
+}
+
+enum err_code store_start(struct worker *w, struct err *err)
+{
+	char backend[16], others[200] = "";
+	enum err_code rc = dcs_choose(config_tree(w), backend, others, sizeof(others), err);
+	if (rc != ERR_OK)
+		return rc;
+	if (others[0] != '\0')
+		log_warning("several store sections in the configuration: %s is used, not %s", backend, others);
+	struct dcs_config cfg;
+	fill_config(w, &cfg, json_object_get(config_tree(w), backend), backend);
+	rc = dcs_open(&w->dcs, &cfg, &w->loop, w->http, err);
+	if (rc != ERR_OK)
+		return rc;
+	if (!str_copy(w->backend, sizeof(w->backend), backend))
+		return err_set(err, ERR_LIMIT, 0, "backend name");
+	w->c = cluster_new();
+	if (w->c == NULL)
+		return err_set(err, ERR_NOMEM, 0, "cluster");
+	w->store_ok_ms = clock_boot_ms();
+	dcs_watch(w->dcs, on_watch, w);
+	return ERR_OK;
+}
+
+void store_reconfigure(struct worker *w)
+{
+	if (w->dcs == NULL)
+		return;
+	struct dcs_config cfg;
+	struct err err = ERR_INIT;
+	fill_config(w, &cfg, json_object_get(config_tree(w), w->backend), w->backend);
+	if (dcs_reconfigure(w->dcs, &cfg, &err) != ERR_OK)
+		log_error("store settings: %s", err.text);
+}
