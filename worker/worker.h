@@ -81,7 +81,8 @@ struct worker {
 	struct msg_welcome welcome;
 	struct shm page;
 	struct loop_timer ping_timer;
-	bool shutdown_asked, shutdown_answered;
+	bool shutdown_asked, shutdown_answered, shutdown_leave;
+	bool watchdog_awaited, watchdog_wanted;
 
 	/* configuration */
 	const char *config_path;
@@ -177,6 +178,7 @@ void config_take_dynamic(struct worker *w);            /* after a snapshot: C.co
 void config_apply(struct worker *w);                   /* settings from local tree and dynamic document */
 const json_t *config_tree(const struct worker *w);     /* local tree: file and environment */
 void config_send_api(struct worker *w);
+void config_watchdog(struct worker *w, struct msg_watchdog_config *out);
 void config_pg_changed(struct worker *w);              /* a server was found running: render and reload */
 
 /* store.c */
@@ -208,14 +210,20 @@ void observe_on_probe(struct probe *p, void *arg);
 
 /* execute.c */
 void execute_plan(struct worker *w);
-void execute_action(struct worker *w, const struct ha_action *a);
+void execute_watchdog_state(struct worker *w);          /* MSG_WATCHDOG_STATE came */
 
 /* task.c */
 void task_start(struct worker *w, const struct ha_action *a);
 void task_cancel(struct worker *w);
 void worker_set_state(struct worker *w, enum pg_state state);
 void worker_set_role(struct worker *w, enum pg_role role);
-void worker_callback(struct worker *w, enum ha_callback cb);
+void worker_callback(struct worker *w, enum ha_callback cb, enum pg_role role);
+void task_follow_reload(struct worker *w, const struct ha_action *a);
+void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME], unsigned count);
+void task_rename_failed(struct worker *w);
+
+/* slots.c */
+void slots_sync(struct worker *w);
 
 /* peers.c */
 void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);
@@ -236,4 +244,5 @@ void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */
 void requests_answer(struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
 void requests_facts(struct worker *w);                  /* the fact query was answered */
 void requests_progress(struct worker *w);               /* after each snapshot: waiting switchovers */
+void requests_refused(struct worker *w, enum ha_task task, const char *why);
 void requests_restart_done(struct worker *w, bool ok, const char *text);
