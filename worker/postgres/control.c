@@ -1,0 +1,581 @@
+/* Start, stop, follow, promote, reload: sequences on the local server. Worker process; everything that blocks is asked of
+ * the supervisor or of pgregent-files. See control.h. */
+#include "worker/postgres/control.h"
+
+#include <ctype.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "worker/files/files_msgs.h"
+#include "worker/postgres/probe.h"
+#include "worker/postgres/render.h"
+
+#define FILES_MS       30000
+#define START_ORDER_MS 10000 /* a start that the supervisor did not carry out by then is void */
+#define POLL_FIRST_MS  20    /* between looks at a server that starts or stops: short at first, then longer */
+#define POLL_LAST_MS   500
+#define DEFAULT_START_MS 60000 /* pg_ctl_timeout */
+
+/* ---- small things -------------------------------------------------------------------------------- */
+
+bool control_split(struct host_cmd *cmd, const char *text)
+{
+	char word[LIMIT_CONNINFO];
+	const char *p = text;
+	for (;;) {
+		while (isspace((unsigned char)*p))
+			p++;
+		if (*p == '\0')
+			return cmd->argc > 0;
+		size_t n = 0;
+		char quote = '\0';
+		for (; *p != '\0' && (quote != '\0' || !isspace((unsigned char)*p)); p++) {
+			if (n + 1 >= sizeof(word))
+				return false;
+			if (quote == '\0' && (*p == '\'' || *p == '"')) {
+				quote = *p;
+			} else if (*p == quote) {
+				quote = '\0';
+			} else if (*p == '\\' && quote != '\'' && p[1] != '\0' &&
+				   (quote == '\0' || p[1] == '"' || p[1] == '\\')) {
+				word[n++] = *++p;
+			} else {
+				word[n++] = *p;
+			}
+		}
+		if (quote != '\0')
+			return false;
+		word[n] = '\0';
+		host_cmd_arg(cmd, word);
+	}
+}
+
+static uint64_t callback_job[2]; /* on_reload has a lane of its own (ha 10) */
+
+static void on_callback_end(struct host *h, const struct host_reply *r, void *arg)
+{
+	(void)h;
+	uint64_t *lane = arg;
+	*lane = 0;
+	if (r->code != ANSWER_OK && !r->cancelled)
+		log_warning("callback ended exit_code=%d %s", r->exit_code, r->text);
+}
+
+void control_callback(struct pgctx *p, const char *event, enum pg_role role)
+{
+	bool reload = strcmp(event, "on_reload") == 0;
+	if (p->bootstrapping)
+		return;
+	if (!reload)
+		p->callbacks_called = true;
+	const char *text = json_string_value(json_object_get(json_object_get(p->pg, "callbacks"), event));
+	if (text == NULL || text[0] == '\0')
+		return;
+	uint64_t *lane = &callback_job[reload];
+	if (*lane != 0)
+		host_job_cancel(p->h, *lane);
+	struct host_cmd cmd = HOST_CMD_INIT;
+	if (!control_split(&cmd, text)) {
+		log_error("postgresql.callbacks.%s: cannot be split into words: %s", event, text);
+	} else {
+		host_cmd_arg(&cmd, event);
+		host_cmd_arg(&cmd, pg_role_word(role == PG_ROLE_PROMOTED ? PG_ROLE_PRIMARY : role));
+		host_cmd_arg(&cmd, p->scope);
+		*lane = host_job(p->h, event, &cmd, NULL, JOB_LOG_OUTPUT, 0, 0, on_callback_end, lane);
+	}
+	host_cmd_done(&cmd);
+}
+
+static const char *hook_text(const struct pgctx *p, const char *key)
+{
+	const char *t = json_string_value(json_object_get(p->pg, key));
+	return t != NULL && t[0] != '\0' ? t : NULL;
+}
+
+static void start_hook(struct co *co, const char *key, const char *text, int64_t timeout_ms)
+{
+	struct host_cmd cmd = HOST_CMD_INIT;
+	if (!control_split(&cmd, text)) {
+		co_wake(co, co_ticket(co), false, "cannot be split into words");
+		log_error("postgresql.%s: cannot be split into words: %s", key, text);
+	} else {
+		co_job(co, key, &cmd, JOB_LOG_OUTPUT, timeout_ms, 1000);
+	}
+	host_cmd_done(&cmd);
+}
+
+static bool postmaster_gone(const struct pgctx *p)
+{
+	return p->h->pg.state == PG_PROC_NONE;
+}
+
+/* ---- configuration files ------------------------------------------------------------------------- */
+
+/* A buffer with a cleanup must not live across a CO_WAIT: requests are made in functions of their own. */
+static void write_path(struct co *co, const char *path, const struct buf *text, uint32_t mode)
+{
+	AUTO(buf) tail = BUF_INIT(LIMIT_IPC_FRAME - 256);
+	buf_add(&tail, path, strlen(path) + 1);
+	buf_add(&tail, text->data, text->len);
+	if (tail.failed)
+		co_wake(co, co_ticket(co), false, "content too long");
+	else
+		co_files(co, FILES_WRITE_ATOMIC, mode, 0, FILES_F_IF_CHANGED, tail.data, tail.len, FILES_MS);
+}
+
+static void write_file(struct co *co, const char *dir, const char *name, const struct buf *text, uint32_t mode)
+{
+	char path[LIMIT_PATH + LIMIT_NAME + 16];
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	write_path(co, path, text, mode);
+}
+
+static void clean_auto_conf(struct co *co)
+{
+	AUTO(buf) names = BUF_INIT(4096);
+	render_recovery_names(&names);
+	co_files(co, FILES_AUTO_CONF_CLEAN, 0, 0, 0, names.data, names.len, FILES_MS);
+}
+
+static void file_op2(struct co *co, enum files_op op, uint64_t arg, const char *dir, const char *a, const char *b)
+{
+	AUTO(buf) tail = BUF_INIT(LIMIT_IPC_FRAME - 256);
+	buf_addf(&tail, "%s/%s", dir, a);
+	buf_add(&tail, "", 1);
+	if (b != NULL) {
+		buf_addf(&tail, "%s/%s", dir, b);
+		buf_add(&tail, "", 1);
+	}
+	co_files(co, op, 0, 0, arg, tail.data, tail.len, FILES_MS);
+}
+
+static void read_file(struct co *co, const char *dir, const char *name)
+{
+	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
+	buf_addf(&tail, "%s/%s", dir, name);
+	buf_add(&tail, "", 1);
+	co_files(co, FILES_READ, 0, 200, FILES_F_PARTIAL, tail.data, tail.len, FILES_MS);
+}
+
+static void render_done(struct seq_render *s)
+{
+	buf_done(&s->conf);
+	buf_done(&s->hba);
+	buf_done(&s->ident);
+	buf_done(&s->pass);
+}
+
+#define RENDER_FAIL(s, co, what)                                                                       \
+	do {                                                                                           \
+		render_done(s);                                                                        \
+		CO_RETURN(co, false, "%s: %s", what, (co)->note);                                      \
+	} while (0)
+
+void seq_render_step(struct co *co)
+{
+	struct seq_render *s = (struct seq_render *)co;
+	struct pgctx *p = s->p;
+	struct err err = ERR_INIT;
+	char conf[LIMIT_NAME + 8], base[LIMIT_NAME + 16];
+	snprintf(conf, sizeof(conf), "%s.conf", p->conf_name);
+	snprintf(base, sizeof(base), "%s.base.conf", p->conf_name);
+	CO_BEGIN(co);
+	s->changed = false;
+	s->conf = s->hba = s->ident = s->pass = (struct buf)BUF_INIT(LIMIT_IPC_FRAME - 4096);
+	if (render_all(p, s->role, &s->target, s->for_start ? s->control : NULL, &s->conf, &s->hba, &s->ident,
+		    &s->pass, &err) != ERR_OK) {
+		render_done(s);
+		CO_RETURN(co, false, "configuration: %s", err.text);
+	}
+	/* The user's own file becomes the base file once; one with our header never does (config 8 #11). */
+	if (render_uses_base(p)) {
+		read_file(co, p->config_dir, conf);
+		CO_WAIT(co);
+		if (co->ok && !render_is_ours(buf_str(&co->data), co->data.len)) {
+			file_op2(co, FILES_RENAME, FILES_F_IF_ABSENT, p->config_dir, conf, base);
+			CO_WAIT(co);
+			if (!co->ok)
+				RENDER_FAIL(s, co, "base configuration");
+		}
+	}
+	write_file(co, p->config_dir, conf, &s->conf, 0);
+	CO_WAIT(co);
+	if (!co->ok)
+		RENDER_FAIL(s, co, "postgresql.conf");
+	s->changed |= co->value == 1;
+	if (s->hba.len > 0) {
+		write_file(co, p->config_dir, "pg_hba.conf", &s->hba, 0);
+		CO_WAIT(co);
+		if (!co->ok)
+			RENDER_FAIL(s, co, "pg_hba.conf");
+		s->changed |= co->value == 1;
+	}
+	if (s->ident.len > 0) {
+		write_file(co, p->config_dir, "pg_ident.conf", &s->ident, 0);
+		CO_WAIT(co);
+		if (!co->ok)
+			RENDER_FAIL(s, co, "pg_ident.conf");
+		s->changed |= co->value == 1;
+	}
+	if (s->pass.len > 0) {
+		write_path(co, p->pgpass, &s->pass, 0600);
+		CO_WAIT(co);
+		if (!co->ok)
+			RENDER_FAIL(s, co, "passfile");
+	}
+	if (s->role != PG_ROLE_PRIMARY && s->signal_file != NULL) {
+		co_files(co, FILES_CREATE_EMPTY, 0, 0, 0, s->signal_file, strlen(s->signal_file) + 1, FILES_MS);
+		CO_WAIT(co);
+		if (!co->ok)
+			RENDER_FAIL(s, co, s->signal_file);
+	}
+	if (p->major >= 12) {
+		clean_auto_conf(co);
+		CO_WAIT(co);
+		if (!co->ok)
+			RENDER_FAIL(s, co, "postgresql.auto.conf");
+	}
+	render_done(s);
+	CO_END(co);
+}
+
+/* ---- start ---------------------------------------------------------------------------------------- */
+
+static int64_t start_limit(const struct seq_start *s)
+{
+	if (s->timeout_ms != 0)
+		return s->timeout_ms;
+	json_t *t = json_object_get(s->p->pg, "pg_ctl_timeout");
+	if (json_is_number(t))
+		return json_number_value(t) > 0 ? (int64_t)(json_number_value(t) * 1000) : INT64_MAX / 4;
+	return DEFAULT_START_MS;
+}
+
+static int64_t poll_ms(unsigned tries)
+{
+	int64_t ms = POLL_FIRST_MS << (tries < 5 ? tries : 5);
+	return ms < POLL_LAST_MS ? ms : POLL_LAST_MS;
+}
+
+static void order_start(struct seq_start *s)
+{
+	struct host_cmd cmd = HOST_CMD_INIT;
+	struct err err = ERR_INIT;
+	if (render_postmaster(s->p, s->role, &s->files.control, &cmd, &err) != ERR_OK)
+		co_wake(&s->co, co_ticket(&s->co), false, err.text);
+	else
+		co_pg_start(&s->co, s->role == PG_ROLE_PRIMARY ? PG_START_PRIMARY : PG_START_STANDBY,
+			s->lease_until_ms, &cmd, clock_boot_ms() + START_ORDER_MS);
+	host_cmd_done(&cmd);
+}
+
+static void accepted(struct seq_start *s)
+{
+	struct pgctx *p = s->p;
+	pgctx_set_state(p, PG_STATE_RUNNING);
+	if (p->callback_pending == 0)
+		control_callback(p, "on_start", p->role);
+	else if (p->callback_pending == 1)
+		control_callback(p, "on_restart", p->role);
+	p->callback_pending = 0;
+	static const char names[] = "postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
+	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
+	buf_add(&tail, p->config_dir, strlen(p->config_dir) + 1);
+	buf_add(&tail, names, sizeof(names));
+	host_files(p->h, FILES_BACKUP_CONFIGS, 0, 0, 0, 0, tail.data, tail.len, FILES_MS, NULL, NULL);
+}
+
+void seq_start_step(struct co *co)
+{
+	struct seq_start *s = (struct seq_start *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	s->still_starting = false;
+	if (!postmaster_gone(p)) {
+		pgctx_set_state(p, PG_STATE_STARTING);
+		CO_RETURN(co, true, "a postmaster is there already");
+	}
+	pgctx_set_role(p, s->role);
+	pgctx_set_state(p, s->bootstrap ? PG_STATE_BOOTSTRAP_STARTING : PG_STATE_STARTING);
+	json_decref(p->pending_restart);
+	p->pending_restart = NULL;
+	co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, FILES_MS);
+	CO_WAIT(co);
+	if (!co->ok || co->data.len != sizeof(s->files))
+		goto failed;
+	memcpy(&s->files, co->data.data, sizeof(s->files));
+	p->major = s->files.major;
+	co_files(co, FILES_CHECK_DATA_DIR, 0, 0, 0, NULL, 0, FILES_MS);
+	CO_WAIT(co);
+	if (!co->ok)
+		goto failed;
+	s->render = (struct seq_render){ .p = p, .role = s->role, .target = s->target, .for_start = true,
+		.control = &s->files.control, .signal_file = s->role == PG_ROLE_PRIMARY ? NULL : "standby.signal" };
+	co_call(co, &s->render.co, seq_render_step);
+	CO_WAIT(co);
+	if (!co->ok)
+		goto failed;
+	if (co->cancelled)
+		goto failed;
+	s->until_ms = clock_boot_ms() + start_limit(s);
+	s->generation = p->h->pg.generation;
+	order_start(s);
+	CO_WAIT(co);
+	if (!co->ok)
+		goto failed;
+	s->tries = 0;
+	p->follow_known = s->role != PG_ROLE_PRIMARY;
+	/* The supervisor said yes: its event with the new generation is on the way or here. */
+	while (!p->probe->facts.valid || p->probe->generation == 0 || p->h->pg.generation == s->generation) {
+		if (p->h->pg.generation != s->generation && postmaster_gone(p)) {
+			snprintf(co->note, sizeof(co->note), "postmaster ended class=%u code=%d",
+				p->h->pg.exit_class, p->h->pg.exit_code);
+			goto failed;
+		}
+		if (co->cancelled)
+			CO_RETURN(co, false, "cancelled");
+		if (clock_boot_ms() >= s->until_ms) {
+			s->still_starting = s->timeout_ms == 0;
+			CO_RETURN(co, s->still_starting, "still starting");
+		}
+		probe_ask(p->probe);
+		co_wait_pg(co, clock_boot_ms() + poll_ms(s->tries++));
+		CO_WAIT(co);
+	}
+	accepted(s);
+	CO_RETURN(co, true, "accepts connections");
+failed:
+	pgctx_set_state(p, PG_STATE_START_FAILED);
+	snprintf(p->last_error, sizeof(p->last_error), "%s", co->note);
+	log_error("start of PostgreSQL failed: %s", co->note);
+	CO_RETURN(co, false, "start failed: %s", p->last_error);
+	CO_END(co);
+}
+
+/* ---- stop ----------------------------------------------------------------------------------------- */
+
+static void on_control(struct seq_stop *s)
+{
+	struct pg_files f;
+	if (!s->co.ok || s->co.data.len != sizeof(f))
+		return;
+	memcpy(&f, s->co.data.data, sizeof(f));
+	if (!f.control.valid || f.control.state != PG_DB_SHUTDOWNED || s->shutdown_seen)
+		return;
+	s->shutdown_seen = true;
+	s->shutdown_lsn = f.control.checkpoint_lsn;
+	if (!postmaster_gone(s->p) && s->on_shutdown != NULL)
+		s->on_shutdown(s, s->shutdown_lsn, s->arg);
+}
+
+void seq_stop_step(struct co *co)
+{
+	struct seq_stop *s = (struct seq_stop *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	s->shutdown_seen = false;
+	if (postmaster_gone(p)) {
+		pgctx_set_state(p, PG_STATE_STOPPED);
+		CO_RETURN(co, true, "not running");
+	}
+	if (s->checkpoint && s->mode != PG_STOP_IMMEDIATE && p->state != PG_STATE_STARTING) {
+		/* A stop after a checkpoint has little left to write: the outage is shorter. */
+		pgctx_params_local(p, &p->sql, "0");
+		co_sql(co, &p->sql, "CHECKPOINT", NULL, 0, s->timeout_ms != 0 ? s->timeout_ms : 3600000);
+		CO_WAIT(co);
+		if (!co->ok)
+			log_warning("checkpoint before the stop: %s", co->note);
+	}
+	pgctx_set_state(p, PG_STATE_STOPPING);
+	if (hook_text(p, "before_stop") != NULL && s->mode != PG_STOP_IMMEDIATE) {
+		start_hook(co, "before_stop", hook_text(p, "before_stop"), p->set->ttl_ms);
+		CO_WAIT(co);
+		if (!co->ok)
+			log_warning("before_stop: %s", co->note);
+	}
+	/* The connections of our own would hold back a smart stop. */
+	pgc_close(&p->sql);
+	co_pg_stop(co, s->mode, s->timeout_ms);
+	CO_WAIT(co);
+	if (!co->ok && !postmaster_gone(p))
+		log_warning("stop order: %s", co->note);
+	while (!postmaster_gone(p)) {
+		co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, 1000);
+		CO_WAIT(co);
+		on_control(s);
+		if (postmaster_gone(p))
+			break;
+		co_wait_pg(co, clock_boot_ms() + 100);
+		CO_WAIT(co);
+	}
+	/* The last word of pg_control, for whoever asked for it. */
+	if (!s->shutdown_seen) {
+		co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, 5000);
+		CO_WAIT(co);
+		on_control(s);
+	}
+	pgctx_set_state(p, PG_STATE_STOPPED);
+	if (!s->no_callback)
+		control_callback(p, "on_stop", p->role);
+	CO_END(co);
+}
+
+/* ---- follow --------------------------------------------------------------------------------------- */
+
+static bool role_changes(const struct pgctx *p, enum pg_role to)
+{
+	bool follower = p->role == PG_ROLE_REPLICA || p->role == PG_ROLE_STANDBY_LEADER;
+	return p->callbacks_called && (p->role == PG_ROLE_PRIMARY || p->role == PG_ROLE_DEMOTED ||
+					      p->role == PG_ROLE_PROMOTED || (follower && p->role != to));
+}
+
+static void remember_target(struct seq_follow *s)
+{
+	s->p->target = s->target;
+	s->p->follow_known = true;
+	const char *name = s->target.kind == TARGET_NONE ? "" : s->target.name;
+	if (!str_copy(s->p->following, sizeof(s->p->following), name))
+		s->p->following[0] = '\0';
+}
+
+void seq_follow_step(struct co *co)
+{
+	struct seq_follow *s = (struct seq_follow *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	s->change_role = role_changes(p, s->role);
+	if (s->reload_only && !postmaster_gone(p)) {
+		remember_target(s);
+		pgctx_set_role(p, s->role);
+		s->u.render = (struct seq_render){ .p = p, .role = s->role, .target = s->target,
+			.signal_file = "standby.signal" };
+		co_call(co, &s->u.render.co, seq_render_step);
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "%s", co->note);
+		co_pg_signal(co, SIGHUP, 0);
+		CO_WAIT(co);
+		if (s->change_role)
+			control_callback(p, "on_role_change", s->role);
+		CO_RETURN(co, co->ok, "reloaded");
+	}
+	if (!postmaster_gone(p)) {
+		s->u.stop = (struct seq_stop){ .p = p, .mode = PG_STOP_FAST, .checkpoint = true, .no_callback = true };
+		co_call(co, &s->u.stop.co, seq_stop_step);
+		CO_WAIT(co);
+		if (p->callback_pending == 0)
+			p->callback_pending = 1;
+	}
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	remember_target(s);
+	/* on_role_change replaces on_start and on_restart. */
+	if (s->change_role)
+		p->callback_pending = 2;
+	memset(&s->u, 0, sizeof(s->u));
+	s->u.start = (struct seq_start){ .p = p, .role = s->role, .target = s->target, .timeout_ms = s->timeout_ms };
+	if (s->change_role)
+		control_callback(p, "on_role_change", s->role);
+	co_call(co, &s->u.start.co, seq_start_step);
+	CO_WAIT(co);
+	CO_RETURN(co, co->ok, "%s", co->note);
+	CO_END(co);
+}
+
+/* ---- promote -------------------------------------------------------------------------------------- */
+
+#define PROMOTE_ORDER_MS 3000 /* the promote file must exist by then, or the order is void */
+
+void seq_promote_step(struct co *co)
+{
+	struct seq_promote *s = (struct seq_promote *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	s->refused_by_script = false;
+	p->promote_committed = false;
+	if (hook_text(p, "pre_promote") != NULL) {
+		/* No limit of its own: the lease is renewed meanwhile, and a lost lease cancels the task. */
+		start_hook(co, "pre_promote", hook_text(p, "pre_promote"), 0);
+		CO_WAIT(co);
+		if (!co->ok) {
+			s->refused_by_script = !co->cancelled;
+			CO_RETURN(co, false, "pre_promote: %s", co->note);
+		}
+	}
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	co_pg_promote(co, s->lease_until(s->arg), clock_boot_ms() + PROMOTE_ORDER_MS);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "promotion refused: %s", co->note);
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	/* From here on the file may exist: there is no way back but a stop (DESIGN 2). */
+	p->promote_committed = true;
+	co_files(co, FILES_CREATE_EMPTY, 0, 0, 0, "promote", sizeof("promote"), PROMOTE_ORDER_MS);
+	CO_WAIT(co);
+	if (!co->ok) {
+		log_error("promote file: %s: PostgreSQL is stopped", co->note);
+		co_pg_stop(co, PG_STOP_IMMEDIATE, 5000);
+		CO_WAIT(co);
+		CO_RETURN(co, false, "the promote file could not be made");
+	}
+	co_pg_signal(co, SIGUSR1, s->lease_until(s->arg));
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "promotion signal refused: %s", co->note);
+	pgctx_set_role(p, PG_ROLE_PROMOTED);
+	control_callback(p, "on_role_change", PG_ROLE_PRIMARY);
+	s->until_ms = clock_boot_ms() + s->wait_ms;
+	while (clock_boot_ms() < s->until_ms && !co->cancelled && !postmaster_gone(p)) {
+		probe_ask(p->probe);
+		co_wait_pg(co, clock_boot_ms() + 50);
+		CO_WAIT(co);
+		if (p->probe->facts.valid && !p->probe->facts.in_recovery) {
+			pgctx_set_role(p, PG_ROLE_PRIMARY);
+			p->follow_known = false;
+			p->following[0] = '\0';
+			CO_RETURN(co, true, "promoted");
+		}
+	}
+	/* Not yet: the next cycles see it (G3, G4). */
+	CO_RETURN(co, true, "promotion under way");
+	CO_END(co);
+}
+
+/* ---- reload --------------------------------------------------------------------------------------- */
+
+void seq_reload_step(struct co *co)
+{
+	struct seq_reload *s = (struct seq_reload *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	if (postmaster_gone(p))
+		CO_RETURN(co, true, "not running");
+	s->render = (struct seq_render){ .p = p, .role = p->role == PG_ROLE_PROMOTED ? PG_ROLE_PRIMARY : p->role,
+		.target = p->target };
+	co_call(co, &s->render.co, seq_render_step);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "%s", co->note);
+	if (!s->render.changed && !s->force)
+		CO_RETURN(co, true, "No PostgreSQL configuration items changed, nothing to reload.");
+	co_pg_signal(co, SIGHUP, 0);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "reload: %s", co->note);
+	if (!s->no_callback)
+		control_callback(p, "on_reload", p->role);
+	co_sleep(co, 1000);
+	CO_WAIT(co);
+	pgctx_params_local(p, &p->sql, "2000");
+	co_sql(co, &p->sql, render_pending_sql(), NULL, 0, 3000);
+	CO_WAIT(co);
+	if (co->ok)
+		render_take_pending(p, co->res);
+	CO_END(co);
+}
