@@ -1,0 +1,342 @@
+/* A new cluster: initdb, first start, roles (ha 8.1, 8.3). Worker process. */
+#include "worker/postgres/bootstrap.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "common/ext/json.h"
+#include "worker/files/files_msgs.h"
+#include "worker/postgres/render.h"
+
+#define FILES_MS  30000
+#define INITDB_MS 0 /* no limit: a slow disk may take long, and cancel ends it */
+
+static void remove_path(struct co *co, const char *path)
+{
+	co_files(co, FILES_REMOVE, 0, 0, 0, path, strlen(path) + 1, FILES_MS);
+}
+
+static void write_pwfile(struct seq_bootstrap *s, const char *password)
+{
+	AUTO(buf) tail = BUF_INIT(LIMIT_CONNINFO * 2);
+	buf_add(&tail, s->pwfile, strlen(s->pwfile) + 1);
+	buf_addf(&tail, "%s\n", password);
+	co_files(&s->co, FILES_WRITE_ATOMIC, 0600, 0, 0, tail.data, tail.len, FILES_MS);
+}
+
+static const char *method_command(const struct pgctx *p, const char **out_method)
+{
+	const char *method = json_path_str(p->bootstrap, "method");
+	*out_method = method;
+	if (method == NULL || strcmp(method, "initdb") == 0)
+		return NULL;
+	return json_path_str(json_object_get(p->bootstrap, method), "command");
+}
+
+static void run_initdb(struct seq_bootstrap *s)
+{
+	static const char *const forbidden[] = { "pgdata", "nosync", "pwfile", "sync-only", "version", NULL };
+	struct pgctx *p = s->p;
+	struct host_cmd cmd = HOST_CMD_INIT;
+	struct err err = ERR_INIT;
+	char program[LIMIT_PATH];
+	const char *user = pgctx_auth(p, "superuser", "username");
+	bool ok = pgctx_program(p, "initdb", program, sizeof(program));
+	host_cmd_arg(&cmd, program);
+	if (ok && render_options(json_object_get(p->bootstrap, "initdb"), "bootstrap.initdb", forbidden, true, &cmd, &err) !=
+			  ERR_OK)
+		ok = false;
+	if (user != NULL)
+		host_cmd_argf(&cmd, "--username=%s", user);
+	if (pgctx_auth(p, "superuser", "password") != NULL)
+		host_cmd_argf(&cmd, "--pwfile=%s", s->pwfile);
+	host_cmd_arg(&cmd, p->data_dir);
+	if (ok)
+		co_job(&s->co, "initdb", &cmd, JOB_LOG_OUTPUT, INITDB_MS, 1000);
+	else
+		co_wake(&s->co, co_ticket(&s->co), false, err.text);
+	host_cmd_done(&cmd);
+}
+
+static void run_method(struct seq_bootstrap *s, const char *method, const char *command)
+{
+	static const char *const known[] = { "command", "no_params", "keep_existing_recovery_conf", "recovery_conf",
+		"scope", "datadir" };
+	struct pgctx *p = s->p;
+	const json_t *section = json_object_get(p->bootstrap, method);
+	struct host_cmd cmd = HOST_CMD_INIT;
+	const char *key;
+	json_t *v;
+	bool ok = control_split(&cmd, command);
+	if (!json_truthy(json_object_get(section, "no_params"))) {
+		host_cmd_argf(&cmd, "--scope=%s", p->scope);
+		host_cmd_argf(&cmd, "--datadir=%s", p->data_dir);
+	}
+	json_object_foreach ((json_t *)section, key, v) {
+		char text[LIMIT_CONNINFO];
+		bool skip = false;
+		for (unsigned i = 0; i < ARRAY_LEN(known); i++)
+			skip |= strcmp(key, known[i]) == 0;
+		if (!skip && json_text(v, text, sizeof(text)))
+			host_cmd_argf(&cmd, "--%s=%s", key, text);
+	}
+	if (ok)
+		co_job(&s->co, "bootstrap", &cmd, JOB_LOG_OUTPUT, 0, 10000);
+	else
+		co_wake(&s->co, co_ticket(&s->co), false, "bootstrap command cannot be split into words");
+	host_cmd_done(&cmd);
+}
+
+static void append_hba(struct seq_bootstrap *s, const json_t *lines)
+{
+	AUTO(buf) tail = BUF_INIT(LIMIT_IPC_FRAME - 512);
+	buf_adds(&tail, "pg_hba.conf");
+	buf_add(&tail, "", 1);
+	buf_adds(&tail, "\n");
+	for (size_t i = 0; i < json_array_size(lines); i++) {
+		const char *line = json_string_value(json_array_get(lines, i));
+		if (line != NULL)
+			buf_addf(&tail, "%s\n", line);
+	}
+	co_files(&s->co, FILES_APPEND, 0, 0, 0, tail.data, tail.len, FILES_MS);
+}
+
+static void backup_configs(struct co *co, const struct pgctx *p, enum files_op op)
+{
+	static const char names[] = "postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
+	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
+	buf_add(&tail, p->config_dir, strlen(p->config_dir) + 1);
+	buf_add(&tail, names, sizeof(names));
+	co_files(co, op, 0, 0, 0, tail.data, tail.len, FILES_MS);
+}
+
+void seq_bootstrap_step(struct co *co)
+{
+	struct seq_bootstrap *s = (struct seq_bootstrap *)co;
+	struct pgctx *p = s->p;
+	const char *method = NULL;
+	const char *command = method_command(p, &method);
+	const char *password = pgctx_auth(p, "superuser", "password");
+	CO_BEGIN(co);
+	p->bootstrapping = true;
+	pgctx_set_role(p, PG_ROLE_UNINITIALIZED);
+	pgctx_set_state(p, command != NULL ? PG_STATE_CUSTOM_BOOTSTRAP : PG_STATE_INITDB);
+	if (!str_format(s->pwfile, sizeof(s->pwfile), "%s/initdb.pw", p->h->welcome.runtime_dir))
+		CO_RETURN(co, false, "run-time directory is too long");
+	if (command != NULL) {
+		run_method(s, method, command);
+		CO_WAIT(co);
+	} else {
+		if (password != NULL) {
+			write_pwfile(s, password);
+			CO_WAIT(co);
+			if (!co->ok)
+				CO_RETURN(co, false, "password file: %s", co->note);
+		}
+		run_initdb(s);
+		CO_WAIT(co);
+	}
+	if (!co->ok) {
+		snprintf(p->last_error, sizeof(p->last_error), "%s", co->note);
+		log_error("%s failed: %s", command != NULL ? "custom bootstrap" : "initdb", co->note);
+		pgctx_set_state(p, command != NULL ? PG_STATE_CUSTOM_BOOTSTRAP_FAILED : PG_STATE_INITDB_FAILED);
+	}
+	if (command == NULL && password != NULL) {
+		s->start.still_starting = co->ok; /* remembered over the next wait */
+		remove_path(co, s->pwfile);
+		CO_WAIT(co);
+		if (!s->start.still_starting)
+			CO_RETURN(co, false, "initdb failed: %s", p->last_error);
+	} else if (!co->ok) {
+		CO_RETURN(co, false, "bootstrap failed: %s", p->last_error);
+	}
+	if (json_array_size(json_object_get(p->bootstrap, "pg_hba")) > 0 && command == NULL &&
+		json_array_size(json_object_get(p->pg, "pg_hba")) == 0) {
+		append_hba(s, json_object_get(p->bootstrap, "pg_hba"));
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "pg_hba.conf: %s", co->note);
+	}
+	backup_configs(co, p, FILES_BACKUP_CONFIGS);
+	CO_WAIT(co);
+	/* PostgreSQL runs as a primary only under the lease (DESIGN 2): the key is taken before the first start. */
+	s->acquire(co, co_ticket(co), s->arg);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "leader key: %s", co->note);
+	s->start = (struct seq_start){ .p = p, .role = PG_ROLE_PRIMARY, .bootstrap = command != NULL,
+		.timeout_ms = p->set->primary_start_timeout_ms, .lease_until_ms = s->lease_until(s->arg) };
+	co_call(co, &s->start.co, seq_start_step);
+	CO_WAIT(co);
+	CO_RETURN(co, co->ok, "%s", co->note);
+	CO_END(co);
+}
+
+/* ---- roles ---------------------------------------------------------------------------------------- */
+
+static void add_literal(struct buf *b, const char *text)
+{
+	/* standard_conforming_strings may be off: a backslash needs the E form. */
+	if (strchr(text, '\\') != NULL)
+		buf_adds(b, " E");
+	buf_adds(b, "'");
+	for (; *text != '\0'; text++) {
+		if (*text == '\'' || *text == '\\')
+			buf_add(b, text, 1);
+		buf_add(b, text, 1);
+	}
+	buf_adds(b, "'");
+}
+
+static void add_ident(struct buf *b, const char *text)
+{
+	buf_adds(b, "\"");
+	for (; *text != '\0'; text++) {
+		if (*text == '"')
+			buf_adds(b, "\"");
+		buf_add(b, text, 1);
+	}
+	buf_adds(b, "\"");
+}
+
+static void role_sql(struct buf *b, const char *user, const char *password, const char *options)
+{
+	AUTO(buf) body = BUF_INIT(LIMIT_CONNINFO * 2);
+	buf_adds(&body, "BEGIN SET local synchronous_commit = 'local'; PERFORM * FROM pg_catalog.pg_authid WHERE rolname = ");
+	add_literal(&body, user);
+	for (int i = 0; i < 2; i++) {
+		buf_adds(&body, i == 0 ? "; IF FOUND THEN ALTER ROLE " : "; ELSE CREATE ROLE ");
+		add_ident(&body, user);
+		buf_addf(&body, " WITH %s LOGIN", options);
+		if (password != NULL) {
+			buf_adds(&body, " PASSWORD ");
+			add_literal(&body, password);
+		}
+	}
+	buf_adds(&body, "; END IF; END;");
+	/* Nothing of the password may reach a log. */
+	buf_adds(b, "SET log_statement TO none; SET log_min_duration_statement TO -1;"
+		    " SET log_min_error_statement TO 'log'; DO ");
+	add_literal(b, buf_str(&body));
+	b->failed |= body.failed;
+}
+
+static const char grants_sql[] = "SET local synchronous_commit = 'local'; GRANT EXECUTE ON FUNCTION "
+				 "pg_catalog.pg_ls_dir(text, boolean, boolean), pg_catalog.pg_stat_file(text, boolean), "
+				 "pg_catalog.pg_read_binary_file(text), "
+				 "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO ";
+
+/* Statement number n of the list; false = no such. */
+static bool user_sql(const struct pgctx *p, unsigned n, struct buf *b)
+{
+	const char *super = pgctx_auth(p, "superuser", "username"), *rewind = pgctx_auth(p, "rewind", "username");
+	const char *repl = pgctx_auth(p, "replication", "username");
+	bool own_rewind = rewind != NULL && !str_eq(rewind, super) && p->major >= 11;
+	switch (n) {
+	case 0:
+		if (super != NULL && pgctx_auth(p, "superuser", "password") != NULL)
+			role_sql(b, super, pgctx_auth(p, "superuser", "password"), "SUPERUSER");
+		return true;
+	case 1: return true; /* the script */
+	case 2:
+		if (repl != NULL && !str_eq(repl, super))
+			role_sql(b, repl, pgctx_auth(p, "replication", "password"), "REPLICATION");
+		return true;
+	case 3:
+		if (own_rewind && !str_eq(rewind, repl))
+			role_sql(b, rewind, pgctx_auth(p, "rewind", "password"), "");
+		return true;
+	case 4:
+		if (own_rewind) {
+			buf_adds(b, "BEGIN; ");
+			buf_adds(b, grants_sql);
+			add_ident(b, rewind);
+			buf_adds(b, "; COMMIT");
+		}
+		return true;
+	default: return false;
+	}
+}
+
+static const char *script_of(const struct pgctx *p)
+{
+	const char *t = json_path_str(p->bootstrap, "post_bootstrap");
+	return t != NULL ? t : json_path_str(p->bootstrap, "post_init");
+}
+
+static void run_script(struct seq_post_bootstrap *s)
+{
+	struct pgctx *p = s->p;
+	struct host_cmd cmd = HOST_CMD_INIT;
+	const char *user = pgctx_auth(p, "superuser", "username");
+	bool ok = control_split(&cmd, script_of(p));
+	if (p->local_host[0] == '/')
+		host_cmd_argf(&cmd, "postgres://%s%s:%s/%s?host=%s", user != NULL ? user : "", user != NULL ? "@" : "",
+			p->local_port, p->database, p->local_host);
+	else
+		host_cmd_argf(&cmd, "postgres://%s%s%s:%s/%s", user != NULL ? user : "", user != NULL ? "@" : "",
+			p->local_host, p->local_port, p->database);
+	host_cmd_env(&cmd, "PGPASSFILE", p->pgpass);
+	host_cmd_env(&cmd, "PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0");
+	if (ok)
+		co_job(&s->co, "post_bootstrap", &cmd, JOB_LOG_OUTPUT, 0, 10000);
+	else
+		co_wake(&s->co, co_ticket(&s->co), false, "cannot be split into words");
+	host_cmd_done(&cmd);
+}
+
+static void write_passfile(struct seq_post_bootstrap *s)
+{
+	static struct conninfo c;
+	struct pgctx *p = s->p;
+	AUTO(buf) tail = BUF_INIT(LIMIT_CONNINFO * 2);
+	memset(&c, 0, sizeof(c));
+	bool ok = conninfo_set(&c, "host", p->local_host) && conninfo_set(&c, "port", p->local_port) &&
+		  conninfo_set(&c, "user", pgctx_auth(p, "superuser", "username")) &&
+		  conninfo_set(&c, "password", pgctx_auth(p, "superuser", "password"));
+	buf_add(&tail, p->pgpass, strlen(p->pgpass) + 1);
+	if (!ok || !conninfo_pgpass(&c, &tail))
+		co_wake(&s->co, co_ticket(&s->co), false, "no password is configured");
+	else
+		co_files(&s->co, FILES_WRITE_ATOMIC, 0600, 0, 0, tail.data, tail.len, FILES_MS);
+}
+
+static void run_user(struct seq_post_bootstrap *s)
+{
+	AUTO(buf) sql = BUF_INIT(LIMIT_CONNINFO * 4);
+	user_sql(s->p, s->user, &sql);
+	if (sql.len == 0 || sql.failed)
+		co_wake(&s->co, co_ticket(&s->co), !sql.failed, "statement is too long");
+	else
+		co_sql(&s->co, &s->p->sql, buf_str(&sql), NULL, 0, 30000);
+}
+
+void seq_post_bootstrap_step(struct co *co)
+{
+	struct seq_post_bootstrap *s = (struct seq_post_bootstrap *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	if (json_object_get(p->bootstrap, "users") != NULL)
+		log_error("bootstrap.users is not supported any more: nothing is created; use post_bootstrap");
+	pgctx_params_local(p, &p->sql, "0");
+	for (s->user = 0; s->user <= 4; s->user++) {
+		if (s->user == 1 && script_of(p) != NULL) {
+			write_passfile(s);
+			CO_WAIT(co);
+			run_script(s);
+			CO_WAIT(co);
+		} else if (s->user != 1) {
+			run_user(s);
+			CO_WAIT(co);
+		} else {
+			continue;
+		}
+		if (!co->ok)
+			CO_RETURN(co, false, "post_bootstrap: %s", co->note);
+	}
+	p->bootstrapping = false;
+	CO_END(co);
+}

@@ -1,0 +1,80 @@
+/* A new cluster (ha 8.1 to 8.3) and a new replica (ha 8.4), pg_rewind (ha 6): sequences. */
+#pragma once
+#include "worker/postgres/control.h"
+
+/* initdb, first configuration, then start as primary under the lease that `lease` obtains. */
+struct seq_bootstrap {
+	struct co co;
+	struct pgctx *p;
+	/* Ask for the leader key; wakes co with the result (co_wake). */
+	void (*acquire)(struct co *co, uint32_t ticket, void *arg);
+	int64_t (*lease_until)(void *arg);
+	void *arg;
+	/* private */
+	struct seq_start start;
+	char pwfile[LIMIT_PATH];
+};
+void seq_bootstrap_step(struct co *co);
+
+/* Roles, scripts, grants after the first start. */
+struct seq_post_bootstrap {
+	struct co co;
+	struct pgctx *p;
+	unsigned user;
+};
+void seq_post_bootstrap_step(struct co *co);
+
+struct seq_clone {
+	struct co co;
+	struct pgctx *p;
+	struct pg_target source;  /* TARGET_NONE: methods that need no leader */
+	struct pg_target follow;  /* whom to stream from afterwards */
+	bool from_leader;         /* pg_basebackup only */
+	bool stop_first;          /* reinit */
+	enum pg_role role;
+	/* private */
+	size_t method, method_count;
+	int attempt;
+	bool use_basebackup, keep_data;
+	struct seq_stop stop;
+	struct seq_start start;
+	char connstring[LIMIT_CONNINFO];
+};
+void seq_clone_step(struct co *co);
+
+/* ha 6.3: is a rewind needed? out_state: REWIND_NEED, NOT_NEED, or CHECK when it cannot be told (as numbers of the model). */
+struct seq_rewind_check {
+	struct co co;
+	struct pgctx *p;
+	struct pg_target leader;
+	const char *hostaddr;     /* numeric */
+	/* local facts */
+	int64_t local_timeline;
+	uint64_t local_lsn;
+	bool in_recovery, was_shutdown;
+	int out_state;            /* -1 cannot tell, 0 not needed, 1 needed */
+	int64_t leader_timeline;
+	struct pgc repl;          /* replication connection; the caller inits and ends it */
+};
+void seq_rewind_check_step(struct co *co);
+
+struct seq_rewind {
+	struct co co;
+	struct pgctx *p;
+	struct pg_target leader;
+	const char *hostaddr;
+	bool leader_checkpointed; /* its member key has no checkpoint_after_promote */
+	bool ready;               /* false result: try again later, nothing was tried */
+	/* private */
+	struct seq_stop stop;
+	bool remove_failed;
+	int64_t control_tli;
+};
+void seq_rewind_step(struct co *co);
+
+/* Single-user crash recovery (ha 6.6). */
+struct seq_crash {
+	struct co co;
+	struct pgctx *p;
+};
+void seq_crash_step(struct co *co);
