@@ -10,7 +10,7 @@
 #include "worker/files/files_msgs.h"
 #include "worker/worker.h"
 
-#define FILES_PROBE_MS 60000 /* a slow disk: the answer still counts when it comes */
+#define FACTS_MS 60000 /* a slow disk: the answer still counts when it comes */
 
 static bool has_postmaster(const struct worker *w)
 {
@@ -53,7 +53,7 @@ static void ask_history(struct worker *w)
 		return;
 	w->history_asked = true;
 	w->history_asked_tli = tli;
-	host_files(&w->host, FILES_OP_HISTORY, 0, 0, 0, (uint64_t)tli, NULL, 0, FILES_PROBE_MS, on_history, w);
+	host_files(&w->host, FILES_HISTORY, 0, 0, 0, (uint64_t)tli, NULL, 0, FACTS_MS, on_history, w);
 }
 
 /* A standby that takes no connections yet is proven by pg_control (DESIGN 2, Reports). */
@@ -100,7 +100,7 @@ static void ask_files(struct worker *w)
 		return;
 	w->files_asked = true;
 	w->files_asked_ms = clock_boot_ms();
-	host_files(&w->host, FILES_OP_PROBE, 0, 0, 0, 0, NULL, 0, FILES_PROBE_MS, on_files, w);
+	host_files(&w->host, FILES_PROBE, 0, 0, 0, 0, NULL, 0, FACTS_MS, on_files, w);
 }
 
 /* ---- PostgreSQL ---------------------------------------------------------------------------------- */

@@ -153,6 +153,12 @@ struct worker {
 	enum ha_rewind_state rewind_check_result;
 
 	struct peer_round round;
+	void (*on_peers)(struct worker *w, void *arg); /* a task polls; else the turn */
+	void *on_peers_arg;
+	bool reload_again, name_check_running;
+	struct loop_timer round_timer;
+	char api_url[LIMIT_URL];
+	int64_t pid;
 	struct failsafe_record failsafe;
 
 	/* what was published last */
@@ -215,6 +221,7 @@ void execute_watchdog_state(struct worker *w);          /* MSG_WATCHDOG_STATE ca
 /* task.c */
 void task_start(struct worker *w, const struct ha_action *a);
 void task_cancel(struct worker *w);
+void task_reload(struct worker *w, bool force);         /* write configuration, reload when it changed */
 void worker_set_state(struct worker *w, enum pg_state state);
 void worker_set_role(struct worker *w, enum pg_role role);
 void worker_callback(struct worker *w, enum ha_callback cb, enum pg_role role);
@@ -224,10 +231,13 @@ void task_rename_failed(struct worker *w);
 
 /* slots.c */
 void slots_sync(struct worker *w);
+json_t *slots_retain(struct worker *w);                 /* list for /status, NULL = keep what is there */
 
 /* peers.c */
 void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);
 void peers_failsafe_round(struct worker *w);
+void peers_check_name(struct worker *w);               /* once, before the first turn (ha 1.15) */
+void peers_request(struct worker *w, struct http_request *req);
 
 /* publish.c */
 enum err_code publish_start(struct worker *w, struct err *err);
@@ -238,6 +248,7 @@ void publish_status(struct worker *w, uint64_t release_lsn);
 void publish_failsafe(struct worker *w);
 void publish_history(struct worker *w);
 json_t *publish_tags(const struct worker *w);
+json_t *publish_slots(struct worker *w);                /* name -> LSN of a primary; NULL when not known */
 
 /* requests.c */
 void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */

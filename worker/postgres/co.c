@@ -8,6 +8,7 @@
 #include "common/core/invariant.h"
 #include "common/core/log.h"
 
+static uint32_t serials; /* one counter for all: an answer for an earlier life is never taken for a new one's */
 static struct co *pg_waiters; /* those inside co_wait_pg; one worker process has one list */
 
 static void unwatch_pg(struct co *co)
@@ -26,7 +27,7 @@ static void unwatch_pg(struct co *co)
 /* Before each new wait: nothing of the last one may still come. */
 static void prepare(struct co *co)
 {
-	co->serial++;
+	co->serial = ++serials;
 	loop_timer_stop(co->h->loop, &co->timer);
 	unwatch_pg(co);
 	if (co->request != 0)
@@ -54,10 +55,8 @@ void co_start(struct co *co, struct host *h, co_fn step, void (*done)(struct co 
 {
 	INVARIANT(!co->active);
 	struct buf keep = co->data;
-	uint32_t serial = co->serial; /* goes on: answers for an earlier life stay foreign */
 	memset(co, 0, sizeof(*co));
 	co->data = keep;
-	co->serial = serial;
 	co->h = h;
 	co->step = step;
 	co->done = done;
@@ -72,10 +71,8 @@ void co_call(struct co *parent, struct co *child, co_fn step)
 	prepare(parent);
 	INVARIANT(!child->active);
 	struct buf keep = child->data;
-	uint32_t serial = child->serial;
 	memset(child, 0, sizeof(*child));
 	child->data = keep;
-	child->serial = serial;
 	child->h = parent->h;
 	child->step = step;
 	child->parent = parent;
@@ -161,7 +158,7 @@ void co_wake(struct co *co, uint32_t ticket, bool ok, const char *text)
 	co->ok = ok;
 	snprintf(co->note, sizeof(co->note), "%s", text);
 	unwatch_pg(co);
-	co->serial++;
+	co->serial = ++serials;
 	loop_timer_set(co->h->loop, &co->timer, clock_boot_ms(), on_wake, co);
 }
 

@@ -1,0 +1,567 @@
+/* The one background task: from a decision to a sequence, and its end back to the rules. Worker process. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/invariant.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "worker/files/files_msgs.h"
+#include "worker/postgres/bootstrap.h"
+#include "worker/postgres/sync_names.h"
+#include "worker/worker.h"
+
+#define DEMOTE_POLL_MS 3000 /* a standby must confirm the shutdown checkpoint within that time */
+
+/* All tasks share one place: one runs at a time. */
+static struct {
+	struct worker *w;
+	struct seq_start start;
+	struct seq_stop stop;
+	struct seq_follow follow;
+	struct seq_promote promote;
+	struct seq_bootstrap bootstrap;
+	struct seq_post_bootstrap post;
+	struct seq_clone clone;
+	struct seq_rewind_check check;
+	struct seq_rewind rewind;
+	struct seq_crash crash;
+	struct seq_demote {
+		struct co co;
+		enum ha_demote_mode mode;
+		bool release_regardless, confirmed;
+		char names[LIMIT_MEMBERS][LIMIT_NAME];
+		unsigned name_count;
+		uint64_t lsn;
+		int64_t until_ms;
+		uint32_t ticket;
+	} demote;
+	char hostaddr[64];
+	struct co *running;
+	struct ha_action action;
+	uint32_t dns_ticket;
+} t;
+
+/* Sequences outside of the task: reload of settings, a new target by reload. */
+static struct seq_reload reload_seq;
+static struct seq_follow follow_reload_seq;
+
+void worker_set_state(struct worker *w, enum pg_state state)
+{
+	pgctx_set_state(&w->pg, state);
+}
+
+void worker_set_role(struct worker *w, enum pg_role role)
+{
+	pgctx_set_role(&w->pg, role);
+}
+
+void worker_callback(struct worker *w, enum ha_callback cb, enum pg_role role)
+{
+	static const char *const names[] = { "", "on_start", "on_stop", "on_restart", "on_role_change", "on_reload" };
+	if (cb != CB_NONE && (unsigned)cb < ARRAY_LEN(names))
+		control_callback(&w->pg, names[cb], role);
+}
+
+/* ---- targets -------------------------------------------------------------------------------------- */
+
+static bool target_of(struct worker *w, const char *name, struct pg_target *out)
+{
+	memset(out, 0, sizeof(*out));
+	if (name[0] == '\0')
+		return true;
+	if (strcmp(name, HA_TARGET_REMOTE) == 0) {
+		out->kind = TARGET_REMOTE;
+		return str_copy(out->name, sizeof(out->name), name) &&
+		       str_copy(out->host, sizeof(out->host), w->set.standby_host) &&
+		       str_copy(out->port, sizeof(out->port),
+			       w->set.standby_port[0] != '\0' ? w->set.standby_port : "5432");
+	}
+	const struct member *m = cluster_member_peek(w->c, name);
+	const char *url = m != NULL ? m->conn_url : "";
+	if (m == NULL && str_eq(name, w->failsafe.name))
+		url = w->failsafe.conn_url;
+	out->kind = TARGET_MEMBER;
+	if (!str_copy(out->name, sizeof(out->name), name) ||
+		!pgctx_parse_url(url, out->host, sizeof(out->host), out->port, sizeof(out->port))) {
+		memset(out, 0, sizeof(*out));
+		return false;
+	}
+	return true;
+}
+
+/* ---- end of a task -------------------------------------------------------------------------------- */
+
+static enum ha_task_result result_of(struct worker *w, const struct co *co)
+{
+	if (co->cancelled)
+		return TASK_RESULT_CANCELLED;
+	switch (w->task) {
+	case TASK_PROMOTE:
+		/* FALSE is the script's "no" alone; anything else leaves the next try to the rules. */
+		return t.promote.refused_by_script ? TASK_RESULT_FALSE
+		       : co->result_ok		   ? TASK_RESULT_TRUE
+						   : TASK_RESULT_NONE;
+	case TASK_REWIND:
+		return co->result_ok ? TASK_RESULT_TRUE : t.rewind.ready ? TASK_RESULT_FALSE : TASK_RESULT_NONE;
+	case TASK_RESTART:
+	case TASK_START_PRIMARY:
+		return !co->result_ok ? TASK_RESULT_FALSE
+		       : t.start.still_starting ? TASK_RESULT_NONE
+						: TASK_RESULT_TRUE;
+	default: return co->result_ok ? TASK_RESULT_TRUE : TASK_RESULT_FALSE;
+	}
+}
+
+static void on_done(struct co *co, void *arg)
+{
+	struct worker *w = arg;
+	enum ha_task ended = w->task;
+	w->task_result = result_of(w, co);
+	if (ended == TASK_REWIND_CHECK) {
+		pgc_done(&t.check.repl);
+		w->rewind_check_result = t.check.out_state == 1	  ? REWIND_NEED
+					 : t.check.out_state == 0 ? REWIND_NOT_NEED
+								  : REWIND_CHECK;
+	}
+	log_line(co->result_ok ? LOG_INFO : LOG_WARNING, "task %s ended after_ms=%lld result=%s: %s", ha_task_word(ended),
+		(long long)(clock_boot_ms() - w->task_since_ms), co->result_ok ? "ok" : "failed", co->result_text);
+	w->task = TASK_NONE;
+	w->task_ended = ended;
+	t.running = NULL;
+	w->on_keeper_done = NULL;
+	w->pg.bootstrapping = w->pg.bootstrapping && ended == TASK_BOOTSTRAP && co->result_ok;
+	if (ended == TASK_RESTART)
+		requests_restart_done(w, co->result_ok && !t.start.still_starting,
+			t.start.still_starting ? "postgres is still starting" : "restart failed");
+	if (ended == TASK_BOOTSTRAP || ended == TASK_CLONE || ended == TASK_REINIT || ended == TASK_PROMOTE)
+		w->pg_seen = true;
+	if (w->task_next_set) {
+		w->task_next_set = false;
+		struct ha_action next = w->task_next;
+		task_start(w, &next);
+	}
+	turn_want(w, "task ended");
+	publish_member(w);
+	publish_page(w);
+}
+
+static void start(struct worker *w, struct co *co, co_fn step)
+{
+	t.running = co;
+	co_start(co, &w->host, step, on_done, w);
+}
+
+static void fail_now(struct worker *w, const char *why);
+static void failed_step(struct co *co)
+{
+	co_finish(co, false, "%s", co->result_text);
+}
+
+static void fail_now(struct worker *w, const char *why)
+{
+	static struct co none;
+	if (none.active)
+		return;
+	start(w, &none, failed_step);
+	snprintf(none.result_text, sizeof(none.result_text), "%s", why);
+}
+
+/* ---- demote --------------------------------------------------------------------------------------- */
+
+static bool mode_releases(enum ha_demote_mode m)
+{
+	return m == DEMOTE_GRACEFUL || m == DEMOTE_IMMEDIATE || m == DEMOTE_CLUSTER || m == DEMOTE_SHUTDOWN;
+}
+
+static void on_released(struct worker *w, enum keeper_op op, enum ha_outcome outcome)
+{
+	if (op != KEEPER_OP_RELEASE)
+		return;
+	w->on_keeper_done = NULL;
+	/* An unknown outcome counts as released: the key runs out (DESIGN 2). */
+	w->task_released = true;
+	co_wake(&t.demote.co, t.demote.ticket, true, outcome == HA_OUT_OK ? "" : "released, outcome unknown");
+}
+
+static void release_key(struct seq_demote *d)
+{
+	struct worker *w = t.w;
+	d->ticket = co_ticket(&d->co);
+	if (keeper_lock(&w->keeper, clock_boot_ms()) == LOCK_NONE) {
+		co_wake(&d->co, d->ticket, true, "not held");
+		return;
+	}
+	publish_status(w, d->lsn);
+	w->on_keeper_done = on_released;
+	struct keeper_event ev = { .kind = KEEPER_RELEASE, .deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
+	keeper_event(w, &ev);
+}
+
+static void polled(struct worker *w, void *arg)
+{
+	struct seq_demote *d = arg;
+	for (unsigned i = 0; i < w->round.count; i++) {
+		const struct ha_peer *p = &w->round.peers[i];
+		if (p->answered && p->in_recovery && !p->nofailover && p->position >= d->lsn)
+			d->confirmed = true;
+	}
+	co_wake(&d->co, d->ticket, true, "");
+}
+
+static void poll_candidates(struct seq_demote *d)
+{
+	d->ticket = co_ticket(&d->co);
+	t.w->on_peers = polled;
+	t.w->on_peers_arg = d;
+	peers_poll(t.w, (const char(*)[LIMIT_NAME])d->names, d->name_count);
+}
+
+static void demote_step(struct co *co)
+{
+	struct seq_demote *d = (struct seq_demote *)co;
+	struct worker *w = t.w;
+	bool fast = d->mode == DEMOTE_OFFLINE || d->mode == DEMOTE_GRACEFUL || d->mode == DEMOTE_CLUSTER ||
+		    d->mode == DEMOTE_SHUTDOWN;
+	CO_BEGIN(co);
+	d->confirmed = false;
+	t.stop = (struct seq_stop){ .p = &w->pg, .mode = fast ? PG_STOP_FAST : PG_STOP_IMMEDIATE,
+		.checkpoint = d->mode == DEMOTE_GRACEFUL,
+		.timeout_ms = settings_sync_mode(&w->set) != SYNC_OFF ? w->set.primary_stop_timeout_ms : 0 };
+	co_call(co, &t.stop.co, seq_stop_step);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "stop: %s", co->note);
+	d->lsn = t.stop.shutdown_seen ? t.stop.shutdown_lsn : 0;
+	if (w->pg.role != PG_ROLE_REPLICA && w->pg.role != PG_ROLE_STANDBY_LEADER)
+		pgctx_set_role(&w->pg, PG_ROLE_DEMOTED);
+	if (mode_releases(d->mode) && d->lsn != 0 && d->name_count > 0) {
+		/* PostgreSQL is down: who has its last word may have the key (S15). */
+		d->until_ms = clock_boot_ms() + DEMOTE_POLL_MS;
+		while (!d->confirmed && clock_boot_ms() < d->until_ms) {
+			poll_candidates(d);
+			CO_WAIT(co);
+			if (!d->confirmed) {
+				co_sleep(co, 200);
+				CO_WAIT(co);
+			}
+		}
+	}
+	if (mode_releases(d->mode)) {
+		if (!d->confirmed && !d->release_regardless && d->name_count > 0)
+			CO_RETURN(co, false, "nobody confirmed the shutdown checkpoint: the key is kept");
+		release_key(d);
+		CO_WAIT(co);
+	}
+	CO_END(co);
+}
+
+static void start_demote(struct worker *w, const struct ha_action *a)
+{
+	struct seq_demote *d = &t.demote;
+	d->mode = a->demote;
+	d->release_regardless = a->flag;
+	d->name_count = 0;
+	for (unsigned i = 0; i < a->name_count; i++)
+		memcpy(d->names[d->name_count++], w->plan.names[a->name_first + i], LIMIT_NAME);
+	w->task_released = false;
+	start(w, &d->co, demote_step);
+}
+
+/* ---- bootstrap's leader key ----------------------------------------------------------------------- */
+
+static void on_acquired(struct worker *w, enum keeper_op op, enum ha_outcome outcome)
+{
+	if (op != KEEPER_OP_ACQUIRE)
+		return;
+	w->on_keeper_done = NULL;
+	co_wake(&t.bootstrap.co, t.dns_ticket, outcome == HA_OUT_OK,
+		outcome == HA_OUT_CONFLICT ? "somebody else holds it" : "the store did not confirm it");
+}
+
+static void acquire_for_bootstrap(struct co *co, uint32_t ticket, void *arg)
+{
+	struct worker *w = arg;
+	(void)co;
+	t.dns_ticket = ticket;
+	w->on_keeper_done = on_acquired;
+	struct keeper_event ev = { .kind = KEEPER_ACQUIRE, .deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
+	keeper_event(w, &ev);
+}
+
+static int64_t lease_until(void *arg)
+{
+	struct worker *w = arg;
+	return keeper_lock(&w->keeper, clock_boot_ms()) == LOCK_HELD ? w->keeper.acked_until_ms : 0;
+}
+
+/* ---- tasks that talk to the leader ---------------------------------------------------------------- */
+
+static void on_leader_address(const struct dns_answer *a, void *arg)
+{
+	struct worker *w = arg;
+	if (w->task != TASK_REWIND && w->task != TASK_REWIND_CHECK)
+		return;
+	if (a->count == 0) {
+		fail_now(w, "the leader's name cannot be resolved");
+		return;
+	}
+	memcpy(t.hostaddr, a->addrs[0], sizeof(t.hostaddr));
+	if (w->task == TASK_REWIND)
+		start(w, &t.rewind.co, seq_rewind_step);
+	else
+		start(w, &t.check.co, seq_rewind_check_step);
+}
+
+static void local_position(struct worker *w, struct seq_rewind_check *s)
+{
+	const struct pg_sql *f = &w->probe.facts;
+	const struct pg_control *c = &w->files.control;
+	if (f->valid) {
+		s->local_timeline = f->timeline;
+		s->local_lsn = f->in_recovery ? f->replay_lsn : f->flush_lsn;
+		s->in_recovery = f->in_recovery;
+		return;
+	}
+	if (!w->files.valid || !c->valid)
+		return;
+	bool recovery = c->state == PG_DB_SHUTDOWNED_IN_RECOVERY || c->state == PG_DB_IN_ARCHIVE_RECOVERY;
+	if (recovery && c->min_recovery_lsn != 0 && c->min_recovery_tli != 0) {
+		s->in_recovery = true;
+		s->local_timeline = c->min_recovery_tli;
+		s->local_lsn = c->min_recovery_lsn;
+	} else if (recovery || c->state == PG_DB_SHUTDOWNED) {
+		s->was_shutdown = true;
+		s->local_timeline = c->checkpoint_tli;
+		s->local_lsn = c->checkpoint_lsn;
+	}
+}
+
+static void start_with_leader(struct worker *w, const struct ha_action *a)
+{
+	struct pg_target leader;
+	const char *name = a->target[0] != '\0' ? a->target : w->c->leader;
+	if (!target_of(w, name, &leader) || leader.kind == TARGET_NONE) {
+		fail_now(w, "the leader has no address");
+		return;
+	}
+	if (a->task == TASK_REWIND) {
+		const struct member *m = cluster_member_peek(w->c, leader.name);
+		t.rewind = (struct seq_rewind){ .p = &w->pg, .leader = leader,
+			.hostaddr = t.hostaddr, .leader_checkpointed = m != NULL && !m->checkpoint_pending,
+			.remove_failed = w->set.remove_on_rewind_failure || w->set.remove_on_diverged };
+	} else {
+		t.check = (struct seq_rewind_check){ .p = &w->pg, .leader = leader,
+			.hostaddr = t.hostaddr, .out_state = -1 };
+		pgc_init(&t.check.repl, &w->loop, "leader replication");
+		local_position(w, &t.check);
+	}
+	dns_lookup(http_dns(w->http), leader.host, on_leader_address, w);
+}
+
+/* ---- start ---------------------------------------------------------------------------------------- */
+
+static void start_clone(struct worker *w, const struct ha_action *a, bool reinit)
+{
+	struct pg_target source;
+	if (!target_of(w, a->target, &source)) {
+		fail_now(w, "the source has no address");
+		return;
+	}
+	t.clone = (struct seq_clone){ .p = &w->pg, .source = source, .follow = source,
+		.from_leader = reinit && a->flag, .stop_first = reinit, .role = PG_ROLE_REPLICA };
+	/* Cloned from a replica: stream from whom the rules say, usually the leader. */
+	const char *upstream = w->set.tags.replicatefrom[0] != '\0' &&
+					       cluster_member_peek(w->c, w->set.tags.replicatefrom) != NULL
+				       ? w->set.tags.replicatefrom
+				       : w->c->leader;
+	struct pg_target follow;
+	if (source.kind == TARGET_MEMBER && upstream[0] != '\0' && target_of(w, upstream, &follow))
+		t.clone.follow = follow;
+	start(w, &t.clone.co, seq_clone_step);
+}
+
+static void start_follow(struct worker *w, const struct ha_action *a)
+{
+	t.follow = (struct seq_follow){ .p = &w->pg,
+		.role = a->role == PG_ROLE_STANDBY_LEADER ? a->role : PG_ROLE_REPLICA, .timeout_ms = a->timeout_ms };
+	if (!target_of(w, a->target, &t.follow.target))
+		log_warning("%s has no address: starting without an upstream", a->target);
+	start(w, &t.follow.co, seq_follow_step);
+}
+
+/* Restart in the present role: fast stop after a checkpoint, start, on_restart (ha N1). */
+static void restart_step(struct co *co)
+{
+	struct worker *w = t.w;
+	CO_BEGIN(co);
+	pgctx_set_state(&w->pg, PG_STATE_RESTARTING);
+	t.stop = (struct seq_stop){ .p = &w->pg, .mode = PG_STOP_FAST, .checkpoint = true, .no_callback = true };
+	co_call(co, &t.stop.co, seq_stop_step);
+	CO_WAIT(co);
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	w->pg.callback_pending = 1;
+	bool primary = w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED;
+	t.start = (struct seq_start){ .p = &w->pg,
+		.role = primary ? PG_ROLE_PRIMARY : w->pg.role, .target = w->pg.target,
+		.timeout_ms = t.action.timeout_ms != 0 ? t.action.timeout_ms : w->set.primary_start_timeout_ms,
+		.lease_until_ms = primary ? lease_until(w) : 0 };
+	co_call(co, &t.start.co, seq_start_step);
+	CO_WAIT(co);
+	if (!co->ok)
+		pgctx_set_state(&w->pg, PG_STATE_RESTART_FAILED);
+	CO_RETURN(co, co->ok, "%s", co->note);
+	CO_END(co);
+}
+
+static void start_primary(struct worker *w, const struct ha_action *a)
+{
+	t.start = (struct seq_start){ .p = &w->pg, .role = PG_ROLE_PRIMARY,
+		.timeout_ms = a->timeout_ms, .lease_until_ms = lease_until(w) };
+	start(w, &t.start.co, seq_start_step);
+}
+
+void task_start(struct worker *w, const struct ha_action *a)
+{
+	static struct co restart_co;
+	t.w = w;
+	if (w->task != TASK_NONE) {
+		if (!a->force) {
+			log_error("task %s is refused: %s runs", ha_task_word(a->task), ha_task_word(w->task));
+			return;
+		}
+		w->task_next = *a;
+		w->task_next_set = true;
+		task_cancel(w);
+		return;
+	}
+	w->task = a->task;
+	w->task_since_ms = clock_boot_ms();
+	w->task_result = TASK_RESULT_NONE;
+	w->pg.promote_committed = false;
+	t.action = *a;
+	log_info("task %s begins rule=%s", ha_task_word(a->task), w->plan.rule);
+	switch (a->task) {
+	case TASK_BOOTSTRAP:
+		t.bootstrap = (struct seq_bootstrap){ .p = &w->pg,
+			.acquire = acquire_for_bootstrap, .lease_until = lease_until, .arg = w };
+		start(w, &t.bootstrap.co, seq_bootstrap_step);
+		break;
+	case TASK_POST_BOOTSTRAP:
+		t.post = (struct seq_post_bootstrap){ .p = &w->pg };
+		start(w, &t.post.co, seq_post_bootstrap_step);
+		break;
+	case TASK_BOOTSTRAP_STANDBY_LEADER:
+	case TASK_CLONE: start_clone(w, a, false); break;
+	case TASK_REINIT: start_clone(w, a, true); break;
+	case TASK_CRASH_RECOVERY:
+		t.crash = (struct seq_crash){ .p = &w->pg };
+		start(w, &t.crash.co, seq_crash_step);
+		break;
+	case TASK_REWIND:
+	case TASK_REWIND_CHECK: start_with_leader(w, a); break;
+	case TASK_START_PRIMARY: start_primary(w, a); break;
+	case TASK_RESTART_AFTER_FAILURE:
+	case TASK_CHANGE_CONNINFO:
+	case TASK_FOLLOW_AFTER_DEMOTION: start_follow(w, a); break;
+	case TASK_PROMOTE:
+		t.promote = (struct seq_promote){ .p = &w->pg,
+			.lease_until = lease_until, .arg = w, .wait_ms = w->set.loop_wait_ms };
+		start(w, &t.promote.co, seq_promote_step);
+		break;
+	case TASK_DEMOTE: start_demote(w, a); break;
+	case TASK_RESTART: start(w, &restart_co, restart_step); break;
+	default: fail_now(w, "this task is not built yet"); break;
+	}
+	publish_member(w);
+}
+
+void task_cancel(struct worker *w)
+{
+	if (t.running != NULL) {
+		log_info("task %s is cancelled", ha_task_word(w->task));
+		co_cancel(t.running);
+	}
+}
+
+/* ---- beside the task ------------------------------------------------------------------------------ */
+
+static void on_follow_reload(struct co *co, void *arg)
+{
+	struct worker *w = arg;
+	if (!co->result_ok)
+		log_warning("new upstream: %s", co->result_text);
+	probe_ask(&w->probe);
+}
+
+void task_follow_reload(struct worker *w, const struct ha_action *a)
+{
+	if (follow_reload_seq.co.active)
+		return;
+	struct pg_target target;
+	if (!target_of(w, a->target, &target)) {
+		log_warning("%s has no address: the upstream stays", a->target);
+		return;
+	}
+	follow_reload_seq = (struct seq_follow){ .p = &w->pg, .role = a->role,
+		.target = target, .reload_only = true };
+	co_start(&follow_reload_seq.co, &w->host, seq_follow_step, on_follow_reload, w);
+}
+
+static void on_reload(struct co *co, void *arg)
+{
+	struct worker *w = arg;
+	if (!co->result_ok)
+		log_warning("reload of PostgreSQL: %s", co->result_text);
+	probe_ask(&w->probe);
+	publish_member(w);
+	publish_page(w);
+	if (w->reload_again) {
+		w->reload_again = false;
+		task_reload(w, false);
+	}
+}
+
+void task_reload(struct worker *w, bool force)
+{
+	if (reload_seq.co.active) {
+		w->reload_again = true;
+		return;
+	}
+	/* A sequence that starts the server writes the configuration itself. */
+	if (w->host.pg.state != PG_PROC_RUNNING || w->task == TASK_BOOTSTRAP || w->task == TASK_POST_BOOTSTRAP)
+		return;
+	reload_seq = (struct seq_reload){ .p = &w->pg, .force = force };
+	co_start(&reload_seq.co, &w->host, seq_reload_step, on_reload, w);
+}
+
+void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME], unsigned count)
+{
+	AUTO(buf) text = BUF_INIT(sizeof(w->pg.ssn) - 1);
+	if (!ssn->managed) {
+		w->pg.ssn_managed = false;
+		w->pg.ssn[0] = '\0';
+	} else {
+		static const char star[1][LIMIT_NAME] = { "*" };
+		bool ok = true;
+		if (ssn->placeholder)
+			ok = sync_names_write(star, 1, ssn->n > 0 ? ssn->n : 1, ssn->quorum,
+				w->probe.facts.server_version, &text);
+		else if (count > 0)
+			ok = sync_names_write(names, count, ssn->n, ssn->quorum, w->probe.facts.server_version, &text);
+		if (!ok || !str_copy(w->pg.ssn, sizeof(w->pg.ssn), buf_str(&text))) {
+			log_error("synchronous_standby_names: the list is too long");
+			return;
+		}
+		w->pg.ssn_managed = true;
+	}
+	log_info("synchronous_standby_names = '%s'%s", w->pg.ssn, ssn->managed ? "" : " (the user's own)");
+	task_reload(w, false);
+}
+
+void task_rename_failed(struct worker *w)
+{
+	host_files(&w->host, FILES_RENAME_FAILED, 0, 0, 0, 0, NULL, 0, 60000, NULL, NULL);
+}
