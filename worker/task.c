@@ -437,6 +437,7 @@ void task_start(struct worker *w, const struct ha_action *a)
 		task_cancel(w);
 		return;
 	}
+	requests_taken(w, a->task);
 	w->task = a->task;
 	w->task_since_ms = clock_boot_ms();
 	w->task_result = TASK_RESULT_NONE;

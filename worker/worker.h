@@ -50,7 +50,10 @@ struct waiter {
 	enum api_kind kind;
 	int64_t since_ms, until_ms, next_ms;
 	char leader[LIMIT_NAME], candidate[LIMIT_NAME];
-	bool sent;
+	char from[LIMIT_NAME];   /* leader as given: a switchover */
+	int64_t at_wall_us, version;
+	bool sent, scheduled;
+	struct worker *w;
 };
 
 /* A round of requests to peers. */
@@ -85,8 +88,6 @@ struct worker {
 	bool watchdog_awaited, watchdog_wanted;
 
 	/* configuration */
-	const char *config_path;
-	struct local_config *config;
 	json_t *dynamic;             /* raw dynamic document in force; owned, never NULL once started */
 	bool dynamic_from_store;
 	int64_t dynamic_version;     /* modify version it came from */
@@ -155,7 +156,8 @@ struct worker {
 	struct peer_round round;
 	void (*on_peers)(struct worker *w, void *arg); /* a task polls; else the turn */
 	void *on_peers_arg;
-	bool reload_again, name_check_running;
+	bool reload_again, name_check_running, slots_again, config_loud, ready_sent;
+	uint32_t retain_generation;
 	struct loop_timer round_timer;
 	char api_url[LIMIT_URL];
 	int64_t pid;
@@ -182,6 +184,10 @@ MUST_USE enum err_code config_start(struct worker *w, const char *path, struct e
 void config_reload(struct worker *w);                  /* SIGHUP, POST /reload */
 void config_take_dynamic(struct worker *w);            /* after a snapshot: C.config may have changed */
 void config_apply(struct worker *w);                   /* settings from local tree and dynamic document */
+int config_launch(const char *path);                   /* --launch: what the supervisor wants to know */
+int config_validate(const char *path, bool print);
+void config_load_cache(struct worker *w);
+void config_save_cache(struct worker *w);
 const json_t *config_tree(const struct worker *w);     /* local tree: file and environment */
 void config_send_api(struct worker *w);
 void config_watchdog(struct worker *w, struct msg_watchdog_config *out);
@@ -231,6 +237,7 @@ void task_rename_failed(struct worker *w);
 
 /* slots.c */
 void slots_sync(struct worker *w);
+void slots_retain_seen(const char *name, int64_t now_ms);
 json_t *slots_retain(struct worker *w);                 /* list for /status, NULL = keep what is there */
 
 /* peers.c */
@@ -255,5 +262,7 @@ void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */
 void requests_answer(struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
 void requests_facts(struct worker *w);                  /* the fact query was answered */
 void requests_progress(struct worker *w);               /* after each snapshot: waiting switchovers */
+void requests_taken(struct worker *w, enum ha_task task); /* a plan started what was asked for */
+char *json_python_of(const char *text);                 /* compact text to the REST form; freed by the caller */
 void requests_refused(struct worker *w, enum ha_task task, const char *why);
 void requests_restart_done(struct worker *w, bool ok, const char *text);

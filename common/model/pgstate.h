@@ -124,6 +124,8 @@ struct pg_sql {
 	unsigned slot_count;
 	bool slots_valid;
 	int64_t start_time_us;           /* pg_postmaster_start_time() */
+	int64_t replay_time_us;          /* pg_last_xact_replay_timestamp(); 0 = null */
+	char *replication_json;          /* walsenders as REST shows them; owned by the probe, NULL = none */
 };
 
 /* WAL position as the race counts it (ha 0). */

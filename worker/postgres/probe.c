@@ -11,7 +11,8 @@
 enum col {
 	COL_RECOVERY, COL_TIMELINE, COL_FLUSH, COL_REPLAY, COL_RECEIVE, COL_PAUSED, COL_START, COL_RCV_STATUS,
 	COL_RCV_TLI, COL_RCV_SLOT, COL_RCV_CONNINFO, COL_RCV_END, COL_RCV_WRITTEN, COL_RESTORE, COL_SYNC_COMMIT,
-	COL_SSN, COL_SENDERS, COL_SLOTS, COL_COUNT,
+	COL_SSN, COL_SENDERS, COL_REPLAY_TIME, COL_REPLICATION,
+	COL_SLOTS, COL_COUNT,
 };
 
 void probe_sql(struct buf *out, int32_t major, bool want_slots)
@@ -35,7 +36,12 @@ void probe_sql(struct buf *out, int32_t major, bool want_slots)
 		" CASE WHEN NOT r.rec THEN (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.pid, a.application_name, s.sync_state,"
 		" pg_catalog.pg_wal_lsn_diff(s.write_lsn, '0/0')::bigint, pg_catalog.pg_wal_lsn_diff(s.flush_lsn, '0/0')::bigint,"
 		" pg_catalog.pg_wal_lsn_diff(s.replay_lsn, '0/0')::bigint)) FROM pg_catalog.pg_stat_get_wal_senders() s"
-		" JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.pid WHERE s.state = 'streaming') END,");
+		" JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.pid WHERE s.state = 'streaming') END,"
+		" (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint,"
+		" (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('usename', r.rolname, 'application_name', a.application_name,"
+		" 'client_addr', a.client_addr, 'state', s.state, 'sync_state', s.sync_state, 'sync_priority', s.sync_priority))"
+		" FROM pg_catalog.pg_stat_get_wal_senders() s JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.pid"
+		" LEFT JOIN pg_catalog.pg_authid r ON r.oid = a.usesysid),");
 	if (!want_slots)
 		buf_adds(out, " NULL");
 	else
@@ -142,6 +148,8 @@ void probe_facts_done(struct pg_sql *f)
 {
 	free(f->walsenders);
 	free(f->slots);
+	free(f->replication_json);
+	f->replication_json = NULL;
 	f->walsenders = NULL;
 	f->slots = NULL;
 	f->walsender_count = f->slot_count = 0;
@@ -179,6 +187,9 @@ enum err_code probe_read(const PGresult *res, struct pg_sql *f, struct err *err)
 		if (rc != ERR_OK)
 			return rc;
 	}
+	f->replay_time_us = (int64_t)col_u64(res, COL_REPLAY_TIME);
+	if (!PQgetisnull(res, 0, COL_REPLICATION))
+		f->replication_json = strdup(PQgetvalue(res, 0, COL_REPLICATION));
 	if (!PQgetisnull(res, 0, COL_SLOTS)) {
 		enum err_code rc = read_slots(PQgetvalue(res, 0, COL_SLOTS), f, err);
 		if (rc != ERR_OK)

@@ -1,0 +1,625 @@
+/* What api asked for (rest 6 to 10): fresh facts, configuration changes, switchover and failover, restart, reload,
+ * reinitialise, failsafe. api has parsed the bodies; what needs the store, other members or the state machine is here.
+ * Worker process. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/core/str.h"
+#include "common/dcs/decode.h"
+#include "common/ext/json.h"
+#include "worker/worker.h"
+
+void requests_answer(struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body)
+{
+	struct msg_api_answer m = { .status = status, .content = content, .lsn = -1 };
+	struct err err = ERR_INIT;
+	if (w->api_fd >= 0 &&
+		ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, body, strlen(body), NULL, 0, &err) != ERR_OK)
+		log_warning("answer to api: %s", err.text);
+}
+
+/* ---- facts ------------------------------------------------------------------------------------------ */
+
+static void time_text(int64_t us, char *out, size_t len)
+{
+	clock_iso8601(us, out, len);
+	char *t = strchr(out, 'T');
+	if (t != NULL)
+		*t = ' ';
+}
+
+static json_t *facts_json(const struct worker *w)
+{
+	const struct pg_sql *f = &w->probe.facts;
+	char start[40];
+	time_text(f->start_time_us, start, sizeof(start));
+	uint64_t received = f->written_lsn != 0 ? f->written_lsn : f->receive_lsn != 0 ? f->receive_lsn : f->replay_lsn;
+	json_t *x = f->in_recovery ? json_pack("{s:I,s:I,s:n,s:b}", "received_location", (json_int_t)received,
+					     "replayed_location", (json_int_t)f->replay_lsn, "replayed_timestamp", "paused",
+					     f->replay_paused)
+				   : json_pack("{s:I}", "location", (json_int_t)f->flush_lsn);
+	json_t *o = json_pack("{s:b,s:s,s:i,s:o,s:I}", "in_recovery", f->in_recovery, "postmaster_start_time", start,
+		"server_version", f->server_version, "xlog", x, "timeline", (json_int_t)f->timeline);
+	if (f->replay_time_us != 0 && f->in_recovery) {
+		time_text(f->replay_time_us, start, sizeof(start));
+		json_object_set_new(x, "replayed_timestamp", json_string(start));
+	}
+	if (f->in_recovery && f->receiver_streaming)
+		json_object_set_new(o, "replication_state", json_string("streaming"));
+	else if (f->in_recovery && f->has_restore_command)
+		json_object_set_new(o, "replication_state", json_string("in archive recovery"));
+	if (f->latest_end_lsn != 0)
+		json_object_set_new(o, "latest_end_lsn", json_integer((json_int_t)f->latest_end_lsn));
+	if (f->replication_json != NULL) {
+		struct err err;
+		json_t *r = json_read(f->replication_json, strlen(f->replication_json), &err);
+		if (json_array_size(r) > 0)
+			json_object_set(o, "replication", r);
+		json_decref(r);
+	}
+	return o;
+}
+
+void requests_facts(struct worker *w)
+{
+	for (unsigned i = 0; i < WAITERS_MAX; i++) {
+		struct waiter *x = &w->waiters[i];
+		if (x->id == 0 || x->kind != API_PG_FACTS)
+			continue;
+		/* The statement must have been sent after the request came. */
+		if (w->probe.facts.valid && w->probe.facts.asked_at_ms < x->since_ms)
+			continue;
+		uint64_t id = x->id;
+		x->id = 0;
+		if (w->probe.facts.valid) {
+			json_auto_t *o = facts_json(w);
+			AUTO_FREE char *text = json_python(o);
+			requests_answer(w, id, text != NULL ? 200 : 503, API_JSON, text != NULL ? text : "");
+		} else {
+			requests_answer(w, id, 503, API_TEXT, "");
+		}
+	}
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------------- */
+
+static struct waiter *new_waiter(struct worker *w, uint64_t id, enum api_kind kind)
+{
+	for (unsigned i = 0; i < WAITERS_MAX; i++) {
+		struct waiter *x = &w->waiters[i];
+		if (x->id != 0)
+			continue;
+		memset(x, 0, sizeof(*x));
+		x->id = id;
+		x->kind = kind;
+		x->since_ms = clock_boot_ms();
+		return x;
+	}
+	requests_answer(w, id, 503, API_TEXT, "too many requests are waiting");
+	return NULL;
+}
+
+static void on_waiters(struct loop *l, void *arg);
+
+static void arm(struct worker *w)
+{
+	int64_t at_ms = 0;
+	for (unsigned i = 0; i < WAITERS_MAX; i++) {
+		const struct waiter *x = &w->waiters[i];
+		if (x->id != 0 && x->until_ms != 0 && (at_ms == 0 || x->until_ms < at_ms))
+			at_ms = x->until_ms;
+	}
+	if (at_ms != 0)
+		loop_timer_set(&w->loop, &w->waiter_timer, at_ms, on_waiters, w);
+	else
+		loop_timer_stop(&w->loop, &w->waiter_timer);
+}
+
+static bool is_handover(const struct waiter *x)
+{
+	return x->id != 0 && x->sent && (x->kind == API_SWITCHOVER || x->kind == API_FAILOVER);
+}
+
+static void on_waiters(struct loop *l, void *arg)
+{
+	struct worker *w = arg;
+	int64_t now_ms = clock_boot_ms();
+	(void)l;
+	for (unsigned i = 0; i < WAITERS_MAX; i++) {
+		struct waiter *x = &w->waiters[i];
+		if (x->id == 0 || x->until_ms == 0 || now_ms < x->until_ms)
+			continue;
+		uint64_t id = x->id;
+		char text[160];
+		if (is_handover(x))
+			snprintf(text, sizeof(text),
+				"%s status unknown after %lld seconds; operation may still be in progress",
+				x->kind == API_SWITCHOVER ? "Switchover" : "Failover",
+				(long long)(now_ms - x->since_ms) / 1000);
+		else
+			snprintf(text, sizeof(text), "no answer in time");
+		x->id = 0;
+		requests_answer(w, id, 503, API_TEXT, text);
+	}
+	arm(w);
+}
+
+/* Each snapshot may be the end of a switchover (rest 8, poll). */
+void requests_progress(struct worker *w)
+{
+	bool waiting = false;
+	for (unsigned i = 0; i < WAITERS_MAX; i++) {
+		struct waiter *x = &w->waiters[i];
+		if (!is_handover(x))
+			continue;
+		char text[3 * LIMIT_NAME];
+		bool sw = x->kind == API_SWITCHOVER;
+		const char *now = cluster_unlocked(w->c) ? "" : w->c->leader;
+		uint64_t id = x->id;
+		if (now[0] != '\0' && strcmp(now, x->leader) != 0) {
+			if (x->candidate[0] == '\0' || strcmp(x->candidate, now) == 0)
+				snprintf(text, sizeof(text), "Successfully %s over to \"%s\"", sw ? "switched" : "failed", now);
+			else
+				snprintf(text, sizeof(text), "%s over to \"%s\" instead of \"%s\"",
+					sw ? "Switched" : "Failed", now, x->candidate);
+			x->id = 0;
+			requests_answer(w, id, 200, API_TEXT, text);
+		} else if (!w->c->failover_present && w->c->failover_version > x->version && now[0] != '\0') {
+			x->id = 0;
+			requests_answer(w, id, 503, API_TEXT, sw ? "Switchover failed" : "Failover failed");
+		} else {
+			waiting = true;
+		}
+	}
+	w->wants_members = waiting || cluster_unlocked(w->c);
+	arm(w);
+}
+
+/* ---- configuration ---------------------------------------------------------------------------------- */
+
+struct config_write {
+	struct worker *w;
+	uint64_t id;
+	bool put;
+	char *text;
+};
+
+static void on_config(const struct dcs_event *e, void *arg)
+{
+	struct config_write *c = arg;
+	store_answered(c->w, e->outcome);
+	if (e->outcome == DCS_OK) {
+		char *text = json_python_of(c->text);
+		requests_answer(c->w, c->id, 200, API_JSON, text != NULL ? text : c->text);
+		free(text);
+		turn_want(c->w, "configuration changed");
+	} else if (e->outcome == DCS_CONFLICT) {
+		requests_answer(c->w, c->id, 409, API_PAGE, "the configuration was changed by somebody else");
+	} else {
+		requests_answer(c->w, c->id, 502, API_PAGE, e->text);
+	}
+	free(c->text);
+	free(c);
+}
+
+char *json_python_of(const char *text)
+{
+	struct err err;
+	json_auto_t *v = json_read(text, strlen(text), &err);
+	return v != NULL ? json_python(v) : NULL;
+}
+
+static void change_config(struct worker *w, uint64_t id, const json_t *body, bool put)
+{
+	struct err err;
+	json_auto_t *stored = w->c->config_valid ? json_read(w->c->config_json, strlen(w->c->config_json), &err) : NULL;
+	if (!put && !json_is_object(stored)) {
+		requests_answer(w, id, 503, API_PAGE, "there is no configuration in the store");
+		return;
+	}
+	json_auto_t *next = put ? json_deep_copy(body) : json_deep_copy(stored);
+	bool changed = put ? stored == NULL || !json_same(stored, next) : json_patch(next, body);
+	if (!changed) {
+		AUTO_FREE char *same = json_python(put ? body : stored);
+		requests_answer(w, id, 200, API_JSON, same != NULL ? same : "{}");
+		turn_want(w, "configuration");
+		return;
+	}
+	struct config_write *c = calloc(1, sizeof(*c));
+	if (c == NULL || (c->text = json_compact(next)) == NULL) {
+		free(c);
+		requests_answer(w, id, 502, API_PAGE, "no memory");
+		return;
+	}
+	c->w = w;
+	c->id = id;
+	c->put = put;
+	struct dcs_op op = { .kind = DCS_SET_CONFIG, .value = c->text, .version = put ? 0 : w->c->config_version };
+	dcs_submit(w->dcs, &op, on_config, c);
+}
+
+/* ---- switchover, failover --------------------------------------------------------------------------- */
+
+static void on_key_written(const struct dcs_event *e, void *arg)
+{
+	struct waiter *x = arg;
+	struct worker *w = x->w;
+	store_answered(w, e->outcome);
+	if (x->id == 0)
+		return;
+	uint64_t id = x->id;
+	if (e->outcome != DCS_OK) {
+		x->id = 0;
+		requests_answer(w, id, 503, API_TEXT, "failed to write failover key into DCS");
+	} else if (x->scheduled) {
+		x->id = 0;
+		requests_answer(w, id, 202, API_TEXT, "Switchover scheduled");
+	} else {
+		x->sent = true;
+		x->version = e->version;
+		int64_t loop_ms = w->set.loop_wait_ms > 10000 ? w->set.loop_wait_ms : 10000;
+		x->until_ms = x->since_ms + 2 * loop_ms;
+		w->wants_members = true;
+		arm(w);
+	}
+	turn_want(w, "failover request");
+}
+
+static void write_key(struct waiter *x)
+{
+	AUTO_FREE char *text = encode_failover(x->from, x->candidate, x->at_wall_us);
+	struct dcs_op op = { .kind = DCS_SET_FAILOVER, .value = text };
+	if (text != NULL)
+		dcs_submit(x->w->dcs, &op, on_key_written, x);
+}
+
+/* rest 8, line 15: somebody must be able to take over. */
+static void on_candidates(struct worker *w, void *arg)
+{
+	struct waiter *x = arg;
+	if (x->id == 0)
+		return;
+	for (unsigned i = 0; i < w->round.count; i++) {
+		const struct ha_peer *p = &w->round.peers[i];
+		if (p->answered && !p->nofailover && !p->watchdog_failed) {
+			write_key(x);
+			return;
+		}
+	}
+	uint64_t id = x->id;
+	char text[100];
+	snprintf(text, sizeof(text), "%s is not possible: no good candidates have been found",
+		x->kind == API_SWITCHOVER ? "switchover" : "failover");
+	x->id = 0;
+	requests_answer(w, id, 412, API_TEXT, text);
+}
+
+static void handover(struct worker *w, uint64_t id, enum api_kind kind, const json_t *body)
+{
+	struct waiter *x = new_waiter(w, id, kind);
+	const char *leader = json_path_str(body, "leader"), *candidate = json_path_str(body, "candidate");
+	const char *at = json_path_str(body, "scheduled_at");
+	bool no_zone = false;
+	if (x == NULL)
+		return;
+	x->w = w;
+	/* A failover with a leader given goes on as a switchover. */
+	if (leader != NULL)
+		x->kind = API_SWITCHOVER;
+	bool fits = str_copy(x->from, sizeof(x->from), leader != NULL ? leader : "") &&
+		    str_copy(x->candidate, sizeof(x->candidate), candidate != NULL ? candidate : "") &&
+		    str_copy(x->leader, sizeof(x->leader), cluster_unlocked(w->c) ? "" : w->c->leader);
+	if (!fits || (at != NULL && (!decode_time(at, &x->at_wall_us, &no_zone) || no_zone))) {
+		x->id = 0;
+		requests_answer(w, id, 400, API_TEXT, "leader, candidate or scheduled_at cannot be used");
+		return;
+	}
+	if (at != NULL) {
+		x->scheduled = true;
+		write_key(x);
+		return;
+	}
+	if (w->round.running || w->on_peers != NULL) {
+		/* The rules are polling: their answers are not ours. The leader checks candidates again anyway. */
+		write_key(x);
+		return;
+	}
+	static char names[LIMIT_MEMBERS][LIMIT_NAME];
+	unsigned n = 0;
+	for (unsigned i = 0; i < w->c->member_count && n < LIMIT_MEMBERS; i++) {
+		const struct member *m = &w->c->members[i];
+		bool wanted = x->candidate[0] != '\0' ? strcmp(m->name, x->candidate) == 0
+						      : strcmp(m->name, x->leader) != 0;
+		bool sync_only = x->candidate[0] == '\0' && settings_sync_mode(&w->set) == SYNC_PRIORITY &&
+				 w->c->sync_leader[0] != '\0';
+		if (wanted && (!sync_only || cluster_sync_is_voter(w->c, m->name)))
+			memcpy(names[n++], m->name, LIMIT_NAME);
+	}
+	w->on_peers = on_candidates;
+	w->on_peers_arg = x;
+	peers_poll(w, (const char(*)[LIMIT_NAME])names, n);
+}
+
+struct delete_request {
+	struct worker *w;
+	uint64_t id;
+};
+
+static void on_deleted(const struct dcs_event *e, void *arg)
+{
+	struct delete_request *d = arg;
+	store_answered(d->w, e->outcome);
+	if (e->outcome == DCS_OK)
+		requests_answer(d->w, d->id, 200, API_TEXT, "scheduled switchover deleted");
+	else
+		requests_answer(d->w, d->id, 409, API_PAGE, "the request was changed by somebody else");
+	free(d);
+}
+
+static void delete_switchover(struct worker *w, uint64_t id)
+{
+	if (!w->c->failover_present || !w->c->failover_scheduled) {
+		requests_answer(w, id, 404, API_TEXT, "no switchover is scheduled");
+		return;
+	}
+	struct delete_request *d = calloc(1, sizeof(*d));
+	if (d == NULL) {
+		requests_answer(w, id, 503, API_TEXT, "no memory");
+		return;
+	}
+	*d = (struct delete_request){ w, id };
+	struct dcs_op op = { .kind = DCS_SET_FAILOVER, .value = "{}", .version = w->c->failover_version };
+	dcs_submit(w->dcs, &op, on_deleted, d);
+}
+
+/* ---- restart, reinitialise -------------------------------------------------------------------------- */
+
+/* "16.2" is 160002, "9.6.3" is 90603. */
+static int version_number(const char *text)
+{
+	int a = 0, b = 0, c = 0;
+	int n = sscanf(text, "%d.%d.%d", &a, &b, &c);
+	return n == 3 ? a * 10000 + b * 100 + c : a >= 10 ? a * 10000 + b : a * 10000 + b * 100;
+}
+
+static bool matches(const struct worker *w, const char *role, const char *version, bool pending)
+{
+	enum pg_role r = w->pg.role == PG_ROLE_PROMOTED ? PG_ROLE_PRIMARY : w->pg.role;
+	if (role != NULL && role[0] != '\0' && strcmp(role, pg_role_word(r)) != 0)
+		return false;
+	if (version != NULL && version[0] != '\0' && w->probe.facts.server_version >= version_number(version))
+		return false;
+	return !pending || w->pg.pending_restart != NULL;
+}
+
+static void restart(struct worker *w, uint64_t id, const json_t *body)
+{
+	const char *role = json_path_str(body, "role"), *version = json_path_str(body, "postgres_version");
+	const char *schedule = json_path_str(body, "schedule");
+	bool pending = json_object_get(body, "restart_pending") != NULL, no_zone = false;
+	json_int_t timeout = json_integer_value(json_object_get(body, "timeout"));
+	char text[120];
+	if (schedule != NULL) {
+		struct scheduled_restart *s = &w->scheduled;
+		if (s->set) {
+			requests_answer(w, id, 409, API_TEXT, "Another restart is already scheduled");
+			return;
+		}
+		memset(s, 0, sizeof(*s));
+		if (!decode_time(schedule, &s->at_wall_us, &no_zone) || no_zone ||
+			!str_copy(s->schedule, sizeof(s->schedule), schedule) ||
+			!str_copy(s->role, sizeof(s->role), role != NULL ? role : "") ||
+			!str_copy(s->postgres_version, sizeof(s->postgres_version), version != NULL ? version : "")) {
+			requests_answer(w, id, 400, API_TEXT, "schedule cannot be used");
+			return;
+		}
+		s->timeout_ms = timeout * 1000;
+		s->restart_pending = pending;
+		s->postmaster_start_us = w->probe.facts.start_time_us;
+		s->set = true;
+		requests_answer(w, id, 202, API_TEXT, "Restart scheduled");
+		publish_member(w);
+		publish_page(w);
+		turn_want(w, "restart scheduled");
+		return;
+	}
+	if (!matches(w, role, version, pending)) {
+		requests_answer(w, id, 503, API_TEXT, "restart conditions are not satisfied");
+		return;
+	}
+	if (w->task != TASK_NONE) {
+		snprintf(text, sizeof(text), "%s already in progress", ha_task_word(w->task));
+		requests_answer(w, id, 503, API_TEXT, text);
+		return;
+	}
+	struct waiter *x = new_waiter(w, id, API_RESTART);
+	if (x == NULL)
+		return;
+	w->request.restart = true;
+	w->request.restart_timeout_ms = timeout * 1000;
+	turn_want(w, "restart");
+}
+
+void requests_restart_done(struct worker *w, bool ok, const char *text)
+{
+	for (unsigned i = 0; i < WAITERS_MAX; i++) {
+		struct waiter *x = &w->waiters[i];
+		if (x->id == 0 || x->kind != API_RESTART)
+			continue;
+		uint64_t id = x->id;
+		x->id = 0;
+		requests_answer(w, id, ok ? 200 : 503, API_TEXT, ok ? "restarted successfully" : text);
+	}
+}
+
+/* A plan carries the task that was asked for: the request is done with. */
+void requests_taken(struct worker *w, enum ha_task task)
+{
+	if (task == TASK_RESTART)
+		w->request.restart = false;
+	if (task == TASK_REINIT) {
+		w->request.reinit = false;
+		for (unsigned i = 0; i < WAITERS_MAX; i++) {
+			struct waiter *x = &w->waiters[i];
+			if (x->id != 0 && x->kind == API_REINITIALIZE) {
+				requests_answer(w, x->id, 200, API_TEXT, "reinitialize started");
+				x->id = 0;
+			}
+		}
+	}
+}
+
+void requests_refused(struct worker *w, enum ha_task task, const char *why)
+{
+	enum api_kind kind = task == TASK_REINIT ? API_REINITIALIZE : API_RESTART;
+	if (task == TASK_REINIT)
+		w->request.reinit = false;
+	else
+		w->request.restart = false;
+	for (unsigned i = 0; i < WAITERS_MAX; i++) {
+		struct waiter *x = &w->waiters[i];
+		if (x->id == 0 || x->kind != kind)
+			continue;
+		uint64_t id = x->id;
+		x->id = 0;
+		requests_answer(w, id, 503, API_TEXT, why);
+	}
+}
+
+static void reinitialize(struct worker *w, uint64_t id, const json_t *body)
+{
+	bool force = json_truthy(json_object_get(body, "force"));
+	char text[120];
+	if (cluster_unlocked(w->c)) {
+		requests_answer(w, id, 503, API_TEXT, "Cluster has no leader, can not reinitialize");
+	} else if (strcmp(w->c->leader, w->welcome.name) == 0) {
+		requests_answer(w, id, 503, API_TEXT, "I am the leader, can not reinitialize");
+	} else if (w->task != TASK_NONE && !force) {
+		snprintf(text, sizeof(text), "%s already in progress", ha_task_word(w->task));
+		requests_answer(w, id, 503, API_TEXT, text);
+	} else if (new_waiter(w, id, API_REINITIALIZE) != NULL) {
+		w->request.reinit = true;
+		w->request.reinit_force = force;
+		w->request.reinit_from_leader = json_truthy(json_object_get(body, "from_leader"));
+		turn_want(w, "reinitialize");
+	}
+}
+
+/* ---- failsafe --------------------------------------------------------------------------------------- */
+
+static void failsafe(struct worker *w, uint64_t id, const json_t *body)
+{
+	const char *name = json_path_str(body, "name"), *conn = json_path_str(body, "conn_url"),
+		   *api = json_path_str(body, "api_url");
+	struct msg_api_answer m = { .status = 200, .content = API_TEXT, .lsn = -1 };
+	const char *text = "Accepted";
+	struct err err = ERR_INIT;
+	bool leads = w->pg.state == PG_STATE_RUNNING && (w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED);
+	if (!w->set.failsafe_mode) {
+		requests_answer(w, id, 502, API_PAGE, "failsafe mode is off");
+		return;
+	}
+	if (leads) {
+		requests_answer(w, id, 500, API_TEXT, "Running as a leader");
+		return;
+	}
+	if (name == NULL || conn == NULL || api == NULL || !str_copy(w->failsafe.name, sizeof(w->failsafe.name), name) ||
+		!str_copy(w->failsafe.conn_url, sizeof(w->failsafe.conn_url), conn) ||
+		!str_copy(w->failsafe.api_url, sizeof(w->failsafe.api_url), api)) {
+		requests_answer(w, id, 400, API_PAGE, "name, conn_url and api_url are needed");
+		return;
+	}
+	w->failsafe.last_ms = clock_boot_ms();
+	json_decref(w->failsafe.slots);
+	w->failsafe.slots = json_incref(json_object_get(body, "slots"));
+	if (w->mem.last_lsn != 0)
+		m.lsn = (int64_t)w->mem.last_lsn;
+	if (ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, text, strlen(text), NULL, 0, &err) != ERR_OK)
+		log_warning("answer to api: %s", err.text);
+	publish_page(w);
+}
+
+static void status_local(struct worker *w, uint64_t id)
+{
+	int64_t now_ms = clock_boot_ms();
+	json_auto_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I}", "scope", w->welcome.scope, "name", w->welcome.name,
+		"role", pg_role_word(w->pg.role), "state", pg_state_word(w->pg.state), "task", ha_task_word(w->task),
+		"last_decision", w->last_reason, "lease_left_ms",
+		(json_int_t)(keeper_lease_until_ms(&w->keeper) > now_ms ? keeper_lease_until_ms(&w->keeper) - now_ms : 0),
+		"incarnation", (json_int_t)w->welcome.incarnation);
+	AUTO_FREE char *text = json_python(o);
+	requests_answer(w, id, text != NULL ? 200 : 503, API_JSON, text != NULL ? text : "{}");
+}
+
+void requests_message(struct worker *w, const struct ipc_msg *m)
+{
+	struct err err = ERR_INIT;
+	if (m->type == MSG_API_STATE) {
+		const struct msg_api_state *s = m->payload;
+		if (ipc_str_ok(s->text, sizeof(s->text)))
+			log_line(s->listening ? LOG_INFO : LOG_ERROR, "api: %s", s->text);
+		if (s->listening && !w->ready_sent) {
+			w->ready_sent = true;
+			link_notify(w, "READY=1");
+		}
+		return;
+	}
+	if (m->type != MSG_API_REQ)
+		return;
+	const struct msg_api_req *q = m->payload;
+	json_auto_t *body = m->tail_len > 0 ? json_read(m->tail, m->tail_len, &err) : json_object();
+	if (q->kind == API_PG_FACTS) {
+		bool runs = w->probe.generation != 0 && w->probe.conn.params.count > 0;
+		struct waiter *x = runs ? new_waiter(w, m->id, API_PG_FACTS) : NULL;
+		if (!runs) {
+			requests_answer(w, m->id, 503, API_TEXT, "");
+		} else if (x != NULL) {
+			x->until_ms = x->since_ms + 3000;
+			arm(w);
+			probe_ask(&w->probe);
+		}
+		return;
+	}
+	if (!json_is_object(body)) {
+		requests_answer(w, m->id, 400, API_PAGE, "body is not a JSON object");
+		return;
+	}
+	if (!w->c_fresh && q->kind != API_RELOAD && q->kind != API_STATUS_LOCAL) {
+		requests_answer(w, m->id, 503, API_TEXT, "the store was not read yet");
+		return;
+	}
+	switch (q->kind) {
+	case API_CONFIG_PATCH: change_config(w, m->id, body, false); break;
+	case API_CONFIG_PUT: change_config(w, m->id, body, true); break;
+	case API_SWITCHOVER:
+	case API_FAILOVER: handover(w, m->id, (enum api_kind)q->kind, body); break;
+	case API_SWITCHOVER_DELETE: delete_switchover(w, m->id); break;
+	case API_RESTART: restart(w, m->id, body); break;
+	case API_RESTART_DELETE:
+		requests_answer(w, m->id, w->scheduled.set ? 200 : 404, API_TEXT,
+			w->scheduled.set ? "scheduled restart deleted" : "no restarts are scheduled");
+		memset(&w->scheduled, 0, sizeof(w->scheduled));
+		publish_member(w);
+		publish_page(w);
+		break;
+	case API_RELOAD:
+		config_reload(w);
+		requests_answer(w, m->id, 202, API_TEXT, "reload scheduled");
+		break;
+	case API_REINITIALIZE: reinitialize(w, m->id, body); break;
+	case API_FAILSAFE: failsafe(w, m->id, body); break;
+	case API_SIGTERM: requests_answer(w, m->id, 202, API_TEXT, "shutdown scheduled"); break;
+	case API_CITUS: requests_answer(w, m->id, 200, API_TEXT, "OK"); break;
+	case API_STATUS_LOCAL: status_local(w, m->id); break;
+	case API_UPGRADE: {
+		struct msg_upgrade u = { .path = "" };
+		link_send(w, MSG_UPGRADE, m->id, &u, NULL, 0, NULL, 0);
+		requests_answer(w, m->id, 202, API_TEXT, "upgrade ordered");
+		break;
+	}
+	default: requests_answer(w, m->id, 501, API_TEXT, "not built yet"); break;
+	}
+}
