@@ -91,6 +91,10 @@ static void run(struct worker *w, const struct keeper_event *ev)
 			if (w->on_keeper_done != NULL)
 				w->on_keeper_done(w, a->op, a->outcome);
 			break;
+		case KEEPER_SET_TTL:
+			w->store_ttl_ms = a->ttl_ms;
+			store_reconfigure(w);
+			break;
 		case KEEPER_WAKE: turn_want(w, "lease changed"); break;
 		}
 	}

@@ -127,7 +127,7 @@ static void fill_config(struct worker *w, struct dcs_config *cfg, const json_t *
 {
 	memset(cfg, 0, sizeof(*cfg));
 	cfg->section = section;
-	cfg->ttl_ms = w->set.ttl_ms;
+	cfg->ttl_ms = w->store_ttl_ms != 0 ? w->store_ttl_ms : w->set.ttl_ms;
 	cfg->loop_wait_ms = w->set.loop_wait_ms;
 	cfg->retry_timeout_ms = w->set.retry_timeout_ms;
 	cfg->citus_group = -1;

@@ -110,6 +110,7 @@ struct worker {
 
 	struct keeper keeper;
 	struct loop_timer keeper_timer;
+	int64_t store_ttl_ms;        /* what the store was told; a shorter one follows the supervisor's (keeper rules) */
 	bool lease_reported;
 	enum keeper_op awaited_op;   /* the turn waits for the end of this one */
 	void (*on_keeper_done)(struct worker *w, enum keeper_op op, enum ha_outcome outcome); /* a task waits; or NULL */
