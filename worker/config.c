@@ -1,5 +1,5 @@
-/* Configuration of the worker: local tree and dynamic document to settings, and what follows from a change (config 3).
- * Worker process. */
+/* Configuration of the worker: local tree and dynamic document to settings, and what follows from a
+ * change (config 3). Worker process. */
 #include <errno.h>
 #include <limits.h>
 #include <pwd.h>
@@ -33,7 +33,8 @@ const json_t *config_tree(const struct worker *w)
 static bool all_pgregent(const struct worker *w)
 {
 	for (unsigned i = 0; w->c != NULL && i < w->c->member_count; i++) {
-		if (!w->c->members[i].is_pgregent && strcmp(w->c->members[i].name, w->welcome.name) != 0)
+		if (!w->c->members[i].is_pgregent &&
+			strcmp(w->c->members[i].name, w->welcome.name) != 0)
 			return false;
 	}
 	return true;
@@ -41,9 +42,12 @@ static bool all_pgregent(const struct worker *w)
 
 static void log_level(void)
 {
-	static const struct { const char *word; enum log_level level; } levels[] = { { "DEBUG", LOG_DEBUG },
-		{ "INFO", LOG_INFO }, { "WARN", LOG_WARNING }, { "WARNING", LOG_WARNING }, { "ERROR", LOG_ERROR },
-		{ "FATAL", LOG_CRITICAL }, { "CRITICAL", LOG_CRITICAL } };
+	static const struct {
+		const char *word;
+		enum log_level level;
+	} levels[] = { { "DEBUG", LOG_DEBUG }, { "INFO", LOG_INFO }, { "WARN", LOG_WARNING },
+		{ "WARNING", LOG_WARNING }, { "ERROR", LOG_ERROR }, { "FATAL", LOG_CRITICAL },
+		{ "CRITICAL", LOG_CRITICAL } };
 	const char *word = json_path_str(local.tree, "log.level");
 	for (unsigned i = 0; word != NULL && i < ARRAY_LEN(levels); i++) {
 		if (str_eq_nocase(word, levels[i].word)) {
@@ -52,7 +56,8 @@ static void log_level(void)
 		}
 	}
 	if (word != NULL)
-		log_warning("log.level %s: DEBUG, INFO, WARNING, ERROR or CRITICAL is allowed", word);
+		log_warning(
+			"log.level %s: DEBUG, INFO, WARNING, ERROR or CRITICAL is allowed", word);
 }
 
 /* Where we connect to our own server (config 5.4). */
@@ -70,8 +75,8 @@ static void local_address(struct pgctx *p, const char *listen)
 		size_t n = strcspn(s, ",");
 		char one[LIMIT_URL];
 		if (str_copy_n(one, sizeof(one), s, n)) {
-			loop |= strcmp(one, "*") == 0 || strcmp(one, "localhost") == 0 || strcmp(one, "0.0.0.0") == 0 ||
-				strcmp(one, "127.0.0.1") == 0;
+			loop |= strcmp(one, "*") == 0 || strcmp(one, "localhost") == 0 ||
+				strcmp(one, "0.0.0.0") == 0 || strcmp(one, "127.0.0.1") == 0;
 			if (first[0] == '\0')
 				memcpy(first, one, sizeof(first));
 		}
@@ -79,7 +84,8 @@ static void local_address(struct pgctx *p, const char *listen)
 	}
 	snprintf(p->local_host, sizeof(p->local_host), "%s", loop ? "localhost" : first);
 	if (dynamic_bool(p->pg, "use_unix_socket", false)) {
-		const char *dirs = json_string_value(params_get(json_object_get(p->pg, "parameters"), "unix_socket_directories"));
+		const char *dirs = json_string_value(params_get(
+			json_object_get(p->pg, "parameters"), "unix_socket_directories"));
 		size_t n = dirs != NULL ? strcspn(dirs, ",") : 0;
 		if (dirs == NULL)
 			snprintf(p->local_host, sizeof(p->local_host), "/var/run/postgresql");
@@ -88,7 +94,8 @@ static void local_address(struct pgctx *p, const char *listen)
 	}
 }
 
-static void address_url(char *out, size_t len, const char *scheme, const char *address, int port, const char *path)
+static void address_url(
+	char *out, size_t len, const char *scheme, const char *address, int port, const char *path)
 {
 	char host[LIMIT_URL];
 	int p;
@@ -99,7 +106,8 @@ static void address_url(char *out, size_t len, const char *scheme, const char *a
 	if (comma != NULL)
 		*comma = '\0';
 	bool v6 = strchr(host, ':') != NULL;
-	if (!str_format(out, len, "%s://%s%s%s:%d/%s", scheme, v6 ? "[" : "", host, v6 ? "]" : "", p, path))
+	if (!str_format(out, len, "%s://%s%s%s:%d/%s", scheme, v6 ? "[" : "", host, v6 ? "]" : "",
+		    p, path))
 		log_error("address %s is too long", address);
 }
 
@@ -138,29 +146,36 @@ static void fill_pgctx(struct worker *w)
 	text = json_path_str(pg, "pgpass");
 	const struct passwd *pw = text == NULL ? getpwuid(geteuid()) : NULL;
 	char path[LIMIT_PATH];
-	snprintf(path, sizeof(path), "%s%s", text != NULL ? text : pw != NULL ? pw->pw_dir : "/tmp",
+	snprintf(path, sizeof(path), "%s%s",
+		text != NULL ? text
+		: pw != NULL ? pw->pw_dir
+			     : "/tmp",
 		text != NULL ? "" : "/pgpass");
 	absolute(p->pgpass, sizeof(p->pgpass), path);
 	local_address(p, listen);
 	text = json_path_str(local.tree, "postgresql.connect_address");
-	address_url(p->conn_url, sizeof(p->conn_url), "postgres", text != NULL ? text : listen, 5432, p->database);
-	address_url(p->proxy_url, sizeof(p->proxy_url), "postgres", json_path_str(local.tree, "postgresql.proxy_address"),
+	address_url(p->conn_url, sizeof(p->conn_url), "postgres", text != NULL ? text : listen,
 		5432, p->database);
+	address_url(p->proxy_url, sizeof(p->proxy_url), "postgres",
+		json_path_str(local.tree, "postgresql.proxy_address"), 5432, p->database);
 	const char *rest = json_path_str(local.tree, "restapi.connect_address");
 	const char *cert = json_path_str(local.tree, "restapi.certfile");
-	address_url(w->api_url, sizeof(w->api_url), cert != NULL && cert[0] != '\0' ? "https" : "http",
+	address_url(w->api_url, sizeof(w->api_url),
+		cert != NULL && cert[0] != '\0' ? "https" : "http",
 		rest != NULL ? rest : json_path_str(local.tree, "restapi.listen"), 8008, "patroni");
 	pgctx_params_local(p, &w->probe.conn, "2000");
 }
 
-/* parameters: defaults, what is accepted of the dynamic ones, the local ones over them (config 4.2). */
+/* parameters: defaults, what is accepted of the dynamic ones, the local ones over them
+ * (config 4.2). */
 static void merge_parameters(struct worker *w, json_t *pg)
 {
 	struct err err = ERR_INIT;
 	json_t *merged = NULL;
 	AUTO(buf) notes = BUF_INIT(16384);
 	if (params_merge(json_path(w->dynamic, "postgresql.parameters"),
-		    json_path(local.tree, "postgresql.parameters"), &merged, &notes, &err) != ERR_OK) {
+		    json_path(local.tree, "postgresql.parameters"), &merged, &notes,
+		    &err) != ERR_OK) {
 		log_error("postgresql.parameters: %s", err.text);
 		return;
 	}
@@ -173,7 +188,8 @@ void config_apply(struct worker *w)
 {
 	struct err err = ERR_INIT;
 	w->all_pgregent = all_pgregent(w);
-	if (dynamic_settings(w->dynamic, local.tree, w->all_pgregent, w->config_loud, &w->set, &err) != ERR_OK)
+	if (dynamic_settings(w->dynamic, local.tree, w->all_pgregent, w->config_loud, &w->set,
+		    &err) != ERR_OK)
 		log_error("%s: the timings in force stay", err.text);
 	json_t *pg = dynamic_postgresql(w->dynamic, local.tree);
 	if (pg == NULL) {
@@ -202,13 +218,17 @@ void config_watchdog(struct worker *w, struct msg_watchdog_config *out)
 	const char *device = json_path_str(wd, "device"), *driver = json_path_str(wd, "driver");
 	memset(out, 0, sizeof(*out));
 	out->mode = w->set.watchdog_mode;
-	out->driver = driver == NULL || strcmp(driver, "default") == 0 ? 1 : strcmp(driver, "testing") == 0 ? 2 : 0;
-	out->timeout_ms = w->set.watchdog_margin_ms < 0 ? w->set.ttl_ms / 2 : w->set.ttl_ms - w->set.watchdog_margin_ms;
+	out->driver = driver == NULL || strcmp(driver, "default") == 0 ? 1
+		      : strcmp(driver, "testing") == 0		       ? 2
+								       : 0;
+	out->timeout_ms = w->set.watchdog_margin_ms < 0 ? w->set.ttl_ms / 2
+							: w->set.ttl_ms - w->set.watchdog_margin_ms;
 	if (!str_copy(out->device, sizeof(out->device), device != NULL ? device : "/dev/watchdog"))
 		log_error("watchdog.device is too long: %s", device);
 }
 
-/* ---- dynamic document ------------------------------------------------------------------------------- */
+/* ---- dynamic document
+ * ------------------------------------------------------------------------------- */
 
 static void on_cache(struct host *h, const struct host_reply *r, void *arg)
 {
@@ -228,7 +248,8 @@ static void save_cache(struct worker *w)
 	if (w->pg.role == PG_ROLE_UNINITIALIZED || !w->cache_dirty || text == NULL || tail.failed)
 		return;
 	w->cache_dirty = false;
-	host_files(&w->host, FILES_WRITE_ATOMIC, 0, 0, 0, FILES_F_IF_CHANGED, tail.data, tail.len, 30000, on_cache, w);
+	host_files(&w->host, FILES_WRITE_ATOMIC, 0, 0, 0, FILES_F_IF_CHANGED, tail.data, tail.len,
+		30000, on_cache, w);
 }
 
 void config_save_cache(struct worker *w)
@@ -255,7 +276,8 @@ void config_take_dynamic(struct worker *w)
 	struct err err;
 	const struct cluster *c = w->c;
 	bool members_changed = all_pgregent(w) != w->all_pgregent;
-	if (c->config_valid && (c->config_version != w->dynamic_version || !w->dynamic_from_store)) {
+	if (c->config_valid &&
+		(c->config_version != w->dynamic_version || !w->dynamic_from_store)) {
 		json_t *doc = json_read(c->config_json, strlen(c->config_json), &err);
 		w->dynamic_version = c->config_version;
 		bool empty = json_object_size(doc) == 0;
@@ -287,7 +309,8 @@ static void on_cached(struct host *h, const struct host_reply *r, void *arg)
 		json_decref(doc);
 		return;
 	}
-	log_info("dynamic configuration is taken from patroni.dynamic.json until the store gives one");
+	log_info("dynamic configuration is taken from patroni.dynamic.json until the store gives "
+		 "one");
 	json_decref(w->dynamic);
 	w->dynamic = doc;
 	config_apply(w);
@@ -299,7 +322,8 @@ void config_load_cache(struct worker *w)
 	host_files(&w->host, FILES_READ, 0, 0, 0, 0, path, sizeof(path), 30000, on_cached, w);
 }
 
-/* ---- start, reload ---------------------------------------------------------------------------------- */
+/* ---- start, reload
+ * ---------------------------------------------------------------------------------- */
 
 enum err_code config_start(struct worker *w, const char *path, struct err *err)
 {
@@ -348,7 +372,8 @@ void config_reload(struct worker *w)
 
 void config_pg_changed(struct worker *w)
 {
-	/* A server that was found running gets our files; nothing changes when they are what it has. */
+	/* A server that was found running gets our files; nothing changes when they are what it
+	 * has. */
 	if (w->set.pause)
 		return;
 	task_reload(w, false);
@@ -370,8 +395,8 @@ void config_send_api(struct worker *w)
 	json_object_set_new(o, "log_level", json_integer(log_get_level()));
 	AUTO_FREE char *text = json_compact(o);
 	struct msg_api_settings m = { .serial = ++w->api_serial };
-	if (text == NULL ||
-		ipc_send(w->api_fd, MSG_API_SETTINGS, 0, &m, text, strlen(text), NULL, 0, &err) != ERR_OK)
+	if (text == NULL || ipc_send(w->api_fd, MSG_API_SETTINGS, 0, &m, text, strlen(text), NULL,
+				    0, &err) != ERR_OK)
 		log_error("settings for api: %s", err.text);
 }
 

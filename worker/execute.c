@@ -1,4 +1,5 @@
-/* Carries out a plan, action by action: the only place where decisions become effects (DESIGN 4). Worker process. */
+/* Carries out a plan, action by action: the only place where decisions become effects (DESIGN 4).
+ * Worker process. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,9 @@ static void on_awaited(const struct dcs_event *e, void *arg)
 	store_answered(w, e->outcome);
 	if (e->outcome != DCS_OK)
 		log_warning("store %s: %s %s", dcs_op_name(e->kind),
-			e->outcome == DCS_CONFLICT ? "conflict" : e->outcome == DCS_DENIED ? "denied" : "no answer",
+			e->outcome == DCS_CONFLICT ? "conflict"
+			: e->outcome == DCS_DENIED ? "denied"
+						   : "no answer",
 			e->text);
 	if (e->id != w->turn.await_id)
 		return; /* its deadline passed and the rules went on */
@@ -32,7 +35,8 @@ static void on_awaited(const struct dcs_event *e, void *arg)
 	turn_result(w, outcome_of(e), e->version);
 }
 
-/* A store operation; when it is the last action of a plan that awaits, its answer goes to ha_step. */
+/* A store operation; when it is the last action of a plan that awaits, its answer goes to ha_step.
+ */
 static void submit(struct worker *w, const struct dcs_op *op, bool awaited)
 {
 	if (awaited)
@@ -41,9 +45,11 @@ static void submit(struct worker *w, const struct dcs_op *op, bool awaited)
 		store_submit(w, op);
 }
 
-static void keeper_command(struct worker *w, enum keeper_event_kind kind, enum keeper_op op, bool awaited)
+static void keeper_command(
+	struct worker *w, enum keeper_event_kind kind, enum keeper_op op, bool awaited)
 {
-	struct keeper_event ev = { .kind = kind, .deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
+	struct keeper_event ev = { .kind = kind,
+		.deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
 	if (awaited)
 		w->awaited_op = op;
 	keeper_event(w, &ev);
@@ -51,7 +57,7 @@ static void keeper_command(struct worker *w, enum keeper_event_kind kind, enum k
 
 static const char (*names_of(const struct worker *w, const struct ha_action *a))[LIMIT_NAME]
 {
-	return (const char(*)[LIMIT_NAME])&w->plan.names[a->name_first];
+	return (const char(*)[LIMIT_NAME]) & w->plan.names[a->name_first];
 }
 
 static void write_sync(struct worker *w, const struct ha_action *a, bool awaited)
@@ -62,7 +68,9 @@ static void write_sync(struct worker *w, const struct ha_action *a, bool awaited
 			turn_result(w, HA_OUT_DENIED, 0);
 		return;
 	}
-	struct dcs_op op = { .kind = DCS_SET_SYNC, .value = text, .version = a->version, .leader_only = true };
+	struct dcs_op op = {
+		.kind = DCS_SET_SYNC, .value = text, .version = a->version, .leader_only = true
+	};
 	submit(w, &op, awaited);
 	free(text);
 }
@@ -73,7 +81,9 @@ static void write_failover(struct worker *w, const struct ha_action *a)
 	if (a->kind == HA_REWRITE_FAILOVER)
 		text = encode_failover(NULL, w->c->failover_candidate,
 			w->c->failover_scheduled ? w->c->failover_at_wall_us : 0);
-	struct dcs_op op = { .kind = DCS_SET_FAILOVER, .value = text != NULL ? text : "{}", .version = a->version };
+	struct dcs_op op = {
+		.kind = DCS_SET_FAILOVER, .value = text != NULL ? text : "{}", .version = a->version
+	};
 	submit(w, &op, false);
 	free(text);
 }
@@ -102,10 +112,16 @@ static void arm_watchdog(struct worker *w, bool awaited)
 {
 	struct msg_watchdog_config m;
 	config_watchdog(w, &m);
-	link_send(w, MSG_WATCHDOG_CONFIG, 0, &m, NULL, 0, NULL, 0);
-	if (awaited)
-		w->watchdog_awaited = true;
+	w->watchdog_awaited |= awaited;
+	/* The same order again would only be answered the same way. */
+	bool same = w->watchdog_wanted && memcmp(&m, &w->watchdog_sent, sizeof(m)) == 0 &&
+		    w->watchdog_known;
 	w->watchdog_wanted = true;
+	w->watchdog_sent = m;
+	if (same)
+		execute_watchdog_state(w);
+	else
+		link_send(w, MSG_WATCHDOG_CONFIG, 0, &m, NULL, 0, NULL, 0);
 }
 
 static void watchdog_off(struct worker *w)
@@ -113,7 +129,7 @@ static void watchdog_off(struct worker *w)
 	struct msg_watchdog_config m;
 	config_watchdog(w, &m);
 	m.mode = WATCHDOG_OFF;
-	w->watchdog_wanted = false;
+	w->watchdog_wanted = w->watchdog_known = false;
 	link_send(w, MSG_WATCHDOG_CONFIG, 0, &m, NULL, 0, NULL, 0);
 }
 
@@ -123,7 +139,8 @@ static void fence_now(struct worker *w)
 	host_pg_stop(&w->host, PG_STOP_KILL, 0, NULL, NULL);
 }
 
-static void on_checkpoint(struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
+static void on_checkpoint(
+	struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
 {
 	struct worker *w = arg;
 	(void)c;
@@ -143,14 +160,15 @@ static void checkpoint(struct worker *w)
 		return;
 	pgctx_params_local(&w->pg, &w->checkpoint_conn, "0");
 	w->checkpoint_generation = w->host.pg.generation;
-	if (pgc_exec(&w->checkpoint_conn, "CHECKPOINT", NULL, 0, clock_boot_ms() + 3600000, on_checkpoint, w,
-		    &err) == ERR_OK)
+	if (pgc_exec(&w->checkpoint_conn, "CHECKPOINT", NULL, 0, clock_boot_ms() + 3600000,
+		    on_checkpoint, w, &err) == ERR_OK)
 		w->checkpoint_running = true;
 	else
 		log_warning("checkpoint after promotion: %s", err.text);
 }
 
-static void on_small_sql(struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
+static void on_small_sql(
+	struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
 {
 	(void)c;
 	(void)res;
@@ -165,8 +183,8 @@ static void resume_replay(struct worker *w)
 	if (pgc_busy(&w->pg.sql))
 		return; /* next cycle */
 	pgctx_params_local(&w->pg, &w->pg.sql, "2000");
-	if (pgc_exec(&w->pg.sql, "SELECT pg_catalog.pg_wal_replay_resume()", NULL, 0, clock_boot_ms() + 3000,
-		    on_small_sql, NULL, &err) != ERR_OK)
+	if (pgc_exec(&w->pg.sql, "SELECT pg_catalog.pg_wal_replay_resume()", NULL, 0,
+		    clock_boot_ms() + 3000, on_small_sql, NULL, &err) != ERR_OK)
 		log_warning("resume of WAL replay: %s", err.text);
 }
 
@@ -193,7 +211,8 @@ static void store_action(struct worker *w, const struct ha_action *a, bool await
 	struct dcs_op op = { .version = a->version };
 	switch (a->kind) {
 	case HA_ACQUIRE:
-		/* With .flag the keeper has adopted, or is adopting, on its own: it answers the same command. */
+		/* With .flag the keeper has adopted, or is adopting, on its own: it answers the
+		 * same command. */
 		keeper_command(w, KEEPER_ACQUIRE, KEEPER_OP_ACQUIRE, awaited);
 		break;
 	case HA_TAKE_LEADER: keeper_command(w, KEEPER_TAKE, KEEPER_OP_TAKE, awaited); break;
@@ -233,7 +252,9 @@ static void pg_action(struct worker *w, const struct ha_action *a, bool awaited)
 	switch (a->kind) {
 	case HA_TASK_START: task_start(w, a); break;
 	case HA_TASK_CANCEL: task_cancel(w); break;
-	case HA_STOP_PG: host_pg_stop(&w->host, a->stop_mode, w->set.retry_timeout_ms, NULL, NULL); break;
+	case HA_STOP_PG:
+		host_pg_stop(&w->host, a->stop_mode, w->set.retry_timeout_ms, NULL, NULL);
+		break;
 	case HA_FOLLOW_RELOAD: task_follow_reload(w, a); break;
 	case HA_SET_ROLE: worker_set_role(w, a->role); break;
 	case HA_SET_STATE: worker_set_state(w, a->state); break;
@@ -304,6 +325,7 @@ void execute_plan(struct worker *w)
 
 void execute_watchdog_state(struct worker *w)
 {
+	w->watchdog_known = true;
 	if (!w->watchdog_awaited)
 		return;
 	w->watchdog_awaited = false;

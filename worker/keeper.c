@@ -1,5 +1,5 @@
-/* Carries out what the keeper's rules say (worker/ha/keeper_rules): renewals to the store, reports to the supervisor.
- * Worker process. It decides nothing. */
+/* Carries out what the keeper's rules say (worker/ha/keeper_rules): renewals to the store, reports
+ * to the supervisor. Worker process. It decides nothing. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,13 +38,20 @@ static void on_answer(const struct dcs_event *e, void *arg)
 {
 	struct sent *s = arg;
 	struct worker *w = s->w;
-	struct keeper_event ev = { .kind = KEEPER_ANSWER, .op = s->op, .epoch = s->epoch,
-		.outcome = outcome_of(e->outcome), .sent_at_ms = e->sent_at_ms,
-		.lease_ttl_ms = e->lease_ttl_ms, .version = e->version, .lease_gone = e->lease_gone };
+	struct keeper_event ev = { .kind = KEEPER_ANSWER,
+		.op = s->op,
+		.epoch = s->epoch,
+		.outcome = outcome_of(e->outcome),
+		.sent_at_ms = e->sent_at_ms,
+		.lease_ttl_ms = e->lease_ttl_ms,
+		.version = e->version,
+		.lease_gone = e->lease_gone };
 	free(s);
 	if (e->outcome != DCS_OK)
 		log_warning("store %s: outcome=%s %s", dcs_op_name(e->kind),
-			e->outcome == DCS_CONFLICT ? "conflict" : e->outcome == DCS_DENIED ? "denied" : "unknown",
+			e->outcome == DCS_CONFLICT ? "conflict"
+			: e->outcome == DCS_DENIED ? "denied"
+						   : "unknown",
 			e->text);
 	store_answered(w, e->outcome);
 	run(w, &ev);
@@ -52,9 +59,14 @@ static void on_answer(const struct dcs_event *e, void *arg)
 
 static void send_op(struct worker *w, const struct keeper_action *a)
 {
-	static const enum dcs_op_kind kinds[] = { [KEEPER_OP_RENEW] = DCS_RENEW, [KEEPER_OP_ACQUIRE] = DCS_ACQUIRE,
-		[KEEPER_OP_ADOPT] = DCS_ADOPT, [KEEPER_OP_TAKE] = DCS_TAKE, [KEEPER_OP_RELEASE] = DCS_RELEASE };
-	struct dcs_op op = { .kind = kinds[a->op], .version = a->version, .deadline_ms = a->deadline_ms };
+	static const enum dcs_op_kind kinds[] = { [KEEPER_OP_RENEW] = DCS_RENEW,
+		[KEEPER_OP_ACQUIRE] = DCS_ACQUIRE,
+		[KEEPER_OP_ADOPT] = DCS_ADOPT,
+		[KEEPER_OP_TAKE] = DCS_TAKE,
+		[KEEPER_OP_RELEASE] = DCS_RELEASE };
+	struct dcs_op op = {
+		.kind = kinds[a->op], .version = a->version, .deadline_ms = a->deadline_ms
+	};
 	struct sent *s = malloc(sizeof(*s));
 	if (s == NULL) {
 		log_error("store %s: no memory", dcs_op_name(op.kind));
@@ -66,8 +78,12 @@ static void send_op(struct worker *w, const struct keeper_action *a)
 
 static void report(struct worker *w, const struct keeper_action *a)
 {
-	struct msg_lease m = { .seq = a->seq, .sent_at_ms = a->sent_at_ms, .lease_until_ms = a->lease_until_ms,
-		.ttl_ms = a->ttl_ms, .policy = a->policy, .pause_enforce = a->pause_enforce,
+	struct msg_lease m = { .seq = a->seq,
+		.sent_at_ms = a->sent_at_ms,
+		.lease_until_ms = a->lease_until_ms,
+		.ttl_ms = a->ttl_ms,
+		.policy = a->policy,
+		.pause_enforce = a->pause_enforce,
 		.wall_offset_ms = clock_wall_us() / 1000 - clock_boot_ms() };
 	link_send(w, MSG_LEASE, 0, &m, NULL, 0, NULL, 0);
 }
@@ -119,9 +135,12 @@ void keeper_event(struct worker *w, const struct keeper_event *ev)
 
 void keeper_config(struct worker *w)
 {
-	struct keeper_event ev = { .kind = KEEPER_CONFIG, .ttl_ms = w->set.ttl_ms,
-		.loop_wait_ms = w->set.loop_wait_ms, .retry_timeout_ms = w->set.retry_timeout_ms,
-		.paused = w->set.pause, .pause_enforce = w->set.pause_enforce };
+	struct keeper_event ev = { .kind = KEEPER_CONFIG,
+		.ttl_ms = w->set.ttl_ms,
+		.loop_wait_ms = w->set.loop_wait_ms,
+		.retry_timeout_ms = w->set.retry_timeout_ms,
+		.paused = w->set.pause,
+		.pause_enforce = w->set.pause_enforce };
 	run(w, &ev);
 }
 

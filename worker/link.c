@@ -1,5 +1,6 @@
-/* The worker's sockets: supervisor, dead-man, api (files is worker/postgres/host's). Worker process. A broken message
- * costs its sender the connection; the end of supervisor AND dead-man makes this process run the kill loop (DESIGN 1). */
+/* The worker's sockets: supervisor, dead-man, api (files is worker/postgres/host's). Worker
+ * process. A broken message costs its sender the connection; the end of supervisor AND dead-man
+ * makes this process run the kill loop (DESIGN 1). */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -14,16 +15,17 @@
 #include "common/core/str.h"
 #include "worker/worker.h"
 
-#define SUPERVISOR_FD 3
+#define SUPERVISOR_FD	3
 #define WELCOME_WAIT_MS 10000
 
-enum err_code link_send(struct worker *w, enum msg_type type, uint64_t id, const void *payload, const void *tail,
-	size_t tail_len, const int *fds, int fd_count)
+enum err_code link_send(struct worker *w, enum msg_type type, uint64_t id, const void *payload,
+	const void *tail, size_t tail_len, const int *fds, int fd_count)
 {
 	struct err err = ERR_INIT;
 	if (w->sup_fd < 0)
 		return ERR_CLOSED;
-	enum err_code rc = ipc_send(w->sup_fd, type, id, payload, tail, tail_len, fds, fd_count, &err);
+	enum err_code rc =
+		ipc_send(w->sup_fd, type, id, payload, tail, tail_len, fds, fd_count, &err);
 	if (rc != ERR_OK)
 		log_warning("%s to the supervisor: %s", msg_type_name(type), err.text);
 	return rc;
@@ -42,14 +44,18 @@ static void kill_postgres(struct worker *w, pid_t pid)
 	static struct killtree kt; /* too large for the stack */
 	char path[1100];
 	struct stat st;
-	struct killtree_target t = { .root = pid, .root_pidfd = -1, .uid = geteuid(), .gid = getegid() };
-	if (str_format(path, sizeof(path), "%s/life", w->welcome.runtime_dir) && stat(path, &st) == 0) {
+	struct killtree_target t = {
+		.root = pid, .root_pidfd = -1, .uid = geteuid(), .gid = getegid()
+	};
+	if (str_format(path, sizeof(path), "%s/life", w->welcome.runtime_dir) &&
+		stat(path, &st) == 0) {
 		t.life_dev = st.st_dev;
 		t.life_ino = st.st_ino;
 	}
 	struct killtree_report r;
 	killtree_run(&kt, &t, t.life_ino != 0, &r);
-	log_fatal("killed PostgreSQL pid=%d processes=%u denied=%u", (int)pid, r.signalled, r.denied);
+	log_fatal(
+		"killed PostgreSQL pid=%d processes=%u denied=%u", (int)pid, r.signalled, r.denied);
 }
 
 /* Both enforcers are gone: what PostgreSQL would still acknowledge, nobody watches over. */
@@ -74,7 +80,8 @@ static void lost_supervisor(struct worker *w, const char *why)
 	w->sup_gone = true;
 	host_set_supervisor(&w->host, -1);
 	check_enforcers(w);
-	/* The dead-man enforces from now on; a worker without a supervisor can do nothing more. Wait for its end or leave. */
+	/* The dead-man enforces from now on; a worker without a supervisor can do nothing more.
+	 * Wait for its end or leave. */
 	struct keeper_event ev = { .kind = KEEPER_SUPERVISOR, .alive = false };
 	keeper_event(w, &ev);
 	if (w->deadman_fd < 0)
@@ -144,6 +151,10 @@ static void take_peer(struct worker *w, struct ipc_msg *m)
 	case ROLE_FILES:
 		host_set_files(&w->host, fd);
 		w->files_asked = false;
+		if (!w->cache_asked) {
+			w->cache_asked = true;
+			config_load_cache(w);
+		}
 		turn_want(w, "files");
 		break;
 	case ROLE_API:
@@ -173,8 +184,11 @@ static void take_order(struct worker *w, const struct msg_order *o)
 
 static void take_message(struct worker *w, struct ipc_msg *m)
 {
-	if (host_message(&w->host, m))
+	if (host_message(&w->host, m)) {
+		if (m->type == MSG_WATCHDOG_STATE)
+			execute_watchdog_state(w);
 		return;
+	}
 	switch (m->type) {
 	case MSG_PEER: take_peer(w, m); break;
 	case MSG_LEASE_ACK: keeper_ack(w, m->payload); break;
@@ -232,8 +246,8 @@ enum err_code link_hello(struct worker *w, struct err *err)
 		int64_t left_ms = until_ms - clock_boot_ms();
 		struct pollfd p = { .fd = w->sup_fd, .events = POLLIN };
 		if (left_ms <= 0 || poll(&p, 1, (int)left_ms) == 0)
-			return err_set(err, ERR_TIMEOUT, 0, "no welcome from the supervisor within %d ms",
-				WELCOME_WAIT_MS);
+			return err_set(err, ERR_TIMEOUT, 0,
+				"no welcome from the supervisor within %d ms", WELCOME_WAIT_MS);
 	}
 	memcpy(&w->welcome, w->rx.bytes + sizeof(struct ipc_hdr), sizeof(w->welcome));
 	if (!ipc_str_ok(w->welcome.data_dir, sizeof(w->welcome.data_dir)) ||

@@ -1,5 +1,6 @@
-/* pgregent-worker: talks to the store, to PostgreSQL, to peers; decides; asks the supervisor for process actions and
- * pgregent-files for file actions (DESIGN 1, 4). Must not fork, touch the data directory, or block. */
+/* pgregent-worker: talks to the store, to PostgreSQL, to peers; decides; asks the supervisor for
+ * process actions and pgregent-files for file actions (DESIGN 1, 4). Must not fork, touch the data
+ * directory, or block. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,8 @@ static struct worker worker; /* the process struct */
 
 static void usage(FILE *f)
 {
-	fprintf(f, "usage: pgregent-worker [--launch | --validate-config [-i] [-p] | --version | --help] [CONFIG]\n"
+	fprintf(f, "usage: pgregent-worker [--launch | --validate-config [-i] [-p] | --version | "
+		   "--help] [CONFIG]\n"
 		   "Started by pgregent; the options serve it.\n");
 }
 
@@ -42,10 +44,10 @@ static void on_pg_change(struct pgctx *p, void *arg)
 static enum err_code job_environment(struct worker *w, struct err *err)
 {
 	/* What an ordinary login of this user has; nothing of ours (DESIGN 3). */
-	static const char *const keep[] = { "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE",
-		"LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME", "TZ", "TMPDIR", "PGTZ",
-		"PG_OOM_ADJUST_FILE", "PG_OOM_ADJUST_VALUE", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "KRB5_CONFIG",
-		"KRB5_KTNAME" };
+	static const char *const keep[] = { "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG",
+		"LC_ALL", "LC_CTYPE", "LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC",
+		"LC_TIME", "TZ", "TMPDIR", "PGTZ", "PG_OOM_ADJUST_FILE", "PG_OOM_ADJUST_VALUE",
+		"LD_LIBRARY_PATH", "SSL_CERT_FILE", "KRB5_CONFIG", "KRB5_KTNAME" };
 	static char text[ARRAY_LEN(keep)][LIMIT_CONNINFO];
 	static const char *list[ARRAY_LEN(keep) + 1];
 	unsigned n = 0;
@@ -54,7 +56,8 @@ static enum err_code job_environment(struct worker *w, struct err *err)
 		if (v == NULL)
 			continue;
 		if (!str_format(text[n], sizeof(text[n]), "%s=%s", keep[i], v))
-			return err_set(err, ERR_LIMIT, 0, "environment variable %s is longer than %d bytes", keep[i],
+			return err_set(err, ERR_LIMIT, 0,
+				"environment variable %s is longer than %d bytes", keep[i],
 				LIMIT_CONNINFO);
 		list[n] = text[n];
 		n++;
@@ -76,7 +79,8 @@ static enum err_code run(struct worker *w, const char *config, struct err *err)
 	host_init(&w->host, &w->loop);
 	if ((rc = link_hello(w, err)) != ERR_OK)
 		return rc;
-	if ((rc = http_new(&w->http, &w->loop, err)) != ERR_OK || (rc = job_environment(w, err)) != ERR_OK)
+	if ((rc = http_new(&w->http, &w->loop, err)) != ERR_OK ||
+		(rc = job_environment(w, err)) != ERR_OK)
 		return rc;
 	pgctx_init(&w->pg, &w->host, &w->loop);
 	w->pg.on_change = on_pg_change;
@@ -91,8 +95,8 @@ static enum err_code run(struct worker *w, const char *config, struct err *err)
 	if ((rc = link_start(w, err)) != ERR_OK || (rc = store_start(w, err)) != ERR_OK)
 		return rc;
 	keeper_start(w);
-	config_load_cache(w);
-	log_info("pgregent-worker " PGREGENT_VERSION " incarnation=%llu scope=%s name=%s ttl=%lld loop_wait=%lld",
+	log_info("pgregent-worker " PGREGENT_VERSION
+		 " incarnation=%llu scope=%s name=%s ttl=%lld loop_wait=%lld",
 		(unsigned long long)w->welcome.incarnation, w->welcome.scope, w->welcome.name,
 		(long long)w->set.ttl_ms / 1000, (long long)w->set.loop_wait_ms / 1000);
 	return loop_run(&w->loop, err);
@@ -116,7 +120,9 @@ int main(int argc, char **argv)
 		if (argv[i][0] == '-') {
 			if (mode[0] != '\0' || (strcmp(argv[i], "--launch") != 0 &&
 						       strcmp(argv[i], "--validate-config") != 0)) {
-				fprintf(stderr, "pgregent: option %s is not known or not built yet\n", argv[i]);
+				fprintf(stderr,
+					"pgregent: option %s is not known or not built yet\n",
+					argv[i]);
 				usage(stderr);
 				return 2;
 			}
@@ -135,7 +141,8 @@ int main(int argc, char **argv)
 	struct err err = ERR_INIT;
 	if (run(&worker, config, &err) != ERR_OK) {
 		log_fatal("%s", err.text);
-		/* A configuration that cannot work is the end of the agent, not a reason to try again for ever. */
+		/* A configuration that cannot work is the end of the agent, not a reason to try
+		 * again for ever. */
 		struct msg_shutdown_done m = { .leave_postgres = 1, .exit_code = 1 };
 		link_send(&worker, MSG_SHUTDOWN_DONE, 0, &m, NULL, 0, NULL, 0);
 		return 1;

@@ -1,5 +1,6 @@
-/* What the next decision sees: facts asked of PostgreSQL and of pgregent-files, and the view made of them, of the snapshot
- * and of the keeper (DESIGN 4). Worker process; also gives the supervisor its proofs that a standby is one. */
+/* What the next decision sees: facts asked of PostgreSQL and of pgregent-files, and the view made
+ * of them, of the snapshot and of the keeper (DESIGN 4). Worker process; also gives the supervisor
+ * its proofs that a standby is one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,8 @@ static void send_proof(struct worker *w, enum proof_kind kind, int64_t at_ms)
 	w->last_proof_ms = at_ms;
 }
 
-/* ---- files --------------------------------------------------------------------------------------- */
+/* ---- files
+ * --------------------------------------------------------------------------------------- */
 
 static void on_history(struct host *h, const struct host_reply *r, void *arg)
 {
@@ -47,20 +49,23 @@ static void on_history(struct host *h, const struct host_reply *r, void *arg)
 
 static void ask_history(struct worker *w)
 {
-	int64_t tli = w->probe.facts.valid ? w->probe.facts.timeline
-					   : w->files.control.valid ? w->files.control.checkpoint_tli : 0;
+	int64_t tli = w->probe.facts.valid     ? w->probe.facts.timeline
+		      : w->files.control.valid ? w->files.control.checkpoint_tli
+					       : 0;
 	if (tli <= 1 || tli == w->history_tli || w->history_asked)
 		return;
 	w->history_asked = true;
 	w->history_asked_tli = tli;
-	host_files(&w->host, FILES_HISTORY, 0, 0, 0, (uint64_t)tli, NULL, 0, FACTS_MS, on_history, w);
+	host_files(
+		&w->host, FILES_HISTORY, 0, 0, 0, (uint64_t)tli, NULL, 0, FACTS_MS, on_history, w);
 }
 
 /* A standby that takes no connections yet is proven by pg_control (DESIGN 2, Reports). */
 static void prove_by_control(struct worker *w, int64_t at_ms)
 {
 	const struct pg_files *f = &w->files;
-	if (!has_postmaster(w) || w->host.pg.promote_sent || w->probe.facts.valid || !f->control.valid)
+	if (!has_postmaster(w) || w->host.pg.promote_sent || w->probe.facts.valid ||
+		!f->control.valid)
 		return;
 	bool recovery = f->control.state == PG_DB_IN_ARCHIVE_RECOVERY ||
 			f->control.state == PG_DB_SHUTDOWNED_IN_RECOVERY;
@@ -103,7 +108,8 @@ static void ask_files(struct worker *w)
 	host_files(&w->host, FILES_PROBE, 0, 0, 0, 0, NULL, 0, FACTS_MS, on_files, w);
 }
 
-/* ---- PostgreSQL ---------------------------------------------------------------------------------- */
+/* ---- PostgreSQL
+ * ---------------------------------------------------------------------------------- */
 
 void observe_on_probe(struct probe *p, void *arg)
 {
@@ -118,7 +124,8 @@ void observe_on_probe(struct probe *p, void *arg)
 			/* Adopted, or found by a new worker: its role is what it says. */
 			w->pg_seen = true;
 			if (w->pg.role != PG_ROLE_STANDBY_LEADER || !f->in_recovery)
-				worker_set_role(w, f->in_recovery ? PG_ROLE_REPLICA : PG_ROLE_PRIMARY);
+				worker_set_role(
+					w, f->in_recovery ? PG_ROLE_REPLICA : PG_ROLE_PRIMARY);
 			worker_set_state(w, PG_STATE_RUNNING);
 			config_pg_changed(w);
 		}
@@ -135,9 +142,11 @@ void observe_on_pg(struct host *h, void *arg)
 {
 	struct worker *w = arg;
 	const struct msg_pg_event *e = &h->pg;
-	static const char *const states[] = { "none", "starting", "running", "stopping", "fencing" };
+	static const char *const states[] = { "none", "starting", "running", "stopping",
+		"fencing" };
 	if (e->state != w->seen_state || e->generation != w->seen_generation)
-		log_info("postmaster %s pid=%d generation=%llu%s%s", e->state < 5 ? states[e->state] : "?", e->pid,
+		log_info("postmaster %s pid=%d generation=%llu%s%s",
+			e->state < 5 ? states[e->state] : "?", e->pid,
 			(unsigned long long)e->generation, e->text[0] != '\0' ? " " : "", e->text);
 	w->seen_state = e->state;
 	if (e->generation != w->seen_generation) {
@@ -165,8 +174,10 @@ void observe_keep_proving(struct worker *w)
 
 void observe_ask(struct worker *w)
 {
-	w->turn.sql_due = has_postmaster(w) && w->probe.conn.params.count > 0 && w->probe.generation != 0;
-	/* With a running server the disk is not waited for: a stalled one must not cost a decision. */
+	w->turn.sql_due =
+		has_postmaster(w) && w->probe.conn.params.count > 0 && w->probe.generation != 0;
+	/* With a running server the disk is not waited for: a stalled one must not cost a decision.
+	 */
 	w->turn.files_due = !has_postmaster(w) || !w->files.valid;
 	ask_files(w);
 	if (w->turn.sql_due) {
@@ -176,11 +187,13 @@ void observe_ask(struct worker *w)
 	ask_history(w);
 }
 
-/* ---- the view ------------------------------------------------------------------------------------ */
+/* ---- the view
+ * ------------------------------------------------------------------------------------ */
 
 static void view_store(struct worker *w, struct ha_view *v)
 {
-	bool failing = w->store_failing_ms != 0 && v->now_ms - w->store_failing_ms >= w->set.retry_timeout_ms;
+	bool failing = w->store_failing_ms != 0 &&
+		       v->now_ms - w->store_failing_ms >= w->set.retry_timeout_ms;
 	v->store = failing ? STORE_FAILING : STORE_OK;
 	v->store_failing_since_ms = w->store_failing_ms;
 	v->c = w->c;
@@ -233,7 +246,8 @@ void observe_build(struct worker *w)
 	memcpy(v->name, w->welcome.name, sizeof(v->name));
 	v->set = &w->set;
 	view_store(w, v);
-	pgctx_check_recovery(&w->pg, &w->probe.facts, &w->recovery_differs, &w->recovery_needs_restart);
+	pgctx_check_recovery(
+		&w->pg, &w->probe.facts, &w->recovery_differs, &w->recovery_needs_restart);
 	view_pg(w, v);
 	v->task = w->task;
 	v->task_since_ms = w->task_since_ms;

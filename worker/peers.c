@@ -1,5 +1,6 @@
-/* Questions to the other members over REST: positions for the race (ha 3.2), the failsafe round (ha 9.4), the name check at
- * start. In parallel, 2 s each; bodies count, status codes do not (rest 13). Worker process. */
+/* Questions to the other members over REST: positions for the race (ha 3.2), the failsafe round
+ * (ha 9.4), the name check at start. In parallel, 2 s each; bodies count, status codes do not (rest
+ * 13). Worker process. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,16 +22,20 @@ struct question {
 	char *body;
 };
 
-/* Client settings for calls between members (rest 13): certificate chain only with a client certificate. */
+/* Client settings for calls between members (rest 13): certificate chain only with a client
+ * certificate. */
 void peers_request(struct worker *w, struct http_request *req)
 {
 	const json_t *tree = config_tree(w);
-	const char *cert = json_path_str(tree, "ctl.certfile"), *ca = json_path_str(tree, "ctl.cacert");
+	const char *cert = json_path_str(tree, "ctl.certfile"),
+		   *ca = json_path_str(tree, "ctl.cacert");
 	if (ca == NULL)
 		ca = json_path_str(tree, "restapi.cafile");
-	req->tls = (struct http_tls){ .cert = cert, .key = json_path_str(tree, "ctl.keyfile"),
+	req->tls = (struct http_tls){ .cert = cert,
+		.key = json_path_str(tree, "ctl.keyfile"),
 		.key_password = json_path_str(tree, "ctl.keyfile_password"),
-		.cacert = cert != NULL ? ca : NULL, .verify = cert != NULL ? HTTP_VERIFY_CHAIN : HTTP_VERIFY_NONE };
+		.cacert = cert != NULL ? ca : NULL,
+		.verify = cert != NULL ? HTTP_VERIFY_CHAIN : HTTP_VERIFY_NONE };
 	req->user = json_path_str(tree, "ctl.authentication.username");
 	req->password = json_path_str(tree, "ctl.authentication.password");
 	if (req->user == NULL) {
@@ -81,7 +86,9 @@ static void read_peer(struct ha_peer *p, const json_t *doc)
 	json_int_t replayed = json_integer_value(json_object_get(x, "replayed_location"));
 	p->answered = true;
 	p->in_recovery = location == 0 && !str_eq(role, "primary") && !str_eq(role, "master");
-	p->position = (uint64_t)(location > 0 ? location : received > replayed ? received : replayed);
+	p->position = (uint64_t)(location > 0	       ? location
+				 : received > replayed ? received
+						       : replayed);
 	p->timeline = json_integer_value(json_object_get(doc, "timeline"));
 	struct tags tags;
 	const json_t *t = json_object_get(doc, "tags");
@@ -183,22 +190,25 @@ static void on_failsafe(const struct http_reply *r, void *arg)
 	struct question *q = arg;
 	struct worker *w = q->w;
 	bool ok = r->status == 200 && str_eq(r->body, "Accepted");
-	if (!ok && r->status == 0 && !q->retried && q->serial == w->round.serial && w->round.running) {
+	if (!ok && r->status == 0 && !q->retried && q->serial == w->round.serial &&
+		w->round.running) {
 		q->retried = true;
 		send_failsafe(q);
 		return;
 	}
 	if (q->serial == w->round.serial && !ok) {
 		w->round.failsafe_ok = false;
-		log_warning("failsafe: %s refuses or does not answer: status=%ld %s", q->url, r->status,
-			r->status != 0 ? r->body : r->text);
+		log_warning("failsafe: %s refuses or does not answer: status=%ld %s", q->url,
+			r->status, r->status != 0 ? r->body : r->text);
 	}
 	answered(q);
 }
 
 static void send_failsafe(struct question *q)
 {
-	struct http_request req = { .method = "POST", .url = q->url, .body = q->body, .body_len = strlen(q->body) };
+	struct http_request req = {
+		.method = "POST", .url = q->url, .body = q->body, .body_len = strlen(q->body)
+	};
 	peers_request(q->w, &req);
 	http_send(q->w->http, &req, on_failsafe, NULL, q);
 }
@@ -215,8 +225,8 @@ static bool endpoint_url(const char *api_url, const char *path, char *out, size_
 void peers_failsafe_round(struct worker *w)
 {
 	begin(w, true);
-	json_auto_t *body = json_pack("{s:s,s:s,s:s}", "name", w->welcome.name, "conn_url", w->pg.conn_url, "api_url",
-		w->api_url);
+	json_auto_t *body = json_pack("{s:s,s:s,s:s}", "name", w->welcome.name, "conn_url",
+		w->pg.conn_url, "api_url", w->api_url);
 	json_t *slots = publish_slots(w);
 	if (slots != NULL && json_object_set_new(body, "slots", slots) < 0)
 		w->round.failsafe_ok = false;
@@ -227,9 +237,10 @@ void peers_failsafe_round(struct worker *w)
 			me = true;
 			continue;
 		}
-		struct question *q = endpoint_url(w->c->failsafe[i].api_url, "failsafe", url, sizeof(url))
-					     ? new_question(w, i, url)
-					     : NULL;
+		struct question *q =
+			endpoint_url(w->c->failsafe[i].api_url, "failsafe", url, sizeof(url))
+				? new_question(w, i, url)
+				: NULL;
 		if (q == NULL || (q->body = json_compact(body)) == NULL) {
 			w->round.failsafe_ok = false;
 			free(q);
@@ -243,13 +254,15 @@ void peers_failsafe_round(struct worker *w)
 		loop_timer_set(&w->loop, &w->round_timer, clock_boot_ms(), on_nobody, w);
 }
 
-/* ---- one name, one node --------------------------------------------------------------------------- */
+/* ---- one name, one node
+ * --------------------------------------------------------------------------- */
 
 static void on_liveness(const struct http_reply *r, void *arg)
 {
 	struct worker *w = arg;
 	if (r->status != 0) {
-		log_fatal("Can't start; there is already a node named '%s' running", w->welcome.name);
+		log_fatal(
+			"Can't start; there is already a node named '%s' running", w->welcome.name);
 		struct msg_shutdown_done m = { .leave_postgres = 1, .exit_code = 1 };
 		w->shutdown_answered = true;
 		link_send(w, MSG_SHUTDOWN_DONE, 0, &m, NULL, 0, NULL, 0);
@@ -268,8 +281,8 @@ void peers_check_name(struct worker *w)
 		return;
 	w->name_check_running = true;
 	/* A later incarnation of the worker, or a supervisor that took over: it is us. */
-	if (m == NULL || m->api_url[0] == '\0' || w->welcome.incarnation > 1 || w->welcome.in_handover ||
-		!endpoint_url(m->api_url, "liveness", url, sizeof(url))) {
+	if (m == NULL || m->api_url[0] == '\0' || w->welcome.incarnation > 1 ||
+		w->welcome.in_handover || !endpoint_url(m->api_url, "liveness", url, sizeof(url))) {
 		w->name_checked = true;
 		config_send_api(w);
 		turn_start(w);

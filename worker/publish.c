@@ -1,5 +1,5 @@
-/* What others may see of this member: the shared page for api, the member key, status, history and failsafe keys (dcs 1.3).
- * Worker process. */
+/* What others may see of this member: the shared page for api, the member key, status, history and
+ * failsafe keys (dcs 1.3). Worker process. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,8 @@
 
 enum err_code publish_start(struct worker *w, struct err *err)
 {
-	enum err_code rc = shm_create(&w->page, "pgregent-worker", DOC_WORKER_COUNT, DOC_BYTES, err);
+	enum err_code rc =
+		shm_create(&w->page, "pgregent-worker", DOC_WORKER_COUNT, DOC_BYTES, err);
 	if (rc != ERR_OK)
 		return rc;
 	struct msg_page m = { .role = ROLE_WORKER, .incarnation = w->welcome.incarnation };
@@ -45,16 +46,16 @@ static void put_doc(struct worker *w, enum shm_worker_doc doc, json_t *take)
 	struct err err = ERR_INIT;
 	AUTO_FREE char *text = take != NULL ? json_python(take) : NULL;
 	json_decref(take);
-	if (shm_doc_write(&w->page, doc, text != NULL ? text : "", text != NULL ? strlen(text) : 0, clock_boot_ms(),
-		    &err) != ERR_OK)
+	if (shm_doc_write(&w->page, doc, text != NULL ? text : "", text != NULL ? strlen(text) : 0,
+		    clock_boot_ms(), &err) != ERR_OK)
 		log_error("published document %d: %s", doc, err.text);
 }
 
 static void put_text(struct worker *w, enum shm_worker_doc doc, const char *text)
 {
 	struct err err = ERR_INIT;
-	if (shm_doc_write(&w->page, doc, text != NULL ? text : "", text != NULL ? strlen(text) : 0, clock_boot_ms(),
-		    &err) != ERR_OK)
+	if (shm_doc_write(&w->page, doc, text != NULL ? text : "", text != NULL ? strlen(text) : 0,
+		    clock_boot_ms(), &err) != ERR_OK)
 		log_error("published document %d: %s", doc, err.text);
 }
 
@@ -63,20 +64,24 @@ static json_t *cluster_doc(const struct worker *w)
 	const struct cluster *c = w->c;
 	json_t *o = json_object(), *members = json_array();
 	struct err err;
-	json_object_set_new(o, "leader", cluster_unlocked(c) ? json_null() : json_string(c->leader));
+	json_object_set_new(
+		o, "leader", cluster_unlocked(c) ? json_null() : json_string(c->leader));
 	if (c->sync_leader[0] != '\0') {
 		json_t *voters = json_array();
 		for (unsigned i = 0; i < c->sync_voter_count; i++)
 			json_array_append_new(voters, json_string(c->sync_voters[i]));
-		json_object_set_new(o, "sync", json_pack("{s:s,s:o,s:i}", "leader", c->sync_leader, "voters", voters,
-						       "quorum", c->sync_quorum));
+		json_object_set_new(o, "sync",
+			json_pack("{s:s,s:o,s:i}", "leader", c->sync_leader, "voters", voters,
+				"quorum", c->sync_quorum));
 	} else {
 		json_object_set_new(o, "sync", json_null());
 	}
 	if (c->failover_present) {
 		AUTO_FREE char *text = encode_failover(c->failover_leader, c->failover_candidate,
-			c->failover_scheduled && !c->failover_schedule_bad ? c->failover_at_wall_us : 0);
-		json_object_set_new(o, "failover", text != NULL ? json_read(text, strlen(text), &err) : json_null());
+			c->failover_scheduled && !c->failover_schedule_bad ? c->failover_at_wall_us
+									   : 0);
+		json_object_set_new(o, "failover",
+			text != NULL ? json_read(text, strlen(text), &err) : json_null());
 	} else {
 		json_object_set_new(o, "failover", json_null());
 	}
@@ -91,7 +96,8 @@ static json_t *cluster_doc(const struct worker *w)
 	return o;
 }
 
-/* Effective tags, with what this node says of itself while it must not be picked (ha 3.3 R, 1.14). */
+/* Effective tags, with what this node says of itself while it must not be picked (ha 3.3 R, 1.14).
+ */
 json_t *publish_tags(const struct worker *w)
 {
 	json_t *tags = dynamic_tags(json_object_get(config_tree(w), "tags"));
@@ -132,7 +138,8 @@ static json_t *member_doc(const struct worker *w)
 	if (json_object_size(tags) > 0)
 		json_object_set(o, "tags", tags);
 	json_decref(tags);
-	json_object_set_new(o, "filter_tags", dynamic_tags(json_object_get(config_tree(w), "tags")));
+	json_object_set_new(
+		o, "filter_tags", dynamic_tags(json_object_get(config_tree(w), "tags")));
 	if (w->system_id[0] != '\0')
 		json_object_set_new(o, "database_system_identifier", json_string(w->system_id));
 	if (w->pg.pending_restart != NULL)
@@ -157,7 +164,10 @@ void publish_page(struct worker *w)
 	set(w, WRK_LOOP_WAIT_MS, w->set.loop_wait_ms);
 	set(w, WRK_NEXT_CYCLE_MS, w->turn.next_run_ms);
 	set(w, WRK_DCS_LAST_SEEN_S, w->last_seen_s);
-	set(w, WRK_CLUSTER_READ_MS, !w->c_fresh || failing ? 0 : w->watch_current ? clock_boot_ms() : w->store_ok_ms);
+	set(w, WRK_CLUSTER_READ_MS,
+		!w->c_fresh || failing ? 0
+		: w->watch_current     ? clock_boot_ms()
+				       : w->store_ok_ms);
 	set(w, WRK_POSTMASTER_ALIVE, e->state == PG_PROC_RUNNING || e->state == PG_PROC_STOPPING);
 	int64_t failsafe_ms = w->failsafe.last_ms != 0 ? w->failsafe.last_ms + w->set.ttl_ms : 0;
 	if (w->mem.failsafe_active_until_ms > failsafe_ms)
@@ -166,7 +176,8 @@ void publish_page(struct worker *w)
 	set(w, WRK_FAILSAFE_MODE, w->set.failsafe_mode);
 	set(w, WRK_SYNC_MODE, w->set.sync_mode);
 	set(w, WRK_STANDBY_CLUSTER, w->set.standby_cluster);
-	set(w, WRK_WATCHDOG_FAILED, w->set.watchdog_mode == WATCHDOG_REQUIRED && !w->host.watchdog.usable);
+	set(w, WRK_WATCHDOG_FAILED,
+		w->set.watchdog_mode == WATCHDOG_REQUIRED && !w->host.watchdog.usable);
 	set(w, WRK_PENDING_RESTART, w->pg.pending_restart != NULL);
 	set(w, WRK_MAX_LAG_ON_FAILOVER, w->set.maximum_lag_on_failover);
 	set(w, WRK_PRIMARY_START_TIMEOUT_MS, w->set.primary_start_timeout_ms);
@@ -183,7 +194,8 @@ void publish_page(struct worker *w)
 	set(w, WRK_COMPLETE, 1);
 }
 
-/* ---- member key ----------------------------------------------------------------------------------- */
+/* ---- member key
+ * ----------------------------------------------------------------------------------- */
 
 static void add_positions(const struct worker *w, json_t *o)
 {
@@ -195,15 +207,18 @@ static void add_positions(const struct worker *w, json_t *o)
 		return;
 	json_object_set_new(o, "xlog_location", json_integer((json_int_t)pg_sql_position(f)));
 	if (f->in_recovery) {
-		uint64_t received = f->written_lsn > f->receive_lsn ? f->written_lsn : f->receive_lsn;
+		uint64_t received =
+			f->written_lsn > f->receive_lsn ? f->written_lsn : f->receive_lsn;
 		if (f->replay_lsn != 0)
-			json_object_set_new(o, "replay_lsn", json_integer((json_int_t)f->replay_lsn));
+			json_object_set_new(
+				o, "replay_lsn", json_integer((json_int_t)f->replay_lsn));
 		if (received != 0)
 			json_object_set_new(o, "receive_lsn", json_integer((json_int_t)received));
 		if (f->receiver_streaming)
 			json_object_set_new(o, "replication_state", json_string("streaming"));
 		else if (f->has_restore_command)
-			json_object_set_new(o, "replication_state", json_string("in archive recovery"));
+			json_object_set_new(
+				o, "replication_state", json_string("in archive recovery"));
 	}
 	if (f->timeline != 0)
 		json_object_set_new(o, "timeline", json_integer(f->timeline));
@@ -213,8 +228,8 @@ void publish_member(struct worker *w)
 {
 	if (!w->c_fresh || w->dcs == NULL || !w->name_checked)
 		return;
-	json_auto_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "conn_url", w->pg.conn_url, "api_url", w->api_url, "state",
-		pg_state_word(w->pg.state), "role",
+	json_auto_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "conn_url", w->pg.conn_url,
+		"api_url", w->api_url, "state", pg_state_word(w->pg.state), "role",
 		pg_role_word(w->pg.role), "version", "4.1.4", "pgregent", PGREGENT_VERSION);
 	if (w->pg.proxy_url[0] != '\0')
 		json_object_set_new(o, "proxy_url", json_string(w->pg.proxy_url));
@@ -237,9 +252,11 @@ void publish_member(struct worker *w)
 	const struct member *m = cluster_member_peek(w->c, w->welcome.name);
 	const char *session = dcs_session(w->dcs);
 	struct err err;
-	json_auto_t *old = m != NULL && m->json != NULL ? json_read(m->json, strlen(m->json), &err) : NULL;
+	json_auto_t *old =
+		m != NULL && m->json != NULL ? json_read(m->json, strlen(m->json), &err) : NULL;
 	/* Unchanged, and under my living lease: nothing to write (dcs 1.4). */
-	if (old != NULL && session[0] != '\0' && strcmp(m->session, session) == 0 && json_same(old, o))
+	if (old != NULL && session[0] != '\0' && strcmp(m->session, session) == 0 &&
+		json_same(old, o))
 		return;
 	AUTO_FREE char *text = json_compact(o);
 	struct dcs_op op = { .kind = DCS_TOUCH_MEMBER, .value = text };
@@ -247,7 +264,8 @@ void publish_member(struct worker *w)
 		store_submit(w, &op);
 }
 
-/* ---- leader's keys -------------------------------------------------------------------------------- */
+/* ---- leader's keys
+ * -------------------------------------------------------------------------------- */
 
 json_t *publish_slots(struct worker *w)
 {
@@ -274,7 +292,9 @@ void publish_status(struct worker *w, uint64_t release_lsn)
 	struct err err;
 	if (lsn == 0)
 		return;
-	json_auto_t *old = w->c->status_json != NULL ? json_read(w->c->status_json, strlen(w->c->status_json), &err) : NULL;
+	json_auto_t *old = w->c->status_json != NULL
+				   ? json_read(w->c->status_json, strlen(w->c->status_json), &err)
+				   : NULL;
 	json_auto_t *o = json_pack("{s:I}", "optime", (json_int_t)lsn);
 	json_t *slots = release_lsn == 0 ? publish_slots(w) : NULL;
 	/* Only the position is known: what was there of slots stays (dcs 1.3.3). */
@@ -302,7 +322,8 @@ void publish_failsafe(struct worker *w)
 	json_auto_t *o = json_object();
 	for (unsigned i = 0; i < w->c->member_count; i++) {
 		if (w->c->members[i].api_url[0] != '\0')
-			json_object_set_new(o, w->c->members[i].name, json_string(w->c->members[i].api_url));
+			json_object_set_new(
+				o, w->c->members[i].name, json_string(w->c->members[i].api_url));
 	}
 	json_object_set_new(o, w->welcome.name, json_string(w->api_url));
 	AUTO_FREE char *text = json_compact(o);
@@ -342,7 +363,8 @@ void publish_history(struct worker *w)
 		const struct history_row *r = &w->history[i];
 		json_array_append_new(list, history_row_json(w, r, r->timeline == tli - 1));
 	}
-	while (w->set.max_timelines_history > 0 && json_array_size(list) > (size_t)w->set.max_timelines_history)
+	while (w->set.max_timelines_history > 0 &&
+		json_array_size(list) > (size_t)w->set.max_timelines_history)
 		json_array_remove(list, 0);
 	AUTO_FREE char *text = json_compact(list);
 	if (text == NULL || decode_same(text, w->c->history_json))

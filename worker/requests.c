@@ -1,6 +1,6 @@
-/* What api asked for (rest 6 to 10): fresh facts, configuration changes, switchover and failover, restart, reload,
- * reinitialise, failsafe. api has parsed the bodies; what needs the store, other members or the state machine is here.
- * Worker process. */
+/* What api asked for (rest 6 to 10): fresh facts, configuration changes, switchover and failover,
+ * restart, reload, reinitialise, failsafe. api has parsed the bodies; what needs the store, other
+ * members or the state machine is here. Worker process. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,16 +12,18 @@
 #include "common/ext/json.h"
 #include "worker/worker.h"
 
-void requests_answer(struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body)
+void requests_answer(
+	struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body)
 {
 	struct msg_api_answer m = { .status = status, .content = content, .lsn = -1 };
 	struct err err = ERR_INIT;
-	if (w->api_fd >= 0 &&
-		ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, body, strlen(body), NULL, 0, &err) != ERR_OK)
+	if (w->api_fd >= 0 && ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, body, strlen(body), NULL,
+				      0, &err) != ERR_OK)
 		log_warning("answer to api: %s", err.text);
 }
 
-/* ---- facts ------------------------------------------------------------------------------------------ */
+/* ---- facts
+ * ------------------------------------------------------------------------------------------ */
 
 static void time_text(int64_t us, char *out, size_t len)
 {
@@ -36,13 +38,17 @@ static json_t *facts_json(const struct worker *w)
 	const struct pg_sql *f = &w->probe.facts;
 	char start[40];
 	time_text(f->start_time_us, start, sizeof(start));
-	uint64_t received = f->written_lsn != 0 ? f->written_lsn : f->receive_lsn != 0 ? f->receive_lsn : f->replay_lsn;
-	json_t *x = f->in_recovery ? json_pack("{s:I,s:I,s:n,s:b}", "received_location", (json_int_t)received,
-					     "replayed_location", (json_int_t)f->replay_lsn, "replayed_timestamp", "paused",
-					     f->replay_paused)
+	uint64_t received = f->written_lsn != 0	  ? f->written_lsn
+			    : f->receive_lsn != 0 ? f->receive_lsn
+						  : f->replay_lsn;
+	json_t *x = f->in_recovery ? json_pack("{s:I,s:I,s:n,s:b}", "received_location",
+					     (json_int_t)received, "replayed_location",
+					     (json_int_t)f->replay_lsn, "replayed_timestamp",
+					     "paused", f->replay_paused)
 				   : json_pack("{s:I}", "location", (json_int_t)f->flush_lsn);
-	json_t *o = json_pack("{s:b,s:s,s:i,s:o,s:I}", "in_recovery", f->in_recovery, "postmaster_start_time", start,
-		"server_version", f->server_version, "xlog", x, "timeline", (json_int_t)f->timeline);
+	json_t *o = json_pack("{s:b,s:s,s:i,s:o,s:I}", "in_recovery", f->in_recovery,
+		"postmaster_start_time", start, "server_version", f->server_version, "xlog", x,
+		"timeline", (json_int_t)f->timeline);
 	if (f->replay_time_us != 0 && f->in_recovery) {
 		time_text(f->replay_time_us, start, sizeof(start));
 		json_object_set_new(x, "replayed_timestamp", json_string(start));
@@ -52,7 +58,8 @@ static json_t *facts_json(const struct worker *w)
 	else if (f->in_recovery && f->has_restore_command)
 		json_object_set_new(o, "replication_state", json_string("in archive recovery"));
 	if (f->latest_end_lsn != 0)
-		json_object_set_new(o, "latest_end_lsn", json_integer((json_int_t)f->latest_end_lsn));
+		json_object_set_new(
+			o, "latest_end_lsn", json_integer((json_int_t)f->latest_end_lsn));
 	if (f->replication_json != NULL) {
 		struct err err;
 		json_t *r = json_read(f->replication_json, strlen(f->replication_json), &err);
@@ -77,14 +84,16 @@ void requests_facts(struct worker *w)
 		if (w->probe.facts.valid) {
 			json_auto_t *o = facts_json(w);
 			AUTO_FREE char *text = json_python(o);
-			requests_answer(w, id, text != NULL ? 200 : 503, API_JSON, text != NULL ? text : "");
+			requests_answer(w, id, text != NULL ? 200 : 503, API_JSON,
+				text != NULL ? text : "");
 		} else {
 			requests_answer(w, id, 503, API_TEXT, "");
 		}
 	}
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------------- */
+/* ---- waiting
+ * ---------------------------------------------------------------------------------------- */
 
 static struct waiter *new_waiter(struct worker *w, uint64_t id, enum api_kind kind)
 {
@@ -136,7 +145,8 @@ static void on_waiters(struct loop *l, void *arg)
 		char text[160];
 		if (is_handover(x))
 			snprintf(text, sizeof(text),
-				"%s status unknown after %lld seconds; operation may still be in progress",
+				"%s status unknown after %lld seconds; operation may still be in "
+				"progress",
 				x->kind == API_SWITCHOVER ? "Switchover" : "Failover",
 				(long long)(now_ms - x->since_ms) / 1000);
 		else
@@ -161,15 +171,18 @@ void requests_progress(struct worker *w)
 		uint64_t id = x->id;
 		if (now[0] != '\0' && strcmp(now, x->leader) != 0) {
 			if (x->candidate[0] == '\0' || strcmp(x->candidate, now) == 0)
-				snprintf(text, sizeof(text), "Successfully %s over to \"%s\"", sw ? "switched" : "failed", now);
+				snprintf(text, sizeof(text), "Successfully %s over to \"%s\"",
+					sw ? "switched" : "failed", now);
 			else
 				snprintf(text, sizeof(text), "%s over to \"%s\" instead of \"%s\"",
 					sw ? "Switched" : "Failed", now, x->candidate);
 			x->id = 0;
 			requests_answer(w, id, 200, API_TEXT, text);
-		} else if (!w->c->failover_present && w->c->failover_version > x->version && now[0] != '\0') {
+		} else if (!w->c->failover_present && w->c->failover_version > x->version &&
+			   now[0] != '\0') {
 			x->id = 0;
-			requests_answer(w, id, 503, API_TEXT, sw ? "Switchover failed" : "Failover failed");
+			requests_answer(
+				w, id, 503, API_TEXT, sw ? "Switchover failed" : "Failover failed");
 		} else {
 			waiting = true;
 		}
@@ -178,7 +191,8 @@ void requests_progress(struct worker *w)
 	arm(w);
 }
 
-/* ---- configuration ---------------------------------------------------------------------------------- */
+/* ---- configuration
+ * ---------------------------------------------------------------------------------- */
 
 struct config_write {
 	struct worker *w;
@@ -197,7 +211,8 @@ static void on_config(const struct dcs_event *e, void *arg)
 		free(text);
 		turn_want(c->w, "configuration changed");
 	} else if (e->outcome == DCS_CONFLICT) {
-		requests_answer(c->w, c->id, 409, API_PAGE, "the configuration was changed by somebody else");
+		requests_answer(c->w, c->id, 409, API_PAGE,
+			"the configuration was changed by somebody else");
 	} else {
 		requests_answer(c->w, c->id, 502, API_PAGE, e->text);
 	}
@@ -215,7 +230,9 @@ char *json_python_of(const char *text)
 static void change_config(struct worker *w, uint64_t id, const json_t *body, bool put)
 {
 	struct err err;
-	json_auto_t *stored = w->c->config_valid ? json_read(w->c->config_json, strlen(w->c->config_json), &err) : NULL;
+	json_auto_t *stored =
+		w->c->config_valid ? json_read(w->c->config_json, strlen(w->c->config_json), &err)
+				   : NULL;
 	if (!put && !json_is_object(stored)) {
 		requests_answer(w, id, 503, API_PAGE, "there is no configuration in the store");
 		return;
@@ -237,11 +254,14 @@ static void change_config(struct worker *w, uint64_t id, const json_t *body, boo
 	c->w = w;
 	c->id = id;
 	c->put = put;
-	struct dcs_op op = { .kind = DCS_SET_CONFIG, .value = c->text, .version = put ? 0 : w->c->config_version };
+	struct dcs_op op = {
+		.kind = DCS_SET_CONFIG, .value = c->text, .version = put ? 0 : w->c->config_version
+	};
 	dcs_submit(w->dcs, &op, on_config, c);
 }
 
-/* ---- switchover, failover --------------------------------------------------------------------------- */
+/* ---- switchover, failover
+ * --------------------------------------------------------------------------- */
 
 static void on_key_written(const struct dcs_event *e, void *arg)
 {
@@ -300,7 +320,8 @@ static void on_candidates(struct worker *w, void *arg)
 static void handover(struct worker *w, uint64_t id, enum api_kind kind, const json_t *body)
 {
 	struct waiter *x = new_waiter(w, id, kind);
-	const char *leader = json_path_str(body, "leader"), *candidate = json_path_str(body, "candidate");
+	const char *leader = json_path_str(body, "leader"),
+		   *candidate = json_path_str(body, "candidate");
 	const char *at = json_path_str(body, "scheduled_at");
 	bool no_zone = false;
 	if (x == NULL)
@@ -309,12 +330,14 @@ static void handover(struct worker *w, uint64_t id, enum api_kind kind, const js
 	/* A failover with a leader given goes on as a switchover. */
 	if (leader != NULL)
 		x->kind = API_SWITCHOVER;
-	bool fits = str_copy(x->from, sizeof(x->from), leader != NULL ? leader : "") &&
-		    str_copy(x->candidate, sizeof(x->candidate), candidate != NULL ? candidate : "") &&
-		    str_copy(x->leader, sizeof(x->leader), cluster_unlocked(w->c) ? "" : w->c->leader);
+	bool fits =
+		str_copy(x->from, sizeof(x->from), leader != NULL ? leader : "") &&
+		str_copy(x->candidate, sizeof(x->candidate), candidate != NULL ? candidate : "") &&
+		str_copy(x->leader, sizeof(x->leader), cluster_unlocked(w->c) ? "" : w->c->leader);
 	if (!fits || (at != NULL && (!decode_time(at, &x->at_wall_us, &no_zone) || no_zone))) {
 		x->id = 0;
-		requests_answer(w, id, 400, API_TEXT, "leader, candidate or scheduled_at cannot be used");
+		requests_answer(
+			w, id, 400, API_TEXT, "leader, candidate or scheduled_at cannot be used");
 		return;
 	}
 	if (at != NULL) {
@@ -323,7 +346,8 @@ static void handover(struct worker *w, uint64_t id, enum api_kind kind, const js
 		return;
 	}
 	if (w->round.running || w->on_peers != NULL) {
-		/* The rules are polling: their answers are not ours. The leader checks candidates again anyway. */
+		/* The rules are polling: their answers are not ours. The leader checks candidates
+		 * again anyway. */
 		write_key(x);
 		return;
 	}
@@ -333,7 +357,8 @@ static void handover(struct worker *w, uint64_t id, enum api_kind kind, const js
 		const struct member *m = &w->c->members[i];
 		bool wanted = x->candidate[0] != '\0' ? strcmp(m->name, x->candidate) == 0
 						      : strcmp(m->name, x->leader) != 0;
-		bool sync_only = x->candidate[0] == '\0' && settings_sync_mode(&w->set) == SYNC_PRIORITY &&
+		bool sync_only = x->candidate[0] == '\0' &&
+				 settings_sync_mode(&w->set) == SYNC_PRIORITY &&
 				 w->c->sync_leader[0] != '\0';
 		if (wanted && (!sync_only || cluster_sync_is_voter(w->c, m->name)))
 			memcpy(names[n++], m->name, LIMIT_NAME);
@@ -355,7 +380,8 @@ static void on_deleted(const struct dcs_event *e, void *arg)
 	if (e->outcome == DCS_OK)
 		requests_answer(d->w, d->id, 200, API_TEXT, "scheduled switchover deleted");
 	else
-		requests_answer(d->w, d->id, 409, API_PAGE, "the request was changed by somebody else");
+		requests_answer(
+			d->w, d->id, 409, API_PAGE, "the request was changed by somebody else");
 	free(d);
 }
 
@@ -371,11 +397,14 @@ static void delete_switchover(struct worker *w, uint64_t id)
 		return;
 	}
 	*d = (struct delete_request){ w, id };
-	struct dcs_op op = { .kind = DCS_SET_FAILOVER, .value = "{}", .version = w->c->failover_version };
+	struct dcs_op op = {
+		.kind = DCS_SET_FAILOVER, .value = "{}", .version = w->c->failover_version
+	};
 	dcs_submit(w->dcs, &op, on_deleted, d);
 }
 
-/* ---- restart, reinitialise -------------------------------------------------------------------------- */
+/* ---- restart, reinitialise
+ * -------------------------------------------------------------------------- */
 
 /* "16.2" is 160002, "9.6.3" is 90603. */
 static int version_number(const char *text)
@@ -390,14 +419,16 @@ static bool matches(const struct worker *w, const char *role, const char *versio
 	enum pg_role r = w->pg.role == PG_ROLE_PROMOTED ? PG_ROLE_PRIMARY : w->pg.role;
 	if (role != NULL && role[0] != '\0' && strcmp(role, pg_role_word(r)) != 0)
 		return false;
-	if (version != NULL && version[0] != '\0' && w->probe.facts.server_version >= version_number(version))
+	if (version != NULL && version[0] != '\0' &&
+		w->probe.facts.server_version >= version_number(version))
 		return false;
 	return !pending || w->pg.pending_restart != NULL;
 }
 
 static void restart(struct worker *w, uint64_t id, const json_t *body)
 {
-	const char *role = json_path_str(body, "role"), *version = json_path_str(body, "postgres_version");
+	const char *role = json_path_str(body, "role"),
+		   *version = json_path_str(body, "postgres_version");
 	const char *schedule = json_path_str(body, "schedule");
 	bool pending = json_object_get(body, "restart_pending") != NULL, no_zone = false;
 	json_int_t timeout = json_integer_value(json_object_get(body, "timeout"));
@@ -405,14 +436,16 @@ static void restart(struct worker *w, uint64_t id, const json_t *body)
 	if (schedule != NULL) {
 		struct scheduled_restart *s = &w->scheduled;
 		if (s->set) {
-			requests_answer(w, id, 409, API_TEXT, "Another restart is already scheduled");
+			requests_answer(
+				w, id, 409, API_TEXT, "Another restart is already scheduled");
 			return;
 		}
 		memset(s, 0, sizeof(*s));
 		if (!decode_time(schedule, &s->at_wall_us, &no_zone) || no_zone ||
 			!str_copy(s->schedule, sizeof(s->schedule), schedule) ||
 			!str_copy(s->role, sizeof(s->role), role != NULL ? role : "") ||
-			!str_copy(s->postgres_version, sizeof(s->postgres_version), version != NULL ? version : "")) {
+			!str_copy(s->postgres_version, sizeof(s->postgres_version),
+				version != NULL ? version : "")) {
 			requests_answer(w, id, 400, API_TEXT, "schedule cannot be used");
 			return;
 		}
@@ -451,7 +484,8 @@ void requests_restart_done(struct worker *w, bool ok, const char *text)
 			continue;
 		uint64_t id = x->id;
 		x->id = 0;
-		requests_answer(w, id, ok ? 200 : 503, API_TEXT, ok ? "restarted successfully" : text);
+		requests_answer(
+			w, id, ok ? 200 : 503, API_TEXT, ok ? "restarted successfully" : text);
 	}
 }
 
@@ -494,7 +528,8 @@ static void reinitialize(struct worker *w, uint64_t id, const json_t *body)
 	bool force = json_truthy(json_object_get(body, "force"));
 	char text[120];
 	if (cluster_unlocked(w->c)) {
-		requests_answer(w, id, 503, API_TEXT, "Cluster has no leader, can not reinitialize");
+		requests_answer(
+			w, id, 503, API_TEXT, "Cluster has no leader, can not reinitialize");
 	} else if (strcmp(w->c->leader, w->welcome.name) == 0) {
 		requests_answer(w, id, 503, API_TEXT, "I am the leader, can not reinitialize");
 	} else if (w->task != TASK_NONE && !force) {
@@ -508,7 +543,8 @@ static void reinitialize(struct worker *w, uint64_t id, const json_t *body)
 	}
 }
 
-/* ---- failsafe --------------------------------------------------------------------------------------- */
+/* ---- failsafe
+ * --------------------------------------------------------------------------------------- */
 
 static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 {
@@ -517,7 +553,8 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 	struct msg_api_answer m = { .status = 200, .content = API_TEXT, .lsn = -1 };
 	const char *text = "Accepted";
 	struct err err = ERR_INIT;
-	bool leads = w->pg.state == PG_STATE_RUNNING && (w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED);
+	bool leads = w->pg.state == PG_STATE_RUNNING &&
+		     (w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED);
 	if (!w->set.failsafe_mode) {
 		requests_answer(w, id, 502, API_PAGE, "failsafe mode is off");
 		return;
@@ -526,7 +563,8 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 		requests_answer(w, id, 500, API_TEXT, "Running as a leader");
 		return;
 	}
-	if (name == NULL || conn == NULL || api == NULL || !str_copy(w->failsafe.name, sizeof(w->failsafe.name), name) ||
+	if (name == NULL || conn == NULL || api == NULL ||
+		!str_copy(w->failsafe.name, sizeof(w->failsafe.name), name) ||
 		!str_copy(w->failsafe.conn_url, sizeof(w->failsafe.conn_url), conn) ||
 		!str_copy(w->failsafe.api_url, sizeof(w->failsafe.api_url), api)) {
 		requests_answer(w, id, 400, API_PAGE, "name, conn_url and api_url are needed");
@@ -537,7 +575,8 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 	w->failsafe.slots = json_incref(json_object_get(body, "slots"));
 	if (w->mem.last_lsn != 0)
 		m.lsn = (int64_t)w->mem.last_lsn;
-	if (ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, text, strlen(text), NULL, 0, &err) != ERR_OK)
+	if (ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, text, strlen(text), NULL, 0, &err) !=
+		ERR_OK)
 		log_warning("answer to api: %s", err.text);
 	publish_page(w);
 }
@@ -545,10 +584,13 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 static void status_local(struct worker *w, uint64_t id)
 {
 	int64_t now_ms = clock_boot_ms();
-	json_auto_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I}", "scope", w->welcome.scope, "name", w->welcome.name,
-		"role", pg_role_word(w->pg.role), "state", pg_state_word(w->pg.state), "task", ha_task_word(w->task),
-		"last_decision", w->last_reason, "lease_left_ms",
-		(json_int_t)(keeper_lease_until_ms(&w->keeper) > now_ms ? keeper_lease_until_ms(&w->keeper) - now_ms : 0),
+	json_auto_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I}", "scope", w->welcome.scope,
+		"name", w->welcome.name, "role", pg_role_word(w->pg.role), "state",
+		pg_state_word(w->pg.state), "task", ha_task_word(w->task), "last_decision",
+		w->last_reason, "lease_left_ms",
+		(json_int_t)(keeper_lease_until_ms(&w->keeper) > now_ms
+				     ? keeper_lease_until_ms(&w->keeper) - now_ms
+				     : 0),
 		"incarnation", (json_int_t)w->welcome.incarnation);
 	AUTO_FREE char *text = json_python(o);
 	requests_answer(w, id, text != NULL ? 200 : 503, API_JSON, text != NULL ? text : "{}");
@@ -600,7 +642,8 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 	case API_RESTART: restart(w, m->id, body); break;
 	case API_RESTART_DELETE:
 		requests_answer(w, m->id, w->scheduled.set ? 200 : 404, API_TEXT,
-			w->scheduled.set ? "scheduled restart deleted" : "no restarts are scheduled");
+			w->scheduled.set ? "scheduled restart deleted"
+					 : "no restarts are scheduled");
 		memset(&w->scheduled, 0, sizeof(w->scheduled));
 		publish_member(w);
 		publish_page(w);

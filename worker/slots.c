@@ -1,5 +1,5 @@
-/* Replication slots of this server: the plan of worker/ha/slots_plan against what is there (ha 7.4). One statement at a time,
- * on a connection of its own. Worker process. */
+/* Replication slots of this server: the plan of worker/ha/slots_plan against what is there
+ * (ha 7.4). One statement at a time, on a connection of its own. Worker process. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,19 +13,27 @@
 
 static struct pgc conn;
 static struct slots_plan plan;
-static struct { char name[LIMIT_SLOT_NAME]; int64_t seen_ms; } retained[LIMIT_SLOTS];
+static struct {
+	char name[LIMIT_SLOT_NAME];
+	int64_t seen_ms;
+} retained[LIMIT_SLOTS];
 static unsigned retained_count;
 static char last_error[200];
 
 static bool leads(const struct worker *w)
 {
-	return w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED || w->pg.role == PG_ROLE_STANDBY_LEADER;
+	return w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED ||
+	       w->pg.role == PG_ROLE_STANDBY_LEADER;
 }
 
 static void make_plan(struct worker *w)
 {
-	struct slots_in in = { .me = w->welcome.name, .leader = cluster_unlocked(w->c) ? "" : w->c->leader,
-		.leads = leads(w), .c = w->c, .set = &w->set, .server_version = w->probe.facts.server_version };
+	struct slots_in in = { .me = w->welcome.name,
+		.leader = cluster_unlocked(w->c) ? "" : w->c->leader,
+		.leads = leads(w),
+		.c = w->c,
+		.set = &w->set,
+		.server_version = w->probe.facts.server_version };
 	slots_plan_make(&in, &plan);
 }
 
@@ -70,20 +78,27 @@ static bool drop_one(struct worker *w)
 	for (unsigned i = 0; i < f->slot_count; i++) {
 		const struct pg_slot *s = &f->slots[i];
 		const struct slot_wanted *want = slots_plan_find(&plan, s->name);
-		bool differs = want != NULL && (want->logical != s->logical ||
-						       (want->logical && (strcmp(want->database, s->database) != 0 ||
-										 strcmp(want->plugin, s->plugin) != 0)));
+		bool differs =
+			want != NULL &&
+			(want->logical != s->logical ||
+				(want->logical && (strcmp(want->database, s->database) != 0 ||
+							  strcmp(want->plugin, s->plugin) != 0)));
 		bool unwanted = want == NULL || s->invalidated;
-		bool drop = differs || (unwanted && !plan.overflow && !w->set.pause && !slots_ignored(&w->set, s) &&
-					       !(s->logical && s->failover));
+		bool drop = differs ||
+			    (unwanted && !plan.overflow && !w->set.pause &&
+				    !slots_ignored(&w->set, s) && !(s->logical && s->failover));
 		if (!drop || s->active)
 			continue;
-		log_info("dropping replication slot %s: %s", s->name, differs ? "its definition differs" :
-								  want == NULL ? "not wanted here"
-									       : "its WAL is gone");
+		log_info("dropping replication slot %s: %s", s->name,
+			differs	       ? "its definition differs"
+			: want == NULL ? "not wanted here"
+				       : "its WAL is gone");
 		const char *args[] = { s->name };
-		run(w, "SELECT pg_catalog.pg_drop_replication_slot($1) FROM pg_catalog.pg_replication_slots"
-		       " WHERE slot_name = $1 AND NOT active", args, 1);
+		run(w,
+			"SELECT pg_catalog.pg_drop_replication_slot($1) FROM "
+			"pg_catalog.pg_replication_slots"
+			" WHERE slot_name = $1 AND NOT active",
+			args, 1);
 		return true;
 	}
 	return false;
@@ -100,11 +115,13 @@ static bool physical_one(struct worker *w, const struct slot_wanted *want, const
 	}
 	/* An idle slot with an xmin would hold vacuum back for ever: made anew. */
 	if (!want->expected_active && !s->active && s->xmin != 0 && !cluster_unlocked(w->c)) {
-		log_info("making replication slot %s anew: it is idle and holds an xmin", want->name);
+		log_info("making replication slot %s anew: it is idle and holds an xmin",
+			want->name);
 		run(w, "SELECT pg_catalog.pg_drop_replication_slot($1)", args, 1);
 		return true;
 	}
-	if (!want->expected_active && !s->active && want->lsn != 0 && s->restart_lsn != 0 && want->lsn > s->restart_lsn) {
+	if (!want->expected_active && !s->active && want->lsn != 0 && s->restart_lsn != 0 &&
+		want->lsn > s->restart_lsn) {
 		uint64_t own = pg_sql_position(&w->probe.facts), to = want->lsn;
 		if (w->probe.facts.in_recovery && w->probe.facts.replay_lsn < to)
 			to = w->probe.facts.replay_lsn;
@@ -124,8 +141,9 @@ static bool logical_one(struct worker *w, const struct slot_wanted *want, const 
 		return false; /* copying logical slots to standbys is not built yet */
 	if (strcmp(want->database, w->pg.database) != 0) {
 		if (strcmp(last_error, want->name) != 0)
-			log_error("logical slot %s: slots in database %s are not built yet: only in %s", want->name,
-				want->database, w->pg.database);
+			log_error("logical slot %s: slots in database %s are not built yet: only "
+				  "in %s",
+				want->name, want->database, w->pg.database);
 		if (!str_copy(last_error, sizeof(last_error), want->name))
 			last_error[0] = '\0';
 		return false;
@@ -142,7 +160,8 @@ void slots_sync(struct worker *w)
 	if (conn.loop == NULL)
 		pgc_init(&conn, &w->loop, "slots");
 	w->slots_again = false;
-	if (!w->set.use_slots || !f->valid || !f->slots_valid || pgc_busy(&conn) || w->pg.state != PG_STATE_RUNNING)
+	if (!w->set.use_slots || !f->valid || !f->slots_valid || pgc_busy(&conn) ||
+		w->pg.state != PG_STATE_RUNNING)
 		return;
 	make_plan(w);
 	if (drop_one(w))
@@ -158,7 +177,8 @@ void slots_sync(struct worker *w)
 json_t *slots_retain(struct worker *w)
 {
 	int64_t now_ms = clock_boot_ms();
-	if (!w->set.use_slots || w->set.member_slots_ttl_ms <= 0 || w->probe.facts.server_version < 110000)
+	if (!w->set.use_slots || w->set.member_slots_ttl_ms <= 0 ||
+		w->probe.facts.server_version < 110000)
 		return NULL;
 	/* On acquiring the lock the clock restarts for all names in the key (ha 7.3). */
 	bool fresh = w->retain_generation != w->keeper.epoch;
@@ -172,7 +192,7 @@ json_t *slots_retain(struct worker *w)
 		bool permanent = false;
 		for (unsigned k = 0; k < w->set.permanent_count; k++)
 			permanent |= strcmp(w->set.permanent[k].name, name) == 0;
-		if (!permanent && !m->tags.nostream)
+		if (!permanent && !m->tags.nostream && strcmp(m->name, w->welcome.name) != 0)
 			slots_retain_seen(name, now_ms);
 	}
 	json_t *list = json_array();
@@ -195,6 +215,7 @@ void slots_retain_seen(const char *name, int64_t now_ms)
 			return;
 		}
 	}
-	if (retained_count < LIMIT_SLOTS && str_copy(retained[retained_count].name, LIMIT_SLOT_NAME, name))
+	if (retained_count < LIMIT_SLOTS &&
+		str_copy(retained[retained_count].name, LIMIT_SLOT_NAME, name))
 		retained[retained_count++].seen_ms = now_ms;
 }

@@ -1,5 +1,5 @@
-/* The store as the worker uses it: snapshots from the watch, fire-and-forget writes, fresh reads, and the clock of "the
- * store does not answer". Worker process. */
+/* The store as the worker uses it: snapshots from the watch, fire-and-forget writes, fresh reads,
+ * and the clock of "the store does not answer". Worker process. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,8 +14,8 @@ static void on_store_timer(struct loop *l, void *arg);
 static void arm(struct worker *w)
 {
 	if (w->store_failing_ms != 0)
-		loop_timer_set(&w->loop, &w->store_timer, w->store_failing_ms + w->set.retry_timeout_ms,
-			on_store_timer, w);
+		loop_timer_set(&w->loop, &w->store_timer,
+			w->store_failing_ms + w->set.retry_timeout_ms, on_store_timer, w);
 	else
 		loop_timer_stop(&w->loop, &w->store_timer);
 }
@@ -47,6 +47,8 @@ void store_take_snapshot(struct worker *w, struct cluster *c)
 	bool first = !w->c_fresh;
 	cluster_free(w->c);
 	w->c = c;
+	w->view.c =
+		c; /* what is asked of the last view between decisions must not see the old one */
 	w->c_fresh = true;
 	w->last_seen_s = clock_wall_us() / 1000000;
 	config_take_dynamic(w);
@@ -54,7 +56,8 @@ void store_take_snapshot(struct worker *w, struct cluster *c)
 	struct keeper_event ev = { .kind = KEEPER_SNAPSHOT,
 		.leader_is_me = c->leader_present && strcmp(c->leader, w->welcome.name) == 0,
 		.session_is_mine = session[0] != '\0' && strcmp(c->leader_session, session) == 0,
-		.leader_version = c->leader_version, .revision = c->revision };
+		.leader_version = c->leader_version,
+		.revision = c->revision };
 	keeper_event(w, &ev);
 	if (first)
 		log_info("first view of the cluster: leader=%s members=%u",
@@ -79,9 +82,9 @@ static void on_watch(const struct dcs_watch_event *ev, void *arg)
 	store_take_snapshot(w, ev->cluster);
 	/* A renewal of a member key is no news; everything that a rule rests on is. */
 	bool i_lead = str_eq(w->c->leader, w->welcome.name);
-	if (first || ev->leader_changed || ev->config_changed || ev->failover_changed || ev->sync_changed ||
-		was_unlocked != cluster_unlocked(w->c) || (ev->status_changed && !i_lead) ||
-		(ev->members_changed && w->wants_members))
+	if (first || ev->leader_changed || ev->config_changed || ev->failover_changed ||
+		ev->sync_changed || was_unlocked != cluster_unlocked(w->c) ||
+		(ev->status_changed && !i_lead) || (ev->members_changed && w->wants_members))
 		turn_want(w, "store changed");
 	publish_page(w);
 }
@@ -114,7 +117,9 @@ static void on_write(const struct dcs_event *e, void *arg)
 	store_answered(w, e->outcome);
 	if (e->outcome != DCS_OK)
 		log_warning("store %s: %s %s", dcs_op_name(e->kind),
-			e->outcome == DCS_CONFLICT ? "conflict" : e->outcome == DCS_DENIED ? "denied" : "no answer",
+			e->outcome == DCS_CONFLICT ? "conflict"
+			: e->outcome == DCS_DENIED ? "denied"
+						   : "no answer",
 			e->text);
 }
 
@@ -123,7 +128,8 @@ void store_submit(struct worker *w, const struct dcs_op *op)
 	dcs_submit(w->dcs, op, on_write, w);
 }
 
-static void fill_config(struct worker *w, struct dcs_config *cfg, const json_t *section, const char *backend)
+static void fill_config(
+	struct worker *w, struct dcs_config *cfg, const json_t *section, const char *backend)
 {
 	memset(cfg, 0, sizeof(*cfg));
 	cfg->section = section;
@@ -146,7 +152,8 @@ enum err_code store_start(struct worker *w, struct err *err)
 	if (rc != ERR_OK)
 		return rc;
 	if (others[0] != '\0')
-		log_warning("several store sections in the configuration: %s is used, not %s", backend, others);
+		log_warning("several store sections in the configuration: %s is used, not %s",
+			backend, others);
 	struct dcs_config cfg;
 	fill_config(w, &cfg, json_object_get(config_tree(w), backend), backend);
 	rc = dcs_open(&w->dcs, &cfg, &w->loop, w->http, err);

@@ -1,4 +1,5 @@
-/* The one background task: from a decision to a sequence, and its end back to the rules. Worker process. */
+/* The one background task: from a decision to a sequence, and its end back to the rules. Worker
+ * process. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,12 +60,14 @@ void worker_set_role(struct worker *w, enum pg_role role)
 
 void worker_callback(struct worker *w, enum ha_callback cb, enum pg_role role)
 {
-	static const char *const names[] = { "", "on_start", "on_stop", "on_restart", "on_role_change", "on_reload" };
+	static const char *const names[] = { "", "on_start", "on_stop", "on_restart",
+		"on_role_change", "on_reload" };
 	if (cb != CB_NONE && (unsigned)cb < ARRAY_LEN(names))
 		control_callback(&w->pg, names[cb], role);
 }
 
-/* ---- targets -------------------------------------------------------------------------------------- */
+/* ---- targets
+ * -------------------------------------------------------------------------------------- */
 
 static bool target_of(struct worker *w, const char *name, struct pg_target *out)
 {
@@ -91,7 +94,8 @@ static bool target_of(struct worker *w, const char *name, struct pg_target *out)
 	return true;
 }
 
-/* ---- end of a task -------------------------------------------------------------------------------- */
+/* ---- end of a task
+ * -------------------------------------------------------------------------------- */
 
 static enum ha_task_result result_of(struct worker *w, const struct co *co)
 {
@@ -99,15 +103,18 @@ static enum ha_task_result result_of(struct worker *w, const struct co *co)
 		return TASK_RESULT_CANCELLED;
 	switch (w->task) {
 	case TASK_PROMOTE:
-		/* FALSE is the script's "no" alone; anything else leaves the next try to the rules. */
+		/* FALSE is the script's "no" alone; anything else leaves the next try to the rules.
+		 */
 		return t.promote.refused_by_script ? TASK_RESULT_FALSE
 		       : co->result_ok		   ? TASK_RESULT_TRUE
 						   : TASK_RESULT_NONE;
 	case TASK_REWIND:
-		return co->result_ok ? TASK_RESULT_TRUE : t.rewind.ready ? TASK_RESULT_FALSE : TASK_RESULT_NONE;
+		return co->result_ok	? TASK_RESULT_TRUE
+		       : t.rewind.ready ? TASK_RESULT_FALSE
+					: TASK_RESULT_NONE;
 	case TASK_RESTART:
 	case TASK_START_PRIMARY:
-		return !co->result_ok ? TASK_RESULT_FALSE
+		return !co->result_ok		? TASK_RESULT_FALSE
 		       : t.start.still_starting ? TASK_RESULT_NONE
 						: TASK_RESULT_TRUE;
 	default: return co->result_ok ? TASK_RESULT_TRUE : TASK_RESULT_FALSE;
@@ -125,8 +132,10 @@ static void on_done(struct co *co, void *arg)
 					 : t.check.out_state == 0 ? REWIND_NOT_NEED
 								  : REWIND_CHECK;
 	}
-	log_line(co->result_ok ? LOG_INFO : LOG_WARNING, "task %s ended after_ms=%lld result=%s: %s", ha_task_word(ended),
-		(long long)(clock_boot_ms() - w->task_since_ms), co->result_ok ? "ok" : "failed", co->result_text);
+	log_line(co->result_ok ? LOG_INFO : LOG_WARNING,
+		"task %s ended after_ms=%lld result=%s: %s", ha_task_word(ended),
+		(long long)(clock_boot_ms() - w->task_since_ms), co->result_ok ? "ok" : "failed",
+		co->result_text);
 	w->task = TASK_NONE;
 	w->task_ended = ended;
 	t.running = NULL;
@@ -135,7 +144,8 @@ static void on_done(struct co *co, void *arg)
 	if (ended == TASK_RESTART)
 		requests_restart_done(w, co->result_ok && !t.start.still_starting,
 			t.start.still_starting ? "postgres is still starting" : "restart failed");
-	if (ended == TASK_BOOTSTRAP || ended == TASK_CLONE || ended == TASK_REINIT || ended == TASK_PROMOTE)
+	if (ended == TASK_BOOTSTRAP || ended == TASK_CLONE || ended == TASK_REINIT ||
+		ended == TASK_PROMOTE)
 		w->pg_seen = true;
 	if (w->task_next_set) {
 		w->task_next_set = false;
@@ -168,11 +178,13 @@ static void fail_now(struct worker *w, const char *why)
 	snprintf(none.result_text, sizeof(none.result_text), "%s", why);
 }
 
-/* ---- demote --------------------------------------------------------------------------------------- */
+/* ---- demote
+ * --------------------------------------------------------------------------------------- */
 
 static bool mode_releases(enum ha_demote_mode m)
 {
-	return m == DEMOTE_GRACEFUL || m == DEMOTE_IMMEDIATE || m == DEMOTE_CLUSTER || m == DEMOTE_SHUTDOWN;
+	return m == DEMOTE_GRACEFUL || m == DEMOTE_IMMEDIATE || m == DEMOTE_CLUSTER ||
+	       m == DEMOTE_SHUTDOWN;
 }
 
 static void on_released(struct worker *w, enum keeper_op op, enum ha_outcome outcome)
@@ -182,7 +194,8 @@ static void on_released(struct worker *w, enum keeper_op op, enum ha_outcome out
 	w->on_keeper_done = NULL;
 	/* An unknown outcome counts as released: the key runs out (DESIGN 2). */
 	w->task_released = true;
-	co_wake(&t.demote.co, t.demote.ticket, true, outcome == HA_OUT_OK ? "" : "released, outcome unknown");
+	co_wake(&t.demote.co, t.demote.ticket, true,
+		outcome == HA_OUT_OK ? "" : "released, outcome unknown");
 }
 
 static void release_key(struct seq_demote *d)
@@ -195,7 +208,8 @@ static void release_key(struct seq_demote *d)
 	}
 	publish_status(w, d->lsn);
 	w->on_keeper_done = on_released;
-	struct keeper_event ev = { .kind = KEEPER_RELEASE, .deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
+	struct keeper_event ev = { .kind = KEEPER_RELEASE,
+		.deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
 	keeper_event(w, &ev);
 }
 
@@ -222,13 +236,16 @@ static void demote_step(struct co *co)
 {
 	struct seq_demote *d = (struct seq_demote *)co;
 	struct worker *w = t.w;
-	bool fast = d->mode == DEMOTE_OFFLINE || d->mode == DEMOTE_GRACEFUL || d->mode == DEMOTE_CLUSTER ||
-		    d->mode == DEMOTE_SHUTDOWN;
+	bool fast = d->mode == DEMOTE_OFFLINE || d->mode == DEMOTE_GRACEFUL ||
+		    d->mode == DEMOTE_CLUSTER || d->mode == DEMOTE_SHUTDOWN;
 	CO_BEGIN(co);
 	d->confirmed = false;
-	t.stop = (struct seq_stop){ .p = &w->pg, .mode = fast ? PG_STOP_FAST : PG_STOP_IMMEDIATE,
+	t.stop = (struct seq_stop){ .p = &w->pg,
+		.mode = fast ? PG_STOP_FAST : PG_STOP_IMMEDIATE,
 		.checkpoint = d->mode == DEMOTE_GRACEFUL,
-		.timeout_ms = settings_sync_mode(&w->set) != SYNC_OFF ? w->set.primary_stop_timeout_ms : 0 };
+		.timeout_ms = settings_sync_mode(&w->set) != SYNC_OFF
+				      ? w->set.primary_stop_timeout_ms
+				      : 0 };
 	co_call(co, &t.stop.co, seq_stop_step);
 	CO_WAIT(co);
 	if (!co->ok)
@@ -250,7 +267,8 @@ static void demote_step(struct co *co)
 	}
 	if (mode_releases(d->mode)) {
 		if (!d->confirmed && !d->release_regardless && d->name_count > 0)
-			CO_RETURN(co, false, "nobody confirmed the shutdown checkpoint: the key is kept");
+			CO_RETURN(co, false,
+				"nobody confirmed the shutdown checkpoint: the key is kept");
 		release_key(d);
 		CO_WAIT(co);
 	}
@@ -269,7 +287,8 @@ static void start_demote(struct worker *w, const struct ha_action *a)
 	start(w, &d->co, demote_step);
 }
 
-/* ---- bootstrap's leader key ----------------------------------------------------------------------- */
+/* ---- bootstrap's leader key
+ * ----------------------------------------------------------------------- */
 
 static void on_acquired(struct worker *w, enum keeper_op op, enum ha_outcome outcome)
 {
@@ -277,7 +296,8 @@ static void on_acquired(struct worker *w, enum keeper_op op, enum ha_outcome out
 		return;
 	w->on_keeper_done = NULL;
 	co_wake(&t.bootstrap.co, t.dns_ticket, outcome == HA_OUT_OK,
-		outcome == HA_OUT_CONFLICT ? "somebody else holds it" : "the store did not confirm it");
+		outcome == HA_OUT_CONFLICT ? "somebody else holds it"
+					   : "the store did not confirm it");
 }
 
 static void acquire_for_bootstrap(struct co *co, uint32_t ticket, void *arg)
@@ -286,7 +306,8 @@ static void acquire_for_bootstrap(struct co *co, uint32_t ticket, void *arg)
 	(void)co;
 	t.dns_ticket = ticket;
 	w->on_keeper_done = on_acquired;
-	struct keeper_event ev = { .kind = KEEPER_ACQUIRE, .deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
+	struct keeper_event ev = { .kind = KEEPER_ACQUIRE,
+		.deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
 	keeper_event(w, &ev);
 }
 
@@ -296,7 +317,8 @@ static int64_t lease_until(void *arg)
 	return keeper_lock(&w->keeper, clock_boot_ms()) == LOCK_HELD ? w->keeper.acked_until_ms : 0;
 }
 
-/* ---- tasks that talk to the leader ---------------------------------------------------------------- */
+/* ---- tasks that talk to the leader
+ * ---------------------------------------------------------------- */
 
 static void on_leader_address(const struct dns_answer *a, void *arg)
 {
@@ -326,7 +348,8 @@ static void local_position(struct worker *w, struct seq_rewind_check *s)
 	}
 	if (!w->files.valid || !c->valid)
 		return;
-	bool recovery = c->state == PG_DB_SHUTDOWNED_IN_RECOVERY || c->state == PG_DB_IN_ARCHIVE_RECOVERY;
+	bool recovery =
+		c->state == PG_DB_SHUTDOWNED_IN_RECOVERY || c->state == PG_DB_IN_ARCHIVE_RECOVERY;
 	if (recovery && c->min_recovery_lsn != 0 && c->min_recovery_tli != 0) {
 		s->in_recovery = true;
 		s->local_timeline = c->min_recovery_tli;
@@ -348,19 +371,24 @@ static void start_with_leader(struct worker *w, const struct ha_action *a)
 	}
 	if (a->task == TASK_REWIND) {
 		const struct member *m = cluster_member_peek(w->c, leader.name);
-		t.rewind = (struct seq_rewind){ .p = &w->pg, .leader = leader,
-			.hostaddr = t.hostaddr, .leader_checkpointed = m != NULL && !m->checkpoint_pending,
-			.remove_failed = w->set.remove_on_rewind_failure || w->set.remove_on_diverged };
+		t.rewind = (struct seq_rewind){ .p = &w->pg,
+			.leader = leader,
+			.hostaddr = t.hostaddr,
+			.leader_checkpointed = m != NULL && !m->checkpoint_pending,
+			.remove_failed =
+				w->set.remove_on_rewind_failure || w->set.remove_on_diverged };
 	} else {
-		t.check = (struct seq_rewind_check){ .p = &w->pg, .leader = leader,
-			.hostaddr = t.hostaddr, .out_state = -1 };
+		t.check = (struct seq_rewind_check){
+			.p = &w->pg, .leader = leader, .hostaddr = t.hostaddr, .out_state = -1
+		};
 		pgc_init(&t.check.repl, &w->loop, "leader replication");
 		local_position(w, &t.check);
 	}
 	dns_lookup(http_dns(w->http), leader.host, on_leader_address, w);
 }
 
-/* ---- start ---------------------------------------------------------------------------------------- */
+/* ---- start
+ * ---------------------------------------------------------------------------------------- */
 
 static void start_clone(struct worker *w, const struct ha_action *a, bool reinit)
 {
@@ -369,13 +397,18 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 		fail_now(w, "the source has no address");
 		return;
 	}
-	t.clone = (struct seq_clone){ .p = &w->pg, .source = source, .follow = source,
-		.from_leader = reinit && a->flag, .stop_first = reinit, .role = PG_ROLE_REPLICA };
+	t.clone = (struct seq_clone){ .p = &w->pg,
+		.source = source,
+		.follow = source,
+		.from_leader = reinit && a->flag,
+		.stop_first = reinit,
+		.role = PG_ROLE_REPLICA };
 	/* Cloned from a replica: stream from whom the rules say, usually the leader. */
-	const char *upstream = w->set.tags.replicatefrom[0] != '\0' &&
-					       cluster_member_peek(w->c, w->set.tags.replicatefrom) != NULL
-				       ? w->set.tags.replicatefrom
-				       : w->c->leader;
+	const char *upstream =
+		w->set.tags.replicatefrom[0] != '\0' &&
+				cluster_member_peek(w->c, w->set.tags.replicatefrom) != NULL
+			? w->set.tags.replicatefrom
+			: w->c->leader;
 	struct pg_target follow;
 	if (source.kind == TARGET_MEMBER && upstream[0] != '\0' && target_of(w, upstream, &follow))
 		t.clone.follow = follow;
@@ -385,7 +418,8 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 static void start_follow(struct worker *w, const struct ha_action *a)
 {
 	t.follow = (struct seq_follow){ .p = &w->pg,
-		.role = a->role == PG_ROLE_STANDBY_LEADER ? a->role : PG_ROLE_REPLICA, .timeout_ms = a->timeout_ms };
+		.role = a->role == PG_ROLE_STANDBY_LEADER ? a->role : PG_ROLE_REPLICA,
+		.timeout_ms = a->timeout_ms };
 	if (!target_of(w, a->target, &t.follow.target))
 		log_warning("%s has no address: starting without an upstream", a->target);
 	start(w, &t.follow.co, seq_follow_step);
@@ -397,7 +431,9 @@ static void restart_step(struct co *co)
 	struct worker *w = t.w;
 	CO_BEGIN(co);
 	pgctx_set_state(&w->pg, PG_STATE_RESTARTING);
-	t.stop = (struct seq_stop){ .p = &w->pg, .mode = PG_STOP_FAST, .checkpoint = true, .no_callback = true };
+	t.stop = (struct seq_stop){
+		.p = &w->pg, .mode = PG_STOP_FAST, .checkpoint = true, .no_callback = true
+	};
 	co_call(co, &t.stop.co, seq_stop_step);
 	CO_WAIT(co);
 	if (co->cancelled)
@@ -405,8 +441,10 @@ static void restart_step(struct co *co)
 	w->pg.callback_pending = 1;
 	bool primary = w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED;
 	t.start = (struct seq_start){ .p = &w->pg,
-		.role = primary ? PG_ROLE_PRIMARY : w->pg.role, .target = w->pg.target,
-		.timeout_ms = t.action.timeout_ms != 0 ? t.action.timeout_ms : w->set.primary_start_timeout_ms,
+		.role = primary ? PG_ROLE_PRIMARY : w->pg.role,
+		.target = w->pg.target,
+		.timeout_ms = t.action.timeout_ms != 0 ? t.action.timeout_ms
+						       : w->set.primary_start_timeout_ms,
 		.lease_until_ms = primary ? lease_until(w) : 0 };
 	co_call(co, &t.start.co, seq_start_step);
 	CO_WAIT(co);
@@ -418,8 +456,10 @@ static void restart_step(struct co *co)
 
 static void start_primary(struct worker *w, const struct ha_action *a)
 {
-	t.start = (struct seq_start){ .p = &w->pg, .role = PG_ROLE_PRIMARY,
-		.timeout_ms = a->timeout_ms, .lease_until_ms = lease_until(w) };
+	t.start = (struct seq_start){ .p = &w->pg,
+		.role = PG_ROLE_PRIMARY,
+		.timeout_ms = a->timeout_ms,
+		.lease_until_ms = lease_until(w) };
 	start(w, &t.start.co, seq_start_step);
 }
 
@@ -429,7 +469,8 @@ void task_start(struct worker *w, const struct ha_action *a)
 	t.w = w;
 	if (w->task != TASK_NONE) {
 		if (!a->force) {
-			log_error("task %s is refused: %s runs", ha_task_word(a->task), ha_task_word(w->task));
+			log_error("task %s is refused: %s runs", ha_task_word(a->task),
+				ha_task_word(w->task));
 			return;
 		}
 		w->task_next = *a;
@@ -447,7 +488,9 @@ void task_start(struct worker *w, const struct ha_action *a)
 	switch (a->task) {
 	case TASK_BOOTSTRAP:
 		t.bootstrap = (struct seq_bootstrap){ .p = &w->pg,
-			.acquire = acquire_for_bootstrap, .lease_until = lease_until, .arg = w };
+			.acquire = acquire_for_bootstrap,
+			.lease_until = lease_until,
+			.arg = w };
 		start(w, &t.bootstrap.co, seq_bootstrap_step);
 		break;
 	case TASK_POST_BOOTSTRAP:
@@ -469,7 +512,9 @@ void task_start(struct worker *w, const struct ha_action *a)
 	case TASK_FOLLOW_AFTER_DEMOTION: start_follow(w, a); break;
 	case TASK_PROMOTE:
 		t.promote = (struct seq_promote){ .p = &w->pg,
-			.lease_until = lease_until, .arg = w, .wait_ms = w->set.loop_wait_ms };
+			.lease_until = lease_until,
+			.arg = w,
+			.wait_ms = w->set.loop_wait_ms };
 		start(w, &t.promote.co, seq_promote_step);
 		break;
 	case TASK_DEMOTE: start_demote(w, a); break;
@@ -487,7 +532,8 @@ void task_cancel(struct worker *w)
 	}
 }
 
-/* ---- beside the task ------------------------------------------------------------------------------ */
+/* ---- beside the task
+ * ------------------------------------------------------------------------------ */
 
 static void on_follow_reload(struct co *co, void *arg)
 {
@@ -506,8 +552,9 @@ void task_follow_reload(struct worker *w, const struct ha_action *a)
 		log_warning("%s has no address: the upstream stays", a->target);
 		return;
 	}
-	follow_reload_seq = (struct seq_follow){ .p = &w->pg, .role = a->role,
-		.target = target, .reload_only = true };
+	follow_reload_seq = (struct seq_follow){
+		.p = &w->pg, .role = a->role, .target = target, .reload_only = true
+	};
 	co_start(&follow_reload_seq.co, &w->host, seq_follow_step, on_follow_reload, w);
 }
 
@@ -532,15 +579,20 @@ void task_reload(struct worker *w, bool force)
 		return;
 	}
 	/* A sequence that starts the server writes the configuration itself. */
-	if (w->host.pg.state != PG_PROC_RUNNING || w->task == TASK_BOOTSTRAP || w->task == TASK_POST_BOOTSTRAP)
+	if (w->host.pg.state != PG_PROC_RUNNING || w->task == TASK_BOOTSTRAP ||
+		w->task == TASK_POST_BOOTSTRAP)
 		return;
 	reload_seq = (struct seq_reload){ .p = &w->pg, .force = force };
 	co_start(&reload_seq.co, &w->host, seq_reload_step, on_reload, w);
 }
 
-void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME], unsigned count)
+void task_set_ssn(
+	struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME], unsigned count)
 {
 	AUTO(buf) text = BUF_INIT(sizeof(w->pg.ssn) - 1);
+	bool was_managed = w->pg.ssn_managed;
+	char was[sizeof(w->pg.ssn)];
+	memcpy(was, w->pg.ssn, sizeof(was));
 	if (!ssn->managed) {
 		w->pg.ssn_managed = false;
 		w->pg.ssn[0] = '\0';
@@ -551,14 +603,22 @@ void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names
 			ok = sync_names_write(star, 1, ssn->n > 0 ? ssn->n : 1, ssn->quorum,
 				w->probe.facts.server_version, &text);
 		else if (count > 0)
-			ok = sync_names_write(names, count, ssn->n, ssn->quorum, w->probe.facts.server_version, &text);
+			ok = sync_names_write(names, count, ssn->n, ssn->quorum,
+				w->probe.facts.server_version, &text);
 		if (!ok || !str_copy(w->pg.ssn, sizeof(w->pg.ssn), buf_str(&text))) {
 			log_error("synchronous_standby_names: the list is too long");
 			return;
 		}
 		w->pg.ssn_managed = true;
 	}
-	log_info("synchronous_standby_names = '%s'%s", w->pg.ssn, ssn->managed ? "" : " (the user's own)");
+	/* The same again is no news, unless the server shows something else (edited by hand, reload
+	 * failed). */
+	bool differs = ssn->managed && w->probe.facts.valid &&
+		       strcmp(w->probe.facts.synchronous_standby_names, w->pg.ssn) != 0;
+	if (was_managed == w->pg.ssn_managed && strcmp(was, w->pg.ssn) == 0 && !differs)
+		return;
+	log_info("synchronous_standby_names = '%s'%s", w->pg.ssn,
+		ssn->managed ? "" : " (the user's own)");
 	task_reload(w, false);
 }
 

@@ -1,5 +1,5 @@
-/* One HA turn: gather facts, decide (ha_step), carry out, wait for what was asked (DESIGN 4). Event-driven first,
- * loop_wait second. Worker process. Nothing is decided here but when to ask. */
+/* One HA turn: gather facts, decide (ha_step), carry out, wait for what was asked (DESIGN 4).
+ * Event-driven first, loop_wait second. Worker process. Nothing is decided here but when to ask. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,8 @@
 #include "worker/worker.h"
 
 /* Facts that are not in by then are decided without; the rules know how old what they see is. */
-#define GATHER_SQL_MS   2500 /* the fact query's own limit is a little higher: a hung server is no news twice */
+#define GATHER_SQL_MS                                                                              \
+	2500 /* the fact query's own limit is a little higher: a hung server is no news twice */
 #define GATHER_FILES_MS 1000
 
 static void on_timer(struct loop *l, void *arg);
@@ -31,7 +32,8 @@ static void log_plan(struct worker *w)
 	if (p->reason[0] == '\0')
 		return;
 	const char *pause = w->set.pause ? "PAUSE: " : "";
-	log_line(p->log_level != 0 ? (enum log_level)p->log_level : LOG_INFO, "%s%s", pause, p->reason);
+	log_line(p->log_level != 0 ? (enum log_level)p->log_level : LOG_INFO, "%s%s", pause,
+		p->reason);
 	snprintf(w->last_reason, sizeof(w->last_reason), "%s", p->reason);
 }
 
@@ -70,8 +72,9 @@ static void decide(struct worker *w)
 	w->task_ended = w->view.task_ended != TASK_NONE ? TASK_NONE : w->task_ended;
 	ha_step(&w->view, &w->mem, &result, &w->plan);
 	log_plan(w);
-	struct keeper_event verdict = { .kind = KEEPER_VERDICT, .verdict = w->plan.verdict,
-		.at_ms = w->turn.view_at_ms };
+	struct keeper_event verdict = {
+		.kind = KEEPER_VERDICT, .verdict = w->plan.verdict, .at_ms = w->turn.view_at_ms
+	};
 	keeper_event(w, &verdict);
 	execute_plan(w);
 	if (w->plan.await == AWAIT_NONE) {
@@ -95,14 +98,16 @@ static void advance(struct worker *w)
 		w->turn.result.present = true;
 		w->turn.result.outcome = w->mem.awaiting == AWAIT_TIME ? HA_OUT_OK : HA_OUT_UNKNOWN;
 		w->awaited_op = KEEPER_OP_NONE;
-	} else if (w->mem.awaiting == AWAIT_NONE && !w->turn.wanted && now_ms < w->turn.next_run_ms) {
+	} else if (w->mem.awaiting == AWAIT_NONE && !w->turn.wanted &&
+		   now_ms < w->turn.next_run_ms) {
 		arm(w);
 		return;
 	}
 	if (!w->turn.facts_in) {
 		w->turn.gathering = true;
 		observe_ask(w);
-		w->turn.gather_until_ms = now_ms + (w->turn.sql_due ? GATHER_SQL_MS : GATHER_FILES_MS);
+		w->turn.gather_until_ms =
+			now_ms + (w->turn.sql_due ? GATHER_SQL_MS : GATHER_FILES_MS);
 		if (w->turn.sql_due || w->turn.files_due) {
 			arm(w);
 			return;

@@ -1,5 +1,5 @@
-/* The worker's process struct and what its parts do for each other. One thread, one loop (DESIGN 4): events in, decisions
- * pure (worker/ha), effects out. Included by worker/[a-z]*.c only. */
+/* The worker's process struct and what its parts do for each other. One thread, one loop (DESIGN
+ * 4): events in, decisions pure (worker/ha), effects out. Included by worker/[a-z]*.c only. */
 #pragma once
 #include <jansson.h>
 
@@ -18,17 +18,17 @@
 
 /* What the turn waits for before it may decide. */
 struct turn {
-	bool wanted;             /* something happened: decide as soon as the facts are in */
-	bool gathering;          /* facts were asked for, not all are in */
+	bool wanted;	/* something happened: decide as soon as the facts are in */
+	bool gathering; /* facts were asked for, not all are in */
 	bool facts_in;
 	bool sql_due, files_due;
 	int64_t gather_until_ms;
-	int64_t next_run_ms;     /* planned start of the next cycle */
+	int64_t next_run_ms;	 /* planned start of the next cycle */
 	struct ha_result result; /* of the awaited operation */
-	int64_t view_at_ms;      /* when the view of the running cycle was taken */
+	int64_t view_at_ms;	 /* when the view of the running cycle was taken */
 	char why[64];
 	struct loop_timer timer;
-	uint64_t await_id;       /* of the store operation that is awaited */
+	uint64_t await_id; /* of the store operation that is awaited */
 	int64_t last_cycle_ms;
 };
 
@@ -50,7 +50,7 @@ struct waiter {
 	enum api_kind kind;
 	int64_t since_ms, until_ms, next_ms;
 	char leader[LIMIT_NAME], candidate[LIMIT_NAME];
-	char from[LIMIT_NAME];   /* leader as given: a switchover */
+	char from[LIMIT_NAME]; /* leader as given: a switchover */
 	int64_t at_wall_us, version;
 	bool sent, scheduled;
 	struct worker *w;
@@ -85,35 +85,37 @@ struct worker {
 	struct shm page;
 	struct loop_timer ping_timer;
 	bool shutdown_asked, shutdown_answered, shutdown_leave;
-	bool watchdog_awaited, watchdog_wanted;
+	bool watchdog_awaited, watchdog_wanted, watchdog_known;
 
 	/* configuration */
-	json_t *dynamic;             /* raw dynamic document in force; owned, never NULL once started */
+	json_t *dynamic; /* raw dynamic document in force; owned, never NULL once started */
 	bool dynamic_from_store;
-	int64_t dynamic_version;     /* modify version it came from */
-	bool cache_dirty;            /* patroni.dynamic.json is to be written */
+	int64_t dynamic_version; /* modify version it came from */
+	bool cache_dirty;	 /* patroni.dynamic.json is to be written */
 	struct settings set;
-	json_t *tags;                /* effective tags as published; owned */
+	json_t *tags; /* effective tags as published; owned */
 	bool all_pgregent;
 
 	/* store */
 	struct dcs *dcs;
-	struct cluster *c;           /* last snapshot; never NULL */
+	struct cluster *c; /* last snapshot; never NULL */
 	bool c_fresh, watch_current, name_checked;
-	int64_t store_failing_ms;    /* first unanswered operation in a row; 0 = answers */
-	int64_t store_ok_ms;         /* last time that an operation was answered, or the watch alive */
+	int64_t store_failing_ms; /* first unanswered operation in a row; 0 = answers */
+	int64_t store_ok_ms;	  /* last time that an operation was answered, or the watch alive */
 	int64_t last_seen_s;
 	struct loop_timer store_timer;
 	bool read_running;
-	bool wants_members;          /* no leader, or a switchover runs: member keys matter at once */
+	bool wants_members; /* no leader, or a switchover runs: member keys matter at once */
 	char backend[16];
 
 	struct keeper keeper;
 	struct loop_timer keeper_timer;
-	int64_t store_ttl_ms;        /* what the store was told; a shorter one follows the supervisor's (keeper rules) */
+	int64_t store_ttl_ms; /* what the store was told; a shorter one follows the supervisor's
+				 (keeper rules) */
 	bool lease_reported;
-	enum keeper_op awaited_op;   /* the turn waits for the end of this one */
-	void (*on_keeper_done)(struct worker *w, enum keeper_op op, enum ha_outcome outcome); /* a task waits; or NULL */
+	enum keeper_op awaited_op; /* the turn waits for the end of this one */
+	void (*on_keeper_done)(struct worker *w, enum keeper_op op,
+		enum ha_outcome outcome); /* a task waits; or NULL */
 
 	/* PostgreSQL */
 	struct host host;
@@ -122,7 +124,7 @@ struct worker {
 	bool files_asked, history_asked, pg_seen;
 	int64_t files_asked_ms, history_asked_tli;
 	uint32_t seen_state;
-	struct pgctx pg;             /* what the sequences of worker/postgres need */
+	struct pgctx pg; /* what the sequences of worker/postgres need */
 	char system_id[32];
 	int64_t last_proof_ms;
 	uint64_t seen_generation;
@@ -150,14 +152,15 @@ struct worker {
 	enum ha_task_result task_result;
 	int64_t task_since_ms;
 	bool task_released;
-	struct ha_action task_next;  /* a forced start waits for the end of the cancelled one */
+	struct ha_action task_next; /* a forced start waits for the end of the cancelled one */
 	bool task_next_set;
 	enum ha_rewind_state rewind_check_result;
 
 	struct peer_round round;
 	void (*on_peers)(struct worker *w, void *arg); /* a task polls; else the turn */
 	void *on_peers_arg;
-	bool reload_again, name_check_running, slots_again, config_loud, ready_sent;
+	bool reload_again, name_check_running, slots_again, config_loud, ready_sent, cache_asked;
+	struct msg_watchdog_config watchdog_sent;
 	uint32_t retain_generation;
 	struct loop_timer round_timer;
 	char api_url[LIMIT_URL];
@@ -174,32 +177,33 @@ struct worker {
 };
 
 /* link.c: supervisor, dead-man, api */
-MUST_USE enum err_code link_hello(struct worker *w, struct err *err); /* HELLO, waits for WELCOME (bounded) */
+MUST_USE enum err_code link_hello(
+	struct worker *w, struct err *err); /* HELLO, waits for WELCOME (bounded) */
 MUST_USE enum err_code link_start(struct worker *w, struct err *err); /* READY, PING timer */
-enum err_code link_send(struct worker *w, enum msg_type type, uint64_t id, const void *payload, const void *tail,
-	size_t tail_len, const int *fds, int fd_count);
+enum err_code link_send(struct worker *w, enum msg_type type, uint64_t id, const void *payload,
+	const void *tail, size_t tail_len, const int *fds, int fd_count);
 void link_notify(struct worker *w, const char *text);
 
 /* config.c */
 MUST_USE enum err_code config_start(struct worker *w, const char *path, struct err *err);
-void config_reload(struct worker *w);                  /* SIGHUP, POST /reload */
-void config_take_dynamic(struct worker *w);            /* after a snapshot: C.config may have changed */
-void config_apply(struct worker *w);                   /* settings from local tree and dynamic document */
-int config_launch(const char *path);                   /* --launch: what the supervisor wants to know */
+void config_reload(struct worker *w);	    /* SIGHUP, POST /reload */
+void config_take_dynamic(struct worker *w); /* after a snapshot: C.config may have changed */
+void config_apply(struct worker *w);	    /* settings from local tree and dynamic document */
+int config_launch(const char *path);	    /* --launch: what the supervisor wants to know */
 int config_validate(const char *path, bool print);
 void config_load_cache(struct worker *w);
 void config_save_cache(struct worker *w);
-const json_t *config_tree(const struct worker *w);     /* local tree: file and environment */
+const json_t *config_tree(const struct worker *w); /* local tree: file and environment */
 void config_send_api(struct worker *w);
 void config_watchdog(struct worker *w, struct msg_watchdog_config *out);
-void config_pg_changed(struct worker *w);              /* a server was found running: render and reload */
+void config_pg_changed(struct worker *w); /* a server was found running: render and reload */
 
 /* store.c */
 MUST_USE enum err_code store_start(struct worker *w, struct err *err);
 void store_reconfigure(struct worker *w);
 void store_answered(struct worker *w, enum dcs_outcome outcome); /* for the failing-since clock */
-void store_submit(struct worker *w, const struct dcs_op *op);     /* fire and forget, logged */
-void store_reread(struct worker *w);                              /* turn awaits it */
+void store_submit(struct worker *w, const struct dcs_op *op);	 /* fire and forget, logged */
+void store_reread(struct worker *w);				 /* turn awaits it */
 void store_take_snapshot(struct worker *w, struct cluster *c);
 
 /* keeper.c */
@@ -209,61 +213,63 @@ void keeper_config(struct worker *w);
 void keeper_ack(struct worker *w, const struct msg_lease_ack *ack);
 
 /* turn.c */
-void turn_want(struct worker *w, const char *why);      /* decide soon */
-void turn_facts(struct worker *w);                      /* a fact came in */
+void turn_want(struct worker *w, const char *why); /* decide soon */
+void turn_facts(struct worker *w);		   /* a fact came in */
 void turn_result(struct worker *w, enum ha_outcome outcome, int64_t version);
 void turn_start(struct worker *w);
 
 /* observe.c */
-void observe_ask(struct worker *w);                     /* SQL and files facts for the next decision */
-void observe_build(struct worker *w);                   /* w->view */
-void observe_keep_proving(struct worker *w);            /* a standby's proof is due every ttl/2 */
+void observe_ask(struct worker *w);	     /* SQL and files facts for the next decision */
+void observe_build(struct worker *w);	     /* w->view */
+void observe_keep_proving(struct worker *w); /* a standby's proof is due every ttl/2 */
 void observe_on_pg(struct host *h, void *arg);
 void observe_on_probe(struct probe *p, void *arg);
 
 /* execute.c */
 void execute_plan(struct worker *w);
-void execute_watchdog_state(struct worker *w);          /* MSG_WATCHDOG_STATE came */
+void execute_watchdog_state(struct worker *w); /* MSG_WATCHDOG_STATE came */
 
 /* task.c */
 void task_start(struct worker *w, const struct ha_action *a);
 void task_cancel(struct worker *w);
-void task_reload(struct worker *w, bool force);         /* write configuration, reload when it changed */
+void task_reload(struct worker *w, bool force); /* write configuration, reload when it changed */
 void worker_set_state(struct worker *w, enum pg_state state);
 void worker_set_role(struct worker *w, enum pg_role role);
 void worker_callback(struct worker *w, enum ha_callback cb, enum pg_role role);
 void task_follow_reload(struct worker *w, const struct ha_action *a);
-void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME], unsigned count);
+void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME],
+	unsigned count);
 void task_rename_failed(struct worker *w);
 
 /* slots.c */
 void slots_sync(struct worker *w);
 void slots_retain_seen(const char *name, int64_t now_ms);
-json_t *slots_retain(struct worker *w);                 /* list for /status, NULL = keep what is there */
+json_t *slots_retain(struct worker *w); /* list for /status, NULL = keep what is there */
 
 /* peers.c */
 void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);
 void peers_failsafe_round(struct worker *w);
-void peers_check_name(struct worker *w);               /* once, before the first turn (ha 1.15) */
+void peers_check_name(struct worker *w); /* once, before the first turn (ha 1.15) */
 void peers_request(struct worker *w, struct http_request *req);
 
 /* publish.c */
 enum err_code publish_start(struct worker *w, struct err *err);
-void publish_lease(struct worker *w);                   /* the lease scalars only */
-void publish_page(struct worker *w);                    /* scalars and documents */
-void publish_member(struct worker *w);                  /* the member key, when it changed */
+void publish_lease(struct worker *w);  /* the lease scalars only */
+void publish_page(struct worker *w);   /* scalars and documents */
+void publish_member(struct worker *w); /* the member key, when it changed */
 void publish_status(struct worker *w, uint64_t release_lsn);
 void publish_failsafe(struct worker *w);
 void publish_history(struct worker *w);
 json_t *publish_tags(const struct worker *w);
-json_t *publish_slots(struct worker *w);                /* name -> LSN of a primary; NULL when not known */
+json_t *publish_slots(struct worker *w); /* name -> LSN of a primary; NULL when not known */
 
 /* requests.c */
 void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */
-void requests_answer(struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
-void requests_facts(struct worker *w);                  /* the fact query was answered */
-void requests_progress(struct worker *w);               /* after each snapshot: waiting switchovers */
+void requests_answer(
+	struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
+void requests_facts(struct worker *w);	  /* the fact query was answered */
+void requests_progress(struct worker *w); /* after each snapshot: waiting switchovers */
 void requests_taken(struct worker *w, enum ha_task task); /* a plan started what was asked for */
-char *json_python_of(const char *text);                 /* compact text to the REST form; freed by the caller */
+char *json_python_of(const char *text); /* compact text to the REST form; freed by the caller */
 void requests_refused(struct worker *w, enum ha_task task, const char *why);
 void requests_restart_done(struct worker *w, bool ok, const char *text);

@@ -23,21 +23,32 @@ static const struct {
 	const char *name, *path;
 	enum conv conv;
 } named[] = {
-	{ "NAME", "name", CONV_TEXT }, { "NAMESPACE", "namespace", CONV_TEXT }, { "SCOPE", "scope", CONV_TEXT },
-	{ "LOGLEVEL", "log.level", CONV_TEXT }, { "LOGFORMAT", "log.format", CONV_FORMAT },
-	{ "LOG_DATEFMT", "log.dateformat", CONV_TEXT }, { "LOG_TYPE", "log.type", CONV_TEXT },
-	{ "LOG_LEVEL", "log.level", CONV_TEXT }, { "LOG_TRACEBACK_LEVEL", "log.traceback_level", CONV_TEXT },
-	{ "LOG_DATEFORMAT", "log.dateformat", CONV_TEXT }, { "LOG_DIR", "log.dir", CONV_TEXT },
-	{ "LOG_FORMAT", "log.format", CONV_FORMAT }, { "LOG_STATIC_FIELDS", "log.static_fields", CONV_MAP },
-	{ "LOG_LOGGERS", "log.loggers", CONV_MAP }, { "LOG_MAX_QUEUE_SIZE", "log.max_queue_size", CONV_INT },
-	{ "LOG_FILE_SIZE", "log.file_size", CONV_INT }, { "LOG_FILE_NUM", "log.file_num", CONV_INT },
+	{ "NAME", "name", CONV_TEXT },
+	{ "NAMESPACE", "namespace", CONV_TEXT },
+	{ "SCOPE", "scope", CONV_TEXT },
+	{ "LOGLEVEL", "log.level", CONV_TEXT },
+	{ "LOGFORMAT", "log.format", CONV_FORMAT },
+	{ "LOG_DATEFMT", "log.dateformat", CONV_TEXT },
+	{ "LOG_TYPE", "log.type", CONV_TEXT },
+	{ "LOG_LEVEL", "log.level", CONV_TEXT },
+	{ "LOG_TRACEBACK_LEVEL", "log.traceback_level", CONV_TEXT },
+	{ "LOG_DATEFORMAT", "log.dateformat", CONV_TEXT },
+	{ "LOG_DIR", "log.dir", CONV_TEXT },
+	{ "LOG_FORMAT", "log.format", CONV_FORMAT },
+	{ "LOG_STATIC_FIELDS", "log.static_fields", CONV_MAP },
+	{ "LOG_LOGGERS", "log.loggers", CONV_MAP },
+	{ "LOG_MAX_QUEUE_SIZE", "log.max_queue_size", CONV_INT },
+	{ "LOG_FILE_SIZE", "log.file_size", CONV_INT },
+	{ "LOG_FILE_NUM", "log.file_num", CONV_INT },
 	{ "LOG_MODE", "log.mode", CONV_INT },
 	{ "LOG_DEDUPLICATE_HEARTBEAT_LOGS", "log.deduplicate_heartbeat_logs", CONV_BOOL },
 	{ "RESTAPI_LISTEN", "restapi.listen", CONV_TEXT },
 	{ "RESTAPI_CONNECT_ADDRESS", "restapi.connect_address", CONV_TEXT },
-	{ "RESTAPI_CERTFILE", "restapi.certfile", CONV_TEXT }, { "RESTAPI_KEYFILE", "restapi.keyfile", CONV_TEXT },
+	{ "RESTAPI_CERTFILE", "restapi.certfile", CONV_TEXT },
+	{ "RESTAPI_KEYFILE", "restapi.keyfile", CONV_TEXT },
 	{ "RESTAPI_KEYFILE_PASSWORD", "restapi.keyfile_password", CONV_TEXT },
-	{ "RESTAPI_CAFILE", "restapi.cafile", CONV_TEXT }, { "RESTAPI_CIPHERS", "restapi.ciphers", CONV_TEXT },
+	{ "RESTAPI_CAFILE", "restapi.cafile", CONV_TEXT },
+	{ "RESTAPI_CIPHERS", "restapi.ciphers", CONV_TEXT },
 	{ "RESTAPI_VERIFY_CLIENT", "restapi.verify_client", CONV_TEXT },
 	{ "RESTAPI_SERVER_TOKENS", "restapi.server_tokens", CONV_TEXT },
 	{ "RESTAPI_HTTP_EXTRA_HEADERS", "restapi.http_extra_headers", CONV_MAP },
@@ -48,9 +59,12 @@ static const struct {
 	{ "RESTAPI_USERNAME", "restapi.authentication.username", CONV_TEXT },
 	{ "RESTAPI_PASSWORD", "restapi.authentication.password", CONV_TEXT },
 	{ "CTL_USERNAME", "ctl.authentication.username", CONV_TEXT },
-	{ "CTL_PASSWORD", "ctl.authentication.password", CONV_TEXT }, { "CTL_CACERT", "ctl.cacert", CONV_TEXT },
-	{ "CTL_CERTFILE", "ctl.certfile", CONV_TEXT }, { "CTL_KEYFILE", "ctl.keyfile", CONV_TEXT },
-	{ "CTL_KEYFILE_PASSWORD", "ctl.keyfile_password", CONV_TEXT }, { "CTL_INSECURE", "ctl.insecure", CONV_BOOL },
+	{ "CTL_PASSWORD", "ctl.authentication.password", CONV_TEXT },
+	{ "CTL_CACERT", "ctl.cacert", CONV_TEXT },
+	{ "CTL_CERTFILE", "ctl.certfile", CONV_TEXT },
+	{ "CTL_KEYFILE", "ctl.keyfile", CONV_TEXT },
+	{ "CTL_KEYFILE_PASSWORD", "ctl.keyfile_password", CONV_TEXT },
+	{ "CTL_INSECURE", "ctl.insecure", CONV_BOOL },
 	{ "POSTGRESQL_LISTEN", "postgresql.listen", CONV_TEXT },
 	{ "POSTGRESQL_CONNECT_ADDRESS", "postgresql.connect_address", CONV_TEXT },
 	{ "POSTGRESQL_PROXY_ADDRESS", "postgresql.proxy_address", CONV_TEXT },
@@ -66,32 +80,64 @@ static const struct {
 	{ "POSTGRESQL_BIN_PG_ISREADY", "postgresql.bin_name.pg_isready", CONV_TEXT },
 	{ "POSTGRESQL_BIN_IS_READY", "postgresql.bin_name.pg_isready", CONV_TEXT },
 	{ "POSTGRESQL_BIN_PG_REWIND", "postgresql.bin_name.pg_rewind", CONV_TEXT },
-	{ "RAFT_DATA_DIR", "raft.data_dir", CONV_TEXT }, { "RAFT_SELF_ADDR", "raft.self_addr", CONV_TEXT },
-	{ "RAFT_PASSWORD", "raft.password", CONV_TEXT }, { "RAFT_BIND_ADDR", "raft.bind_addr", CONV_TEXT },
+	{ "RAFT_DATA_DIR", "raft.data_dir", CONV_TEXT },
+	{ "RAFT_SELF_ADDR", "raft.self_addr", CONV_TEXT },
+	{ "RAFT_PASSWORD", "raft.password", CONV_TEXT },
+	{ "RAFT_BIND_ADDR", "raft.bind_addr", CONV_TEXT },
 	{ "RAFT_PARTNER_ADDRS", "raft.partner_addrs", CONV_LIST },
 };
 
-static const char *const auth_keys[] = { "username", "password", "sslmode", "sslcert", "sslkey", "sslpassword",
-	"sslrootcert", "sslcrl", "sslcrldir", "gssencmode", "channel_binding", "sslnegotiation" };
+static const char *const auth_keys[] = { "username", "password", "sslmode", "sslcert", "sslkey",
+	"sslpassword", "sslrootcert", "sslcrl", "sslcrldir", "gssencmode", "channel_binding",
+	"sslnegotiation" };
 
 /* Generic rule (config 2.3). */
 static const struct {
 	const char *suffix;
 	enum conv conv;
 } generic[] = {
-	{ "HOST", CONV_TEXT }, { "PROTOCOL", CONV_TEXT }, { "SRV", CONV_TEXT }, { "SRV_SUFFIX", CONV_TEXT },
-	{ "URL", CONV_TEXT }, { "PROXY", CONV_TEXT }, { "CACERT", CONV_TEXT }, { "CERT", CONV_TEXT },
-	{ "KEY", CONV_TEXT }, { "TOKEN", CONV_TEXT }, { "DC", CONV_TEXT }, { "CONSISTENCY", CONV_TEXT },
-	{ "SCHEME", CONV_TEXT }, { "SERVICE_CHECK_INTERVAL", CONV_TEXT },
-	{ "SERVICE_CHECK_TLS_SERVER_NAME", CONV_TEXT }, { "NAMESPACE", CONV_TEXT }, { "CONTEXT", CONV_TEXT },
-	{ "SCOPE_LABEL", CONV_TEXT }, { "ROLE_LABEL", CONV_TEXT }, { "POD_IP", CONV_TEXT },
-	{ "KEY_PASSWORD", CONV_TEXT }, { "USE_SSL", CONV_BOOL }, { "GROUP", CONV_TEXT }, { "DATABASE", CONV_TEXT },
-	{ "LEADER_LABEL_VALUE", CONV_TEXT }, { "FOLLOWER_LABEL_VALUE", CONV_TEXT },
-	{ "STANDBY_LEADER_LABEL_VALUE", CONV_TEXT }, { "TMP_ROLE_LABEL", CONV_TEXT }, { "PORT", CONV_INT },
-	{ "HOSTS", CONV_LIST }, { "PORTS", CONV_LIST }, { "CHECKS", CONV_LIST }, { "SERVICE_TAGS", CONV_LIST },
-	{ "RETRIABLE_HTTP_CODES", CONV_LIST }, { "LABELS", CONV_MAP }, { "SET_ACLS", CONV_MAP },
-	{ "AUTH_DATA", CONV_MAP }, { "BOOTSTRAP_LABELS", CONV_MAP }, { "USE_PROXIES", CONV_BOOL },
-	{ "REGISTER_SERVICE", CONV_BOOL }, { "USE_ENDPOINTS", CONV_BOOL }, { "BYPASS_API_SERVICE", CONV_BOOL },
+	{ "HOST", CONV_TEXT },
+	{ "PROTOCOL", CONV_TEXT },
+	{ "SRV", CONV_TEXT },
+	{ "SRV_SUFFIX", CONV_TEXT },
+	{ "URL", CONV_TEXT },
+	{ "PROXY", CONV_TEXT },
+	{ "CACERT", CONV_TEXT },
+	{ "CERT", CONV_TEXT },
+	{ "KEY", CONV_TEXT },
+	{ "TOKEN", CONV_TEXT },
+	{ "DC", CONV_TEXT },
+	{ "CONSISTENCY", CONV_TEXT },
+	{ "SCHEME", CONV_TEXT },
+	{ "SERVICE_CHECK_INTERVAL", CONV_TEXT },
+	{ "SERVICE_CHECK_TLS_SERVER_NAME", CONV_TEXT },
+	{ "NAMESPACE", CONV_TEXT },
+	{ "CONTEXT", CONV_TEXT },
+	{ "SCOPE_LABEL", CONV_TEXT },
+	{ "ROLE_LABEL", CONV_TEXT },
+	{ "POD_IP", CONV_TEXT },
+	{ "KEY_PASSWORD", CONV_TEXT },
+	{ "USE_SSL", CONV_BOOL },
+	{ "GROUP", CONV_TEXT },
+	{ "DATABASE", CONV_TEXT },
+	{ "LEADER_LABEL_VALUE", CONV_TEXT },
+	{ "FOLLOWER_LABEL_VALUE", CONV_TEXT },
+	{ "STANDBY_LEADER_LABEL_VALUE", CONV_TEXT },
+	{ "TMP_ROLE_LABEL", CONV_TEXT },
+	{ "PORT", CONV_INT },
+	{ "HOSTS", CONV_LIST },
+	{ "PORTS", CONV_LIST },
+	{ "CHECKS", CONV_LIST },
+	{ "SERVICE_TAGS", CONV_LIST },
+	{ "RETRIABLE_HTTP_CODES", CONV_LIST },
+	{ "LABELS", CONV_MAP },
+	{ "SET_ACLS", CONV_MAP },
+	{ "AUTH_DATA", CONV_MAP },
+	{ "BOOTSTRAP_LABELS", CONV_MAP },
+	{ "USE_PROXIES", CONV_BOOL },
+	{ "REGISTER_SERVICE", CONV_BOOL },
+	{ "USE_ENDPOINTS", CONV_BOOL },
+	{ "BYPASS_API_SERVICE", CONV_BOOL },
 	{ "VERIFY", CONV_BOOL },
 };
 
@@ -107,7 +153,8 @@ static json_t *convert_yaml(const char *text, char open, char close_)
 		buf_addf(&b, "%c%s%c", open, text, close_);
 	json_t *v = yaml_read(buf_str(&b), b.len, &err);
 	if (v == NULL || (open == '[' ? !json_is_array(v) : !json_is_object(v))) {
-		log_error("environment: %s is no %s: %s", text, open == '[' ? "list" : "map", err.text);
+		log_error("environment: %s is no %s: %s", text, open == '[' ? "list" : "map",
+			err.text);
 		json_decref(v);
 		return NULL;
 	}
@@ -126,7 +173,9 @@ static json_t *convert(const char *text, enum conv conv)
 	case CONV_BOOL: return value_parse_bool(text, &b) ? json_boolean(b) : NULL;
 	case CONV_LIST: return convert_yaml(text, '[', ']');
 	case CONV_MAP: return convert_yaml(text, '{', '}');
-	case CONV_FORMAT: return strstr(text, "%(") != NULL ? json_string(text) : convert_yaml(text, '[', ']');
+	case CONV_FORMAT:
+		return strstr(text, "%(") != NULL ? json_string(text)
+						  : convert_yaml(text, '[', ']');
 	}
 	return NULL;
 }
@@ -177,8 +226,12 @@ static bool set_named(json_t *tree, const char *name, const char *value)
 			if (!str_eq_nocase(name + strlen(users[u]), auth_keys[k]))
 				continue;
 			char path[128];
-			if (value[0] != '\0' && str_format(path, sizeof(path), "postgresql.authentication.%s.%s",
-						u == 0 ? "superuser" : u == 1 ? "replication" : "rewind", auth_keys[k]))
+			if (value[0] != '\0' &&
+				str_format(path, sizeof(path), "postgresql.authentication.%s.%s",
+					u == 0	 ? "superuser"
+					: u == 1 ? "replication"
+						 : "rewind",
+					auth_keys[k]))
 				set_path(tree, path, json_string(value));
 			return true;
 		}
@@ -232,24 +285,28 @@ json_t *local_env_tree(char **environ_block)
 				set_generic(tree, name, eq + 1);
 		}
 	}
-	/* The user and password of etcd count only when its section got something else (config 2.2). */
+	/* The user and password of etcd count only when its section got something else
+	 * (config 2.2). */
 	static const char *const stores[] = { "etcd", "etcd3" };
 	static const char *const upper[] = { "PATRONI_ETCD_", "PATRONI_ETCD3_" };
 	for (unsigned i = 0; i < 2; i++) {
 		json_t *s = json_object_get(tree, stores[i]);
 		char name[64];
 		for (int k = 0; s != NULL && k < 2; k++) {
-			const char *v = str_format(name, sizeof(name), "%s%s", upper[i], k == 0 ? "USERNAME" : "PASSWORD")
+			const char *v = str_format(name, sizeof(name), "%s%s", upper[i],
+						k == 0 ? "USERNAME" : "PASSWORD")
 						? getenv(name)
 						: NULL;
 			if (v != NULL && v[0] != '\0')
-				json_object_set_new(s, k == 0 ? "username" : "password", json_string(v));
+				json_object_set_new(
+					s, k == 0 ? "username" : "password", json_string(v));
 		}
 	}
 	return tree;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------- */
+/* ---- files
+ * ---------------------------------------------------------------------------------------- */
 
 static enum err_code add_file(json_t *tree, const char *path, struct err *err)
 {
@@ -298,14 +355,18 @@ static enum err_code read_path(const char *path, json_t *tree, struct err *err)
 static void text_keys(json_t *tree)
 {
 	static const char *const paths[] = { "scope", "name", "namespace",
-		"postgresql.authentication.superuser.username", "postgresql.authentication.superuser.password",
-		"postgresql.authentication.replication.username", "postgresql.authentication.replication.password",
-		"postgresql.authentication.rewind.username", "postgresql.authentication.rewind.password",
-		"restapi.authentication.username", "restapi.authentication.password" };
+		"postgresql.authentication.superuser.username",
+		"postgresql.authentication.superuser.password",
+		"postgresql.authentication.replication.username",
+		"postgresql.authentication.replication.password",
+		"postgresql.authentication.rewind.username",
+		"postgresql.authentication.rewind.password", "restapi.authentication.username",
+		"restapi.authentication.password" };
 	for (unsigned i = 0; i < ARRAY_LEN(paths); i++) {
 		json_t *v = json_path(tree, paths[i]);
 		char text[LIMIT_CONNINFO];
-		if (v == NULL || json_is_string(v) || json_is_null(v) || !json_text(v, text, sizeof(text)))
+		if (v == NULL || json_is_string(v) || json_is_null(v) ||
+			!json_text(v, text, sizeof(text)))
 			continue;
 		set_path(tree, paths[i], json_string(text));
 	}
@@ -378,40 +439,45 @@ void local_done(struct local_config *c)
 
 enum err_code local_check(const struct local_config *c, struct err *err)
 {
-	static const char *const required[] = { "scope", "name", "restapi.listen", "postgresql.listen",
-		"postgresql.data_dir" };
+	static const char *const required[] = { "scope", "name", "restapi.listen",
+		"postgresql.listen", "postgresql.data_dir" };
 	AUTO(buf) found = BUF_INIT(sizeof(err->text));
 	if (json_object_size(c->tree) == 0)
 		return err_set(err, ERR_INVAL, 0, "Config is empty.");
 	for (unsigned i = 0; i < ARRAY_LEN(required); i++) {
 		const char *v = json_path_str(c->tree, required[i]);
 		if (v == NULL || v[0] == '\0')
-			buf_addf(&found, "%s%s is not defined.", found.len > 0 ? "; " : "", required[i]);
+			buf_addf(&found, "%s%s is not defined.", found.len > 0 ? "; " : "",
+				required[i]);
 	}
 	const char *name = json_path_str(c->tree, "name");
 	if (str_eq(name, "__patroni_strict_sync_replica_placeholder__"))
 		buf_addf(&found, "%sname: %s is reserved", found.len > 0 ? "; " : "", name);
 	if (name != NULL && strlen(name) >= LIMIT_NAME)
-		buf_addf(&found, "%sname is longer than %d bytes", found.len > 0 ? "; " : "", LIMIT_NAME - 1);
+		buf_addf(&found, "%sname is longer than %d bytes", found.len > 0 ? "; " : "",
+			LIMIT_NAME - 1);
 	static const char *const pairs[] = { "restapi.authentication", "ctl.authentication" };
 	for (unsigned i = 0; i < ARRAY_LEN(pairs); i++) {
 		const json_t *a = json_path(c->tree, pairs[i]);
-		if (json_is_object(a) && (json_object_get(a, "username") != NULL) != (json_object_get(a, "password") != NULL))
-			buf_addf(&found, "%s%s needs username and password, or neither", found.len > 0 ? "; " : "",
-				pairs[i]);
+		if (json_is_object(a) && (json_object_get(a, "username") != NULL) !=
+						 (json_object_get(a, "password") != NULL))
+			buf_addf(&found, "%s%s needs username and password, or neither",
+				found.len > 0 ? "; " : "", pairs[i]);
 	}
 	if (found.len > 0)
 		return err_set(err, ERR_INVAL, 0, "%s", buf_str(&found));
 	return ERR_OK;
 }
 
-bool local_split_address(const char *text, int default_port, char *host, size_t host_len, int *out_port)
+bool local_split_address(
+	const char *text, int default_port, char *host, size_t host_len, int *out_port)
 {
 	const char *colon = strrchr(text, ':'), *bracket = strrchr(text, ']');
 	size_t n = strlen(text);
 	*out_port = default_port;
 	/* A bare IPv6 address is a host. */
-	bool bare6 = colon != NULL && strchr(text, ':') != colon && strchr(text, '[') == NULL && strchr(text, ',') == NULL;
+	bool bare6 = colon != NULL && strchr(text, ':') != colon && strchr(text, '[') == NULL &&
+		     strchr(text, ',') == NULL;
 	if (colon != NULL && (bracket == NULL || colon > bracket) && !bare6) {
 		int64_t port;
 		if (!str_to_i64(colon + 1, &port) || port < 0 || port > 65535)

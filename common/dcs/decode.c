@@ -63,7 +63,8 @@ static int tag_priority(const json_t *tags, const char *flag, const char *priori
 void decode_tags(const json_t *tags, struct tags *out)
 {
 	memset(out, 0, sizeof(*out));
-	out->failover_priority = tag_priority(tags, "nofailover", "failover_priority", &out->nofailover);
+	out->failover_priority =
+		tag_priority(tags, "nofailover", "failover_priority", &out->nofailover);
 	out->sync_priority = tag_priority(tags, "nosync", "sync_priority", &out->nosync);
 	out->noloadbalance = tag_bool(json_object_get(tags, "noloadbalance"));
 	out->clonefrom = tag_bool(json_object_get(tags, "clonefrom"));
@@ -83,7 +84,8 @@ bool decode_same(const char *a, const char *b)
 	return x != NULL && y != NULL && json_same(x, y);
 }
 
-/* ---- time ----------------------------------------------------------------------------------------- */
+/* ---- time
+ * ----------------------------------------------------------------------------------------- */
 
 static bool digits(const char **p, int n, int *out)
 {
@@ -124,8 +126,8 @@ bool decode_time(const char *text, int64_t *out_wall_us, bool *out_no_zone)
 	const char *p = text;
 	int64_t us = 0;
 	int zone;
-	if (!digits(&p, 4, &tm.tm_year) || *p++ != '-' || !digits(&p, 2, &tm.tm_mon) || *p++ != '-' ||
-		!digits(&p, 2, &tm.tm_mday) || (*p != 'T' && *p != ' ' && *p != 't'))
+	if (!digits(&p, 4, &tm.tm_year) || *p++ != '-' || !digits(&p, 2, &tm.tm_mon) ||
+		*p++ != '-' || !digits(&p, 2, &tm.tm_mday) || (*p != 'T' && *p != ' ' && *p != 't'))
 		return false;
 	p++;
 	if (!digits(&p, 2, &tm.tm_hour) || *p++ != ':' || !digits(&p, 2, &tm.tm_min))
@@ -142,8 +144,9 @@ bool decode_time(const char *text, int64_t *out_wall_us, bool *out_no_zone)
 	}
 	while (*p == ' ')
 		p++;
-	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
-		tm.tm_min > 59 || tm.tm_sec > 60 || !read_zone(p, &zone, out_no_zone))
+	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
+		tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60 ||
+		!read_zone(p, &zone, out_no_zone))
 		return false;
 	tm.tm_year -= 1900;
 	tm.tm_mon -= 1;
@@ -151,7 +154,8 @@ bool decode_time(const char *text, int64_t *out_wall_us, bool *out_no_zone)
 	return true;
 }
 
-/* ---- one key each --------------------------------------------------------------------------------- */
+/* ---- one key each
+ * --------------------------------------------------------------------------------- */
 
 static void decode_leader(struct cluster *c, const struct dcs_kv *kv)
 {
@@ -185,7 +189,8 @@ static void decode_slots(struct cluster *c, const json_t *slots)
 	c->slots = calloc(n < LIMIT_SLOTS ? n : LIMIT_SLOTS, sizeof(*c->slots));
 	const char *key;
 	json_t *v;
-	json_object_foreach ((json_t *)slots, key, v) {
+	json_object_foreach((json_t *)slots, key, v)
+	{
 		if (c->slots == NULL || c->slot_count == LIMIT_SLOTS)
 			break;
 		struct slot_lsn *s = &c->slots[c->slot_count];
@@ -263,8 +268,8 @@ static void decode_failover(struct cluster *c, const struct dcs_kv *kv)
 			bool no_zone = false;
 			c->failover_scheduled = true;
 			c->failover_schedule_bad = !json_is_string(at) ||
-						   !decode_time(json_string_value(at), &c->failover_at_wall_us,
-							   &no_zone) ||
+						   !decode_time(json_string_value(at),
+							   &c->failover_at_wall_us, &no_zone) ||
 						   no_zone;
 		}
 	}
@@ -282,7 +287,8 @@ static void decode_sync(struct cluster *c, const struct dcs_kv *kv)
 	c->sync_key_exists = true;
 	c->sync_version = kv->version;
 	json_auto_t *v = json_read(kv->value, kv->value_len, &err);
-	copy_or_empty(c->sync_leader, sizeof(c->sync_leader), json_string_value(json_object_get(v, "leader")));
+	copy_or_empty(c->sync_leader, sizeof(c->sync_leader),
+		json_string_value(json_object_get(v, "leader")));
 	if (c->sync_leader[0] == '\0')
 		return;
 	int64_t q = int_of(json_object_get(v, "quorum"));
@@ -311,7 +317,8 @@ static bool decode_history_row(const json_t *row, struct history_row *out)
 	out->lsn = lsn_of(lsn);
 	copy_or_empty(out->reason, sizeof(out->reason), json_string_value(json_array_get(row, 2)));
 	copy_or_empty(out->time, sizeof(out->time), json_string_value(json_array_get(row, 3)));
-	copy_or_empty(out->new_leader, sizeof(out->new_leader), json_string_value(json_array_get(row, 4)));
+	copy_or_empty(out->new_leader, sizeof(out->new_leader),
+		json_string_value(json_array_get(row, 4)));
 	return true;
 }
 
@@ -350,7 +357,8 @@ static void decode_failsafe(struct cluster *c, const struct dcs_kv *kv)
 		return;
 	c->failsafe_present = true;
 	c->failsafe_json = strdup(kv->value);
-	json_object_foreach (v, key, url) {
+	json_object_foreach(v, key, url)
+	{
 		struct failsafe_member *m = &c->failsafe[c->failsafe_count];
 		if (c->failsafe_count < LIMIT_MEMBERS && str_copy(m->name, sizeof(m->name), key)) {
 			copy_or_empty(m->api_url, sizeof(m->api_url), json_string_value(url));
@@ -371,7 +379,8 @@ static void decode_member(struct member *m, const char *name, const struct dcs_k
 		const char *q = strstr(kv->value, "?application_name=");
 		if (q != NULL) {
 			copy_or_empty(m->api_url, sizeof(m->api_url), q + 18);
-			if (!str_copy_n(m->conn_url, sizeof(m->conn_url), kv->value, (size_t)(q - kv->value)))
+			if (!str_copy_n(m->conn_url, sizeof(m->conn_url), kv->value,
+				    (size_t)(q - kv->value)))
 				m->conn_url[0] = '\0';
 		} else {
 			copy_or_empty(m->conn_url, sizeof(m->conn_url), kv->value);
@@ -389,7 +398,8 @@ static void decode_member(struct member *m, const char *name, const struct dcs_k
 	if (strcmp(m->role, "master") == 0)
 		copy_or_empty(m->role, sizeof(m->role), "primary");
 	copy_or_empty(m->version, sizeof(m->version), json_path_str(v, "version"));
-	copy_or_empty(m->replication_state, sizeof(m->replication_state), json_path_str(v, "replication_state"));
+	copy_or_empty(m->replication_state, sizeof(m->replication_state),
+		json_path_str(v, "replication_state"));
 	m->xlog_location = lsn_of(json_object_get(v, "xlog_location"));
 	m->replay_lsn = lsn_of(json_object_get(v, "replay_lsn"));
 	m->receive_lsn = lsn_of(json_object_get(v, "receive_lsn"));
@@ -435,7 +445,8 @@ static void decode_one(struct cluster *c, const struct dcs_kv *kv)
 		decode_member(&c->members[c->member_count++], k + 8, kv);
 }
 
-struct cluster *decode_cluster(const struct dcs_kv *kvs, unsigned count, int64_t revision, int64_t read_at_ms)
+struct cluster *decode_cluster(
+	const struct dcs_kv *kvs, unsigned count, int64_t revision, int64_t read_at_ms)
 {
 	struct cluster *c = cluster_new();
 	if (c == NULL)
@@ -460,7 +471,8 @@ struct cluster *decode_cluster(const struct dcs_kv *kvs, unsigned count, int64_t
 	return c;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------- */
+/* ---- writing
+ * -------------------------------------------------------------------------------------- */
 
 char *encode_sync(const char *leader, int quorum, const char (*voters)[LIMIT_NAME], unsigned count)
 {
@@ -470,7 +482,8 @@ char *encode_sync(const char *leader, int quorum, const char (*voters)[LIMIT_NAM
 		buf_addf(&list, "%s%s", i > 0 ? "," : "", voters[i]);
 	if (list.failed || json_object_set_new(o, "leader", json_string(leader)) < 0 ||
 		json_object_set_new(o, "quorum", json_integer(quorum)) < 0 ||
-		json_object_set_new(o, "sync_standby", count > 0 ? json_string(buf_str(&list)) : json_null()) < 0)
+		json_object_set_new(o, "sync_standby",
+			count > 0 ? json_string(buf_str(&list)) : json_null()) < 0)
 		return NULL;
 	return json_compact(o);
 }

@@ -1,5 +1,6 @@
-/* The etcd v3 backend: lease and operations (dcs 3.3, DESIGN 2). The leader key is never compared by value: by my lease
- * where I write as the holder, by revision where a new incarnation takes it over. */
+/* The etcd v3 backend: lease and operations (dcs 3.3, DESIGN 2). The leader key is never compared
+ * by value: by my lease where I write as the holder, by revision where a new incarnation takes it
+ * over. */
 #include "common/dcs/etcd3.h"
 
 #include <stdio.h>
@@ -14,7 +15,8 @@
 
 static void op_run(struct etcd_op *o);
 
-/* ---- base64 --------------------------------------------------------------------------------------- */
+/* ---- base64
+ * --------------------------------------------------------------------------------------- */
 
 static const char b64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -65,7 +67,8 @@ json_t *etcd_b64_json(const char *text)
 	return json_string(s);
 }
 
-/* ---- bodies --------------------------------------------------------------------------------------- */
+/* ---- bodies
+ * --------------------------------------------------------------------------------------- */
 
 static json_t *key_json(const struct etcd3 *e, const char *key)
 {
@@ -77,22 +80,26 @@ static json_t *key_json(const struct etcd3 *e, const char *key)
 
 static json_t *compare_lease(const struct etcd3 *e, const char *lease)
 {
-	return json_pack("{s:s,s:s,s:o}", "target", "LEASE", "lease", lease, "key", key_json(e, "leader"));
+	return json_pack(
+		"{s:s,s:s,s:o}", "target", "LEASE", "lease", lease, "key", key_json(e, "leader"));
 }
 
 static json_t *compare_mod(const struct etcd3 *e, const char *key, int64_t version)
 {
 	char text[24];
 	snprintf(text, sizeof(text), "%lld", (long long)version);
-	return json_pack("{s:s,s:s,s:o}", "target", "MOD", "mod_revision", text, "key", key_json(e, key));
+	return json_pack(
+		"{s:s,s:s,s:o}", "target", "MOD", "mod_revision", text, "key", key_json(e, key));
 }
 
 static json_t *compare_absent(const struct etcd3 *e, const char *key)
 {
-	return json_pack("{s:s,s:s,s:o}", "target", "CREATE", "create_revision", "0", "key", key_json(e, key));
+	return json_pack("{s:s,s:s,s:o}", "target", "CREATE", "create_revision", "0", "key",
+		key_json(e, key));
 }
 
-static json_t *put_json(const struct etcd3 *e, const char *key, const char *value, const char *lease)
+static json_t *put_json(
+	const struct etcd3 *e, const char *key, const char *value, const char *lease)
 {
 	json_t *p = json_pack("{s:o,s:o}", "key", key_json(e, key), "value", etcd_b64_json(value));
 	if (lease != NULL)
@@ -105,7 +112,8 @@ static json_t *txn(json_t *compare, json_t *success)
 	return json_pack("{s:o,s:o}", "compare", compare, "success", success);
 }
 
-/* ---- lease ---------------------------------------------------------------------------------------- */
+/* ---- lease
+ * ---------------------------------------------------------------------------------------- */
 
 static void drop_lease(struct etcd3 *e)
 {
@@ -114,11 +122,16 @@ static void drop_lease(struct etcd3 *e)
 	e->lease_used_ms = 0;
 }
 
-static void finish_op(struct etcd_op *o, enum dcs_outcome outcome, const char *text, int64_t version,
-	struct cluster *cluster, bool lease_gone)
+static void finish_op(struct etcd_op *o, enum dcs_outcome outcome, const char *text,
+	int64_t version, struct cluster *cluster, bool lease_gone)
 {
-	struct dcs_event ev = { .id = o->id, .kind = o->op.kind, .outcome = outcome, .sent_at_ms = o->sent_at_ms,
-		.version = version, .lease_gone = lease_gone, .cluster = cluster };
+	struct dcs_event ev = { .id = o->id,
+		.kind = o->op.kind,
+		.outcome = outcome,
+		.sent_at_ms = o->sent_at_ms,
+		.version = version,
+		.lease_gone = lease_gone,
+		.cluster = cluster };
 	if (outcome == DCS_OK && o->granted_ttl_ms != 0) {
 		int64_t ttl_ms = o->e->ttl_ms;
 		ev.lease_ttl_ms = o->granted_ttl_ms < ttl_ms ? o->granted_ttl_ms : ttl_ms;
@@ -152,14 +165,15 @@ static void release_lease_waiters(struct etcd3 *e, enum dcs_outcome outcome, con
 	}
 }
 
-static void on_grant(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms, const char *text,
-	void *arg)
+static void on_grant(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
+	const char *text, void *arg)
 {
 	(void)arg;
 	e->lease_granting = false;
 	const char *id = json_string_value(json_object_get(body, "ID"));
 	int64_t ttl = etcd_int(json_object_get(body, "TTL"));
-	if (a == ETCD_ANSWER_OK && id != NULL && ttl > 0 && str_copy(e->lease, sizeof(e->lease), id)) {
+	if (a == ETCD_ANSWER_OK && id != NULL && ttl > 0 &&
+		str_copy(e->lease, sizeof(e->lease), id)) {
 		e->lease_ttl_ms = ttl * 1000;
 		e->lease_used_ms = sent_at_ms;
 		release_lease_waiters(e, DCS_OK, "");
@@ -168,7 +182,8 @@ static void on_grant(struct etcd3 *e, enum etcd_answer a, const json_t *body, in
 	}
 }
 
-/* The operation goes on when there is a lease. A lease that was lost in between is no lease: the new one is granted. */
+/* The operation goes on when there is a lease. A lease that was lost in between is no lease: the
+ * new one is granted. */
 static void grant_then(struct etcd_op *o)
 {
 	struct etcd3 *e = o->e;
@@ -178,12 +193,12 @@ static void grant_then(struct etcd_op *o)
 		return;
 	e->lease_granting = true;
 	e->lease_asked_ttl_ms = e->ttl_ms;
-	etcd_call(e, "/lease/grant", json_pack("{s:I}", "TTL", (json_int_t)(e->ttl_ms / 1000)), o->op.deadline_ms,
-		false, on_grant, NULL);
+	etcd_call(e, "/lease/grant", json_pack("{s:I}", "TTL", (json_int_t)(e->ttl_ms / 1000)),
+		o->op.deadline_ms, false, on_grant, NULL);
 }
 
-static void on_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
-	const char *text, void *arg)
+static void on_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body,
+	int64_t sent_at_ms, const char *text, void *arg)
 {
 	struct etcd_op *o = arg;
 	int64_t ttl = etcd_int(json_path(body, "result.TTL"));
@@ -220,8 +235,8 @@ static void keepalive_then(struct etcd_op *o)
 }
 
 /* A replica's lease carries its member key: kept alive on a timer while nothing else does it. */
-static void on_idle_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
-	const char *text, void *arg)
+static void on_idle_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body,
+	int64_t sent_at_ms, const char *text, void *arg)
 {
 	(void)arg;
 	(void)text;
@@ -243,19 +258,22 @@ static void on_lease_timer(struct loop *l, void *arg)
 {
 	struct etcd3 *e = arg;
 	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3;
-	if (e->lease[0] != '\0' && e->lease_asked_ttl_ms == e->ttl_ms && now_ms - e->lease_used_ms >= every_ms - 50)
+	if (e->lease[0] != '\0' && e->lease_asked_ttl_ms == e->ttl_ms &&
+		now_ms - e->lease_used_ms >= every_ms - 50)
 		etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", e->lease),
 			now_ms + e->retry_timeout_ms, false, on_idle_keepalive, NULL);
 	if (e->topology_ms == 0 || now_ms - e->topology_ms > e->ttl_ms * 10)
 		etcd_refresh_topology(e);
-	/* Half a period off the leader's own renewals, so that they are seen before the timer fires. */
+	/* Half a period off the leader's own renewals, so that they are seen before the timer
+	 * fires. */
 	int64_t next_ms = e->lease_used_ms + every_ms;
 	if (next_ms < now_ms + every_ms / 4)
 		next_ms = now_ms + every_ms;
 	loop_timer_set(l, &e->lease_timer, next_ms + 300, on_lease_timer, e);
 }
 
-/* ---- operations ----------------------------------------------------------------------------------- */
+/* ---- operations
+ * ----------------------------------------------------------------------------------- */
 
 static const char *key_of(const struct etcd_op *o, char *buf, size_t len)
 {
@@ -278,8 +296,8 @@ static const char *key_of(const struct etcd_op *o, char *buf, size_t len)
 
 static bool uses_lease(enum dcs_op_kind kind)
 {
-	return kind == DCS_ACQUIRE || kind == DCS_ADOPT || kind == DCS_TAKE || kind == DCS_TOUCH_MEMBER ||
-	       kind == DCS_RENEW;
+	return kind == DCS_ACQUIRE || kind == DCS_ADOPT || kind == DCS_TAKE ||
+	       kind == DCS_TOUCH_MEMBER || kind == DCS_RENEW;
 }
 
 static bool is_delete(enum dcs_op_kind kind)
@@ -293,18 +311,20 @@ static void learn(struct etcd_op *o, int64_t revision)
 	char buf[LIMIT_NAME + 16];
 	struct etcd3 *e = o->e;
 	const char *key = key_of(o, buf, sizeof(buf));
-	if (e->is_ctl || revision == 0 || o->op.kind == DCS_RENEW || o->op.kind == DCS_DELETE_CLUSTER)
+	if (e->is_ctl || revision == 0 || o->op.kind == DCS_RENEW ||
+		o->op.kind == DCS_DELETE_CLUSTER)
 		return;
 	if (is_delete(o->op.kind))
 		etcd_cache_delete(e, key, revision);
 	else
-		etcd_cache_put(e, key, o->value != NULL ? o->value : "", o->value != NULL ? strlen(o->value) : 0,
-			revision, uses_lease(o->op.kind) ? o->lease : "");
+		etcd_cache_put(e, key, o->value != NULL ? o->value : "",
+			o->value != NULL ? strlen(o->value) : 0, revision,
+			uses_lease(o->op.kind) ? o->lease : "");
 	etcd_cache_publish(e);
 }
 
-static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms, const char *text,
-	void *arg)
+static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
+	const char *text, void *arg)
 {
 	struct etcd_op *o = arg;
 	if (o->sent_at_ms == 0)
@@ -324,7 +344,8 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 		return;
 	}
 	if (a != ETCD_ANSWER_OK) {
-		finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL, false);
+		finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL,
+			false);
 		return;
 	}
 	int64_t revision = etcd_int(json_path(body, "header.revision"));
@@ -338,20 +359,22 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 	finish_op(o, DCS_OK, "", revision, NULL, false);
 }
 
-static void on_read(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms, const char *text,
-	void *arg)
+static void on_read(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
+	const char *text, void *arg)
 {
 	struct etcd_op *o = arg;
 	o->sent_at_ms = sent_at_ms;
 	if (a != ETCD_ANSWER_OK) {
-		finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL, false);
+		finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL,
+			false);
 		return;
 	}
 	struct dcs_kv *kvs = NULL;
 	int n = etcd_read_kvs(e, body, &kvs);
-	struct cluster *c = n < 0 ? NULL
-				  : decode_cluster(kvs, (unsigned)n, etcd_int(json_path(body, "header.revision")),
-					    sent_at_ms);
+	struct cluster *c =
+		n < 0 ? NULL
+		      : decode_cluster(kvs, (unsigned)n,
+				etcd_int(json_path(body, "header.revision")), sent_at_ms);
 	etcd_kvs_free(kvs, n < 0 ? 0 : (unsigned)n);
 	if (c == NULL)
 		finish_op(o, DCS_UNKNOWN, "no memory", 0, NULL, false);
@@ -364,17 +387,22 @@ static json_t *range_json(const struct etcd3 *e)
 	char end[3 * LIMIT_NAME];
 	memcpy(end, e->prefix, sizeof(end));
 	end[strlen(end) - 1]++; /* '/' to '0' */
-	return json_pack("{s:o,s:o}", "key", etcd_b64_json(e->prefix), "range_end", etcd_b64_json(end));
+	return json_pack(
+		"{s:o,s:o}", "key", etcd_b64_json(e->prefix), "range_end", etcd_b64_json(end));
 }
 
-/* The compares of a write: my lease on the leader key, and the revision or absence of the key itself. */
+/* The compares of a write: my lease on the leader key, and the revision or absence of the key
+ * itself. */
 static json_t *compares_of(struct etcd_op *o, const char *key)
 {
 	json_t *list = json_array();
 	const struct dcs_op *op = &o->op;
-	if (op->leader_only || op->kind == DCS_SET_STATUS || op->kind == DCS_SET_FAILSAFE || op->kind == DCS_SET_HISTORY)
-		json_array_append_new(list, compare_lease(o->e, o->e->lease[0] != '\0' ? o->e->lease : "-1"));
-	if (op->create || op->kind == DCS_INIT_RACE || (op->kind == DCS_SET_SYNC && op->version == -1))
+	if (op->leader_only || op->kind == DCS_SET_STATUS || op->kind == DCS_SET_FAILSAFE ||
+		op->kind == DCS_SET_HISTORY)
+		json_array_append_new(
+			list, compare_lease(o->e, o->e->lease[0] != '\0' ? o->e->lease : "-1"));
+	if (op->create || op->kind == DCS_INIT_RACE ||
+		(op->kind == DCS_SET_SYNC && op->version == -1))
 		json_array_append_new(list, compare_absent(o->e, key));
 	else if (op->version > 0)
 		json_array_append_new(list, compare_mod(o->e, key, op->version));
@@ -391,7 +419,8 @@ static void send_write(struct etcd_op *o)
 	if (is_delete(o->op.kind)) {
 		json_t *del = json_pack("{s:o}", "key", key_json(e, key));
 		if (o->is_txn)
-			etcd_call(e, "/kv/txn", txn(compare, json_pack("[{s:o}]", "request_delete_range", del)),
+			etcd_call(e, "/kv/txn",
+				txn(compare, json_pack("[{s:o}]", "request_delete_range", del)),
 				o->op.deadline_ms, false, on_done, o);
 		else
 			etcd_call(e, "/kv/deleterange", del, o->op.deadline_ms, false, on_done, o);
@@ -399,7 +428,8 @@ static void send_write(struct etcd_op *o)
 		json_t *put = put_json(e, key, o->value != NULL ? o->value : "",
 			o->op.kind == DCS_TOUCH_MEMBER ? o->lease : NULL);
 		if (o->is_txn)
-			etcd_call(e, "/kv/txn", txn(compare, json_pack("[{s:o}]", "request_put", put)),
+			etcd_call(e, "/kv/txn",
+				txn(compare, json_pack("[{s:o}]", "request_put", put)),
 				o->op.deadline_ms, false, on_done, o);
 		else
 			etcd_call(e, "/kv/put", put, o->op.deadline_ms, false, on_done, o);
@@ -416,9 +446,12 @@ static void send_leader(struct etcd_op *o)
 	json_t *body;
 	o->is_txn = true;
 	switch (o->op.kind) {
-	case DCS_ACQUIRE: body = txn(json_pack("[o]", compare_absent(e, "leader")), json_pack("[o]", put)); break;
+	case DCS_ACQUIRE:
+		body = txn(json_pack("[o]", compare_absent(e, "leader")), json_pack("[o]", put));
+		break;
 	case DCS_ADOPT:
-		body = txn(json_pack("[o]", compare_mod(e, "leader", o->op.version)), json_pack("[o]", put));
+		body = txn(json_pack("[o]", compare_mod(e, "leader", o->op.version)),
+			json_pack("[o]", put));
 		break;
 	case DCS_TAKE:
 		o->is_txn = false;
@@ -428,10 +461,12 @@ static void send_leader(struct etcd_op *o)
 	default: /* DCS_RENEW: the key is mine, as of now, by a linearizable read */
 		json_decref(put);
 		body = txn(json_pack("[o]", compare_lease(e, o->lease)),
-			json_pack("[{s:{s:o,s:b}}]", "request_range", "key", key_json(e, "leader"), "keys_only", 1));
+			json_pack("[{s:{s:o,s:b}}]", "request_range", "key", key_json(e, "leader"),
+				"keys_only", 1));
 		break;
 	}
-	etcd_call(e, o->is_txn ? "/kv/txn" : "/kv/put", body, o->op.deadline_ms, o->op.other_endpoint, on_done, o);
+	etcd_call(e, o->is_txn ? "/kv/txn" : "/kv/put", body, o->op.deadline_ms,
+		o->op.other_endpoint, on_done, o);
 }
 
 /* First or next step of an operation. */
@@ -449,7 +484,8 @@ static void op_run(struct etcd_op *o)
 		bool fresh = o->granted_ttl_ms != 0;
 		if (o->op.kind == DCS_TOUCH_MEMBER && e->lease_asked_ttl_ms == e->ttl_ms)
 			fresh = true; /* a member key may rest on what is left of the lease */
-		else if (e->lease_asked_ttl_ms != e->ttl_ms && !o->retried && o->op.kind != DCS_RENEW) {
+		else if (e->lease_asked_ttl_ms != e->ttl_ms && !o->retried &&
+			 o->op.kind != DCS_RENEW) {
 			/* ttl changed: keys move to a new lease. */
 			o->retried = true;
 			drop_lease(e);
@@ -472,7 +508,8 @@ static void op_run(struct etcd_op *o)
 		etcd_call(e, "/kv/range", range_json(e), o->op.deadline_ms, false, on_read, o);
 		break;
 	case DCS_DELETE_CLUSTER:
-		etcd_call(e, "/kv/deleterange", range_json(e), o->op.deadline_ms, false, on_done, o);
+		etcd_call(
+			e, "/kv/deleterange", range_json(e), o->op.deadline_ms, false, on_done, o);
 		break;
 	case DCS_RELEASE:
 		/* With .version: at that revision; the lease is compared in any case. */
@@ -498,8 +535,9 @@ static uint64_t etcd3_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn
 	o->id = ++e->next_id;
 	o->op = *op;
 	o->op.value = NULL;
-	const char *value = op->kind == DCS_ACQUIRE || op->kind == DCS_TAKE || op->kind == DCS_ADOPT ? e->name
-										     : op->value;
+	const char *value = op->kind == DCS_ACQUIRE || op->kind == DCS_TAKE || op->kind == DCS_ADOPT
+				    ? e->name
+				    : op->value;
 	o->value = value != NULL ? strdup(value) : NULL;
 	o->fn = fn;
 	o->arg = arg;
@@ -514,7 +552,8 @@ static uint64_t etcd3_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn
 	return o->id;
 }
 
-/* ---- open, settings, close ------------------------------------------------------------------------ */
+/* ---- open, settings, close
+ * ------------------------------------------------------------------------ */
 
 static void take_text(char *dst, size_t len, const json_t *section, const char *key)
 {
@@ -561,8 +600,8 @@ static void etcd3_close(struct dcs *d)
 	free(e);
 }
 
-static enum err_code etcd3_open(struct dcs **out, const struct dcs_config *cfg, struct loop *loop, struct http *http,
-	struct err *err)
+static enum err_code etcd3_open(struct dcs **out, const struct dcs_config *cfg, struct loop *loop,
+	struct http *http, struct err *err)
 {
 	struct etcd3 *e = calloc(1, sizeof(*e));
 	if (e == NULL)

@@ -1,5 +1,5 @@
-/* The etcd v3 backend over the JSON gateway (dcs 3.2, 3.3, 4.2). Only the table is exported to the rest; the other
- * declarations are shared by the files of the backend. */
+/* The etcd v3 backend over the JSON gateway (dcs 3.2, 3.3, 4.2). Only the table is exported to the
+ * rest; the other declarations are shared by the files of the backend. */
 #pragma once
 #include "common/core/rng.h"
 #include "common/dcs/dcs.h"
@@ -9,7 +9,7 @@
 extern const struct dcs_ops dcs_etcd3;
 
 #define ETCD_ENDPOINTS_MAX 32
-#define ETCD_LEASE_NONE    ""
+#define ETCD_LEASE_NONE	   ""
 
 struct etcd3;
 struct etcd_call;
@@ -17,12 +17,12 @@ struct etcd_call;
 /* What the server said. */
 enum etcd_answer {
 	ETCD_ANSWER_OK = 0,
-	ETCD_ANSWER_LEASE_GONE,  /* requested lease not found */
-	ETCD_ANSWER_DENIED,      /* permission, bad request: a lasting refusal */
-	ETCD_ANSWER_UNKNOWN,     /* no answer within the budget, or one that tells nothing */
+	ETCD_ANSWER_LEASE_GONE, /* requested lease not found */
+	ETCD_ANSWER_DENIED,	/* permission, bad request: a lasting refusal */
+	ETCD_ANSWER_UNKNOWN,	/* no answer within the budget, or one that tells nothing */
 };
-typedef void (*etcd_done_fn)(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
-	const char *text, void *arg);
+typedef void (*etcd_done_fn)(struct etcd3 *e, enum etcd_answer a, const json_t *body,
+	int64_t sent_at_ms, const char *text, void *arg);
 
 struct etcd3 {
 	struct dcs_base base;
@@ -43,7 +43,7 @@ struct etcd3 {
 	int64_t topology_ms;
 	bool topology_running;
 	/* gateway */
-	char api[12];           /* "/v3" once known, "" before */
+	char api[12]; /* "/v3" once known, "" before */
 	/* authentication */
 	char token[512];
 	bool auth_running, auth_off;
@@ -53,7 +53,7 @@ struct etcd3 {
 	char cluster_id[32];
 	int64_t raft_term;
 	/* lease */
-	char lease[32];         /* "" = none */
+	char lease[32]; /* "" = none */
 	int64_t lease_ttl_ms, lease_used_ms, lease_asked_ttl_ms;
 	bool lease_granting;
 	struct etcd_op *lease_waiters;
@@ -64,7 +64,7 @@ struct etcd3 {
 	struct http_call *stream;
 	struct buf stream_buf;
 	struct loop_timer watch_timer;
-	struct dcs_kv *kvs;     /* sorted by key */
+	struct dcs_kv *kvs; /* sorted by key */
 	unsigned kv_count, kv_cap;
 	int64_t revision;
 	bool current_view, reading;
@@ -88,16 +88,16 @@ struct etcd_op {
 	char *value;
 	dcs_done_fn fn;
 	void *arg;
-	int64_t sent_at_ms;     /* of the keepalive that counts */
+	int64_t sent_at_ms; /* of the keepalive that counts */
 	int64_t granted_ttl_ms;
-	char lease[32];         /* lease that the operation used */
+	char lease[32]; /* lease that the operation used */
 	bool retried, is_txn;
 	struct loop_timer timer;
 };
 
 /* etcd3_call.c: one request with endpoints, budget, authentication */
-void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t deadline_ms, bool other_endpoint,
-	etcd_done_fn fn, void *arg);
+void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t deadline_ms,
+	bool other_endpoint, etcd_done_fn fn, void *arg);
 void etcd_calls_drop(struct etcd3 *e);
 enum err_code etcd_set_endpoints(struct etcd3 *e, const json_t *section, struct err *err);
 void etcd_refresh_topology(struct etcd3 *e);
@@ -105,7 +105,7 @@ void etcd_http_request(struct etcd3 *e, struct http_request *req);
 const char *etcd_endpoint(const struct etcd3 *e);
 void etcd_next_endpoint(struct etcd3 *e);
 bool etcd_header_ok(struct etcd3 *e, const json_t *body); /* false: from a stale node */
-int64_t etcd_int(const json_t *v);                        /* number or text; 0 when neither */
+int64_t etcd_int(const json_t *v);			  /* number or text; 0 when neither */
 
 /* etcd3_watch.c */
 void etcd_watch_start(struct etcd3 *e);
@@ -113,12 +113,13 @@ void etcd_watch_stop(struct etcd3 *e);
 void etcd_watch_restart(struct etcd3 *e, const char *why);
 /* Requests go unanswered: a stream that says nothing may be dead too. */
 void etcd_watch_doubt(struct etcd3 *e, const char *why);
-void etcd_cache_put(struct etcd3 *e, const char *key, const char *value, size_t len, int64_t revision,
-	const char *lease);
+void etcd_cache_put(struct etcd3 *e, const char *key, const char *value, size_t len,
+	int64_t revision, const char *lease);
 void etcd_cache_delete(struct etcd3 *e, const char *key, int64_t revision);
 void etcd_cache_publish(struct etcd3 *e);
 const struct dcs_kv *etcd_cache_peek(const struct etcd3 *e, const char *key);
-/* Range answer to key-value array; returns the number, -1 without memory. Freed with etcd_kvs_free. */
+/* Range answer to key-value array; returns the number, -1 without memory. Freed with etcd_kvs_free.
+ */
 int etcd_read_kvs(const struct etcd3 *e, const json_t *body, struct dcs_kv **out);
 void etcd_kvs_free(struct dcs_kv *kvs, unsigned count);
 

@@ -10,8 +10,8 @@
 #include "common/ext/json.h"
 
 #define BACKOFF_FIRST_MS 100
-#define BACKOFF_LAST_MS  1000
-#define AUTH_TRIES       2
+#define BACKOFF_LAST_MS	 1000
+#define AUTH_TRIES	 2
 
 struct etcd_call {
 	struct etcd_call *next, **prev_next, *next_waiter;
@@ -132,7 +132,8 @@ static void retry(struct etcd_call *c, bool next_endpoint, const char *why)
 	if (!next_endpoint || c->tried >= e->endpoint_count) {
 		c->tried = 0;
 		pause_ms = c->backoff_ms + (int64_t)rng_below(&e->rng, 100);
-		c->backoff_ms = c->backoff_ms * 2 < BACKOFF_LAST_MS ? c->backoff_ms * 2 : BACKOFF_LAST_MS;
+		c->backoff_ms =
+			c->backoff_ms * 2 < BACKOFF_LAST_MS ? c->backoff_ms * 2 : BACKOFF_LAST_MS;
 		if (next_endpoint)
 			etcd_refresh_topology(e);
 	}
@@ -160,8 +161,8 @@ static void release_auth_waiters(struct etcd3 *e)
 	}
 }
 
-static void on_auth(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms, const char *text,
-	void *arg)
+static void on_auth(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
+	const char *text, void *arg)
 {
 	(void)sent_at_ms;
 	(void)arg;
@@ -179,7 +180,8 @@ static void on_auth(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 	release_auth_waiters(e);
 }
 
-static struct etcd_call *new_call(struct etcd3 *e, const char *path, int64_t deadline_ms, etcd_done_fn fn, void *arg)
+static struct etcd_call *new_call(
+	struct etcd3 *e, const char *path, int64_t deadline_ms, etcd_done_fn fn, void *arg)
 {
 	struct etcd_call *c = calloc(1, sizeof(*c));
 	INVARIANT(c != NULL);
@@ -199,7 +201,8 @@ static struct etcd_call *new_call(struct etcd3 *e, const char *path, int64_t dea
 	return c;
 }
 
-/* The token is cleared first: with a stale one in the header the call itself would fail (dcs 3.3). */
+/* The token is cleared first: with a stale one in the header the call itself would fail (dcs 3.3).
+ */
 static void start_auth(struct etcd3 *e, int64_t deadline_ms)
 {
 	if (e->auth_running)
@@ -268,7 +271,8 @@ static void on_error(struct etcd_call *c, const json_t *body, long status)
 		retry(c, true, text);
 	} else if (strstr(text, "context deadline exceeded") || code == 4 || code == 9) {
 		retry(c, false, text);
-	} else if (code == 3 || (status >= 400 && status < 500 && status != 404 && status != 408 && status != 429)) {
+	} else if (code == 3 || (status >= 400 && status < 500 && status != 404 && status != 408 &&
+					status != 429)) {
 		finish(c, ETCD_ANSWER_DENIED, NULL, text);
 	} else {
 		finish(c, ETCD_ANSWER_UNKNOWN, NULL, text);
@@ -286,7 +290,10 @@ static void take_version(struct etcd_call *c, const json_t *body)
 	}
 	char *end;
 	long major = strtol(v, &end, 10), minor = *end == '.' ? strtol(end + 1, NULL, 10) : 0;
-	const char *api = major < 3 ? NULL : major > 3 || minor >= 4 ? "/v3" : minor == 3 ? "/v3beta" : "/v3alpha";
+	const char *api = major < 3		    ? NULL
+			  : major > 3 || minor >= 4 ? "/v3"
+			  : minor == 3		    ? "/v3beta"
+						    : "/v3alpha";
 	if (api == NULL) {
 		log_error("etcd %s is too old: 3.0 or later is needed", v);
 		finish(c, ETCD_ANSWER_DENIED, NULL, "etcd is too old");
@@ -360,11 +367,13 @@ static void attempt(struct etcd_call *c)
 	struct etcd3 *e = c->e;
 	int64_t now_ms = clock_boot_ms(), left_ms = c->deadline_ms - now_ms;
 	if (left_ms <= 0) {
-		finish(c, ETCD_ANSWER_UNKNOWN, NULL, c->last_error[0] != '\0' ? c->last_error : "no time left");
+		finish(c, ETCD_ANSWER_UNKNOWN, NULL,
+			c->last_error[0] != '\0' ? c->last_error : "no time left");
 		return;
 	}
-	if (e->username[0] != '\0' && e->token[0] == '\0' && !e->auth_off && !c->is_auth && e->api[0] != '\0' &&
-		now_ms - e->auth_failed_ms > 1000 && c->auth_tries < AUTH_TRIES) {
+	if (e->username[0] != '\0' && e->token[0] == '\0' && !e->auth_off && !c->is_auth &&
+		e->api[0] != '\0' && now_ms - e->auth_failed_ms > 1000 &&
+		c->auth_tries < AUTH_TRIES) {
 		c->auth_tries++;
 		wait_for_auth(c);
 		start_auth(e, c->deadline_ms);
@@ -378,18 +387,22 @@ static void attempt(struct etcd_call *c)
 		finish(c, ETCD_ANSWER_DENIED, NULL, "URL is too long");
 		return;
 	}
-	struct http_request req = { .method = c->is_version ? "GET" : "POST", .url = url,
-		.body = c->is_version ? NULL : c->body, .body_len = c->is_version ? 0 : strlen(c->body),
-		.deadline_ms = now_ms + attempt_ms(c, left_ms), .fresh = c->fresh };
+	struct http_request req = { .method = c->is_version ? "GET" : "POST",
+		.url = url,
+		.body = c->is_version ? NULL : c->body,
+		.body_len = c->is_version ? 0 : strlen(c->body),
+		.deadline_ms = now_ms + attempt_ms(c, left_ms),
+		.fresh = c->fresh };
 	etcd_http_request(e, &req);
-	if (e->token[0] != '\0' && !c->is_auth && str_format(auth, sizeof(auth), "authorization: %s", e->token))
+	if (e->token[0] != '\0' && !c->is_auth &&
+		str_format(auth, sizeof(auth), "authorization: %s", e->token))
 		req.headers[0] = auth;
 	c->sent_at_ms = now_ms;
 	c->http = http_send(e->http, &req, on_reply, NULL, c);
 }
 
-void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t deadline_ms, bool other_endpoint,
-	etcd_done_fn fn, void *arg)
+void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t deadline_ms,
+	bool other_endpoint, etcd_done_fn fn, void *arg)
 {
 	struct etcd_call *c = new_call(e, path, deadline_ms, fn, arg);
 	c->body = json_compact(take_body);
@@ -402,7 +415,8 @@ void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t dea
 	loop_timer_set(e->loop, &c->timer, clock_boot_ms(), on_backoff, c);
 }
 
-/* ---- endpoints ------------------------------------------------------------------------------------ */
+/* ---- endpoints
+ * ------------------------------------------------------------------------------------ */
 
 static void add_endpoint(char (*list)[LIMIT_URL], unsigned *count, const char *url)
 {
@@ -433,9 +447,10 @@ static void add_host(struct etcd3 *e, const char *host, int64_t port)
 	if (n == 0)
 		return;
 	bool fits = strstr(host, "://") != NULL ? str_copy_n(url, sizeof(url), host, n)
-		    : colon != NULL ? str_format(url, sizeof(url), "%s://%.*s", e->protocol, (int)n, host)
-				    : str_format(url, sizeof(url), "%s://%.*s:%lld", e->protocol, (int)n, host,
-					      (long long)port);
+		    : colon != NULL
+			    ? str_format(url, sizeof(url), "%s://%.*s", e->protocol, (int)n, host)
+			    : str_format(url, sizeof(url), "%s://%.*s:%lld", e->protocol, (int)n,
+				      host, (long long)port);
 	if (fits)
 		add_endpoint(e->seeds, &e->seed_count, url);
 }
@@ -467,15 +482,18 @@ enum err_code etcd_set_endpoints(struct etcd3 *e, const json_t *section, struct 
 	e->seed_count = 0;
 	if (!str_copy(e->protocol, sizeof(e->protocol), protocol != NULL ? protocol : "http") ||
 		(strcmp(e->protocol, "http") != 0 && strcmp(e->protocol, "https") != 0))
-		return err_set(err, ERR_INVAL, 0, "etcd3.protocol %s: http or https is allowed", protocol);
+		return err_set(
+			err, ERR_INVAL, 0, "etcd3.protocol %s: http or https is allowed", protocol);
 	if (port == 0)
 		port = 2379;
 	e->fixed_endpoints = url != NULL || json_truthy(json_object_get(section, "use_proxies"));
 	if (url == NULL)
 		url = json_path_str(section, "url");
-	if (json_object_get(section, "srv") != NULL || json_object_get(section, "discovery_srv") != NULL ||
+	if (json_object_get(section, "srv") != NULL ||
+		json_object_get(section, "discovery_srv") != NULL ||
 		json_object_get(section, "srv_domain") != NULL)
-		return err_set(err, ERR_STATE, 0, "etcd3.srv: discovery by SRV records is not built yet; use hosts");
+		return err_set(err, ERR_STATE, 0,
+			"etcd3.srv: discovery by SRV records is not built yet; use hosts");
 	if (json_object_get(section, "hosts") != NULL && !e->fixed_endpoints)
 		add_hosts(e, json_object_get(section, "hosts"), port);
 	else if (json_path_str(section, "host") != NULL && url == NULL)
@@ -485,22 +503,24 @@ enum err_code etcd_set_endpoints(struct etcd3 *e, const json_t *section, struct 
 	if (e->seed_count == 0)
 		add_hosts(e, json_object_get(section, "hosts"), port);
 	if (e->seed_count == 0)
-		return err_set(err, ERR_INVAL, 0, "etcd3: one of host, hosts, url, proxy is needed");
+		return err_set(
+			err, ERR_INVAL, 0, "etcd3: one of host, hosts, url, proxy is needed");
 	memcpy(e->endpoints, e->seeds, sizeof(e->endpoints));
 	e->endpoint_count = e->seed_count;
 	e->current = (unsigned)rng_below(&e->rng, e->endpoint_count);
 	return ERR_OK;
 }
 
-static void on_topology(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms, const char *text,
-	void *arg)
+static void on_topology(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
+	const char *text, void *arg)
 {
 	(void)arg;
 	(void)sent_at_ms;
 	(void)text;
 	e->topology_running = false;
 	if (a != ETCD_ANSWER_OK) {
-		/* The old list stays; the seeds come back into it, lest all advertised addresses are wrong from here. */
+		/* The old list stays; the seeds come back into it, lest all advertised addresses
+		 * are wrong from here. */
 		for (unsigned i = 0; i < e->seed_count; i++)
 			add_endpoint(e->endpoints, &e->endpoint_count, e->seeds[i]);
 		return;
@@ -535,6 +555,6 @@ void etcd_refresh_topology(struct etcd3 *e)
 	if (e->fixed_endpoints || e->topology_running || e->closing)
 		return;
 	e->topology_running = true;
-	etcd_call(e, "/cluster/member/list", json_object(), clock_boot_ms() + e->retry_timeout_ms, false, on_topology,
-		NULL);
+	etcd_call(e, "/cluster/member/list", json_object(), clock_boot_ms() + e->retry_timeout_ms,
+		false, on_topology, NULL);
 }

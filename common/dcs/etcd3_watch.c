@@ -1,4 +1,5 @@
-/* The watched view of etcd v3: range, then a watch stream from that revision; broken streams are rebuilt (dcs 4.2). */
+/* The watched view of etcd v3: range, then a watch stream from that revision; broken streams are
+ * rebuilt (dcs 4.2). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +36,8 @@ static bool read_kv(const struct etcd3 *e, const json_t *j, struct dcs_kv *out)
 	out->value = etcd_unb64(value != NULL ? value : "", &out->value_len);
 	out->version = etcd_int(json_object_get(j, "mod_revision"));
 	const char *lease = json_string_value(json_object_get(j, "lease"));
-	if (lease != NULL && strcmp(lease, "0") != 0 && !str_copy(out->session, sizeof(out->session), lease))
+	if (lease != NULL && strcmp(lease, "0") != 0 &&
+		!str_copy(out->session, sizeof(out->session), lease))
 		out->session[0] = '\0';
 	if (out->key == NULL || out->value == NULL) {
 		free(out->key);
@@ -99,10 +101,12 @@ static void cache_set(struct etcd3 *e, struct dcs_kv *kv)
 	e->kvs[e->kv_count++] = *kv;
 }
 
-void etcd_cache_put(struct etcd3 *e, const char *key, const char *value, size_t len, int64_t revision,
-	const char *lease)
+void etcd_cache_put(struct etcd3 *e, const char *key, const char *value, size_t len,
+	int64_t revision, const char *lease)
 {
-	struct dcs_kv kv = { .key = strdup(key), .value = malloc(len + 1), .value_len = len, .version = revision };
+	struct dcs_kv kv = {
+		.key = strdup(key), .value = malloc(len + 1), .value_len = len, .version = revision
+	};
 	if (kv.key == NULL || kv.value == NULL || !e->current_view) {
 		free(kv.key);
 		free(kv.value);
@@ -127,7 +131,8 @@ void etcd_cache_delete(struct etcd3 *e, const char *key, int64_t revision)
 	*old = e->kvs[--e->kv_count];
 }
 
-/* ---- events to the owner -------------------------------------------------------------------------- */
+/* ---- events to the owner
+ * -------------------------------------------------------------------------- */
 
 static int64_t version_of(const struct etcd3 *e, const char *key)
 {
@@ -143,17 +148,23 @@ void etcd_cache_publish(struct etcd3 *e)
 		e->cache_revision > e->revision ? e->cache_revision : e->revision, clock_boot_ms());
 	if (c == NULL)
 		return;
-	/* A change of the leader key is one of its value, its owner, or its existence; renewals change nothing. */
-	int64_t leader = version_of(e, "leader"), config = version_of(e, "config"), status = version_of(e, "status"),
-		failover = version_of(e, "failover"), sync = version_of(e, "sync");
+	/* A change of the leader key is one of its value, its owner, or its existence; renewals
+	 * change nothing. */
+	int64_t leader = version_of(e, "leader"), config = version_of(e, "config"),
+		status = version_of(e, "status"), failover = version_of(e, "failover"),
+		sync = version_of(e, "sync");
 	uint64_t members = c->member_count;
 	for (unsigned i = 0; i < e->kv_count; i++) {
 		if (str_starts(e->kvs[i].key, "members/"))
 			members = members * 31 + (uint64_t)e->kvs[i].version;
 	}
-	struct dcs_watch_event ev = { .current = true, .cluster = c, .leader_changed = leader != e->seen_leader,
-		.config_changed = config != e->seen_config, .status_changed = status != e->seen_status,
-		.failover_changed = failover != e->seen_failover, .sync_changed = sync != e->seen_sync,
+	struct dcs_watch_event ev = { .current = true,
+		.cluster = c,
+		.leader_changed = leader != e->seen_leader,
+		.config_changed = config != e->seen_config,
+		.status_changed = status != e->seen_status,
+		.failover_changed = failover != e->seen_failover,
+		.sync_changed = sync != e->seen_sync,
 		.members_changed = members != e->seen_members };
 	e->seen_leader = leader;
 	e->seen_config = config;
@@ -179,10 +190,12 @@ static void lost(struct etcd3 *e, const char *why)
 			e->watch_fn(&ev, e->watch_arg);
 	}
 	if (!e->closing && e->watch_fn != NULL)
-		loop_timer_set(e->loop, &e->watch_timer, clock_boot_ms() + e->watch_pause_ms, on_retry, e);
+		loop_timer_set(
+			e->loop, &e->watch_timer, clock_boot_ms() + e->watch_pause_ms, on_retry, e);
 }
 
-/* ---- stream --------------------------------------------------------------------------------------- */
+/* ---- stream
+ * --------------------------------------------------------------------------------------- */
 
 /* false: the stream is over. */
 static bool take_events(struct etcd3 *e, const json_t *result)
@@ -239,7 +252,9 @@ static bool on_chunk(const char *bytes, size_t len, void *arg)
 		return false;
 	}
 	for (;;) {
-		const char *nl = e->stream_buf.len > 0 ? memchr(e->stream_buf.data, '\n', e->stream_buf.len) : NULL;
+		const char *nl = e->stream_buf.len > 0
+					 ? memchr(e->stream_buf.data, '\n', e->stream_buf.len)
+					 : NULL;
 		if (nl == NULL)
 			return true;
 		size_t n = (size_t)(nl - e->stream_buf.data);
@@ -266,11 +281,16 @@ static void open_stream(struct etcd3 *e)
 	if (!str_format(revision, sizeof(revision), "%lld", (long long)e->revision) ||
 		!str_format(url, sizeof(url), "%s%s/watch", etcd_endpoint(e), e->api))
 		return;
-	json_auto_t *body = json_pack("{s:{s:o,s:o,s:s,s:[]}}", "create_request", "key", etcd_b64_json(e->prefix),
-		"range_end", etcd_b64_json(end), "start_revision", revision, "filters");
+	json_auto_t *body = json_pack("{s:{s:o,s:o,s:s,s:[]}}", "create_request", "key",
+		etcd_b64_json(e->prefix), "range_end", etcd_b64_json(end), "start_revision",
+		revision, "filters");
 	AUTO_FREE char *text = json_compact(body);
-	struct http_request req = { .method = "POST", .url = url, .body = text, .body_len = strlen(text),
-		.connect_ms = e->retry_timeout_ms, .fresh = true };
+	struct http_request req = { .method = "POST",
+		.url = url,
+		.body = text,
+		.body_len = strlen(text),
+		.connect_ms = e->retry_timeout_ms,
+		.fresh = true };
 	etcd_http_request(e, &req);
 	if (e->token[0] != '\0' && str_format(auth, sizeof(auth), "authorization: %s", e->token))
 		req.headers[0] = auth;
@@ -278,8 +298,8 @@ static void open_stream(struct etcd3 *e)
 	e->stream = http_send(e->http, &req, on_stream_end, on_chunk, e);
 }
 
-static void on_range(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms, const char *text,
-	void *arg)
+static void on_range(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
+	const char *text, void *arg)
 {
 	(void)arg;
 	(void)sent_at_ms;
@@ -318,9 +338,11 @@ void etcd_watch_start(struct etcd3 *e)
 	char end[3 * LIMIT_NAME];
 	memcpy(end, e->prefix, sizeof(end));
 	end[strlen(end) - 1]++;
-	/* Linearizable: a view that decisions rest on must not come from a member that is behind. */
-	etcd_call(e, "/kv/range", json_pack("{s:o,s:o}", "key", etcd_b64_json(e->prefix), "range_end",
-					    etcd_b64_json(end)),
+	/* Linearizable: a view that decisions rest on must not come from a member that is behind.
+	 */
+	etcd_call(e, "/kv/range",
+		json_pack("{s:o,s:o}", "key", etcd_b64_json(e->prefix), "range_end",
+			etcd_b64_json(end)),
 		clock_boot_ms() + e->retry_timeout_ms, false, on_range, NULL);
 }
 

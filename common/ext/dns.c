@@ -11,10 +11,12 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 
-#define CACHE_MAX      64
-#define CACHE_FRESH_MS 600000 /* dcs 3.2: addresses are kept that long; an older one serves while look-ups fail */
-#define TRY_MS         1000
-#define TRIES          2
+#define CACHE_MAX 64
+#define CACHE_FRESH_MS                                                                             \
+	600000 /* dcs 3.2: addresses are kept that long; an older one serves while look-ups fail   \
+		*/
+#define TRY_MS 1000
+#define TRIES  2
 
 struct entry {
 	char name[256];
@@ -84,7 +86,8 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
 	struct err err = ERR_INIT;
 	if (!readable && !writable)
 		loop_fd_remove(d->loop, fd);
-	else if (loop_fd_set(d->loop, fd, (short)((readable ? POLLIN : 0) | (writable ? POLLOUT : 0)), on_fd, d,
+	else if (loop_fd_set(d->loop, fd,
+			 (short)((readable ? POLLIN : 0) | (writable ? POLLOUT : 0)), on_fd, d,
 			 &err) != ERR_OK)
 		log_warning("dns: %s", err.text);
 }
@@ -99,9 +102,12 @@ enum err_code dns_new(struct dns **out, struct loop *loop, struct err *err)
 	if (d == NULL)
 		return err_set(err, ERR_NOMEM, 0, "dns");
 	d->loop = loop;
-	struct ares_options o = { .timeout = TRY_MS, .tries = TRIES, .sock_state_cb = on_socket_state,
+	struct ares_options o = { .timeout = TRY_MS,
+		.tries = TRIES,
+		.sock_state_cb = on_socket_state,
 		.sock_state_cb_data = d };
-	int rc = ares_init_options(&d->channel, &o, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+	int rc = ares_init_options(
+		&d->channel, &o, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
 	if (rc != ARES_SUCCESS) {
 		free(d);
 		return err_set(err, ERR_SYS, 0, "c-ares: %s", ares_strerror(rc));
@@ -156,7 +162,8 @@ static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinf
 			if (q->answer.count == DNS_ADDRS_MAX)
 				break;
 			char *out = q->answer.addrs[q->answer.count];
-			if (getnameinfo(n->ai_addr, n->ai_addrlen, out, 64, NULL, 0, NI_NUMERICHOST) == 0)
+			if (getnameinfo(n->ai_addr, n->ai_addrlen, out, 64, NULL, 0,
+				    NI_NUMERICHOST) == 0)
 				q->answer.count++;
 		}
 	}
@@ -201,7 +208,8 @@ void dns_lookup(struct dns *d, const char *name, dns_fn fn, void *arg)
 		q->answer = e->answer;
 		finish(q);
 	} else {
-		struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+		struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
+			.ai_socktype = SOCK_STREAM };
 		ares_getaddrinfo(d->channel, name, NULL, &hints, on_addrinfo, q);
 		if (!d->closing)
 			arm(d);
@@ -215,7 +223,8 @@ static void on_srv(void *arg, int status, int timeouts, unsigned char *buf, int 
 	struct dns_srv a = { 0 };
 	struct ares_srv_reply *list = NULL;
 	if (status == ARES_SUCCESS && ares_parse_srv_reply(buf, len, &list) == ARES_SUCCESS) {
-		for (const struct ares_srv_reply *r = list; r != NULL && a.count < 32; r = r->next) {
+		for (const struct ares_srv_reply *r = list; r != NULL && a.count < 32;
+			r = r->next) {
 			if (str_copy(a.rows[a.count].host, sizeof(a.rows[0].host), r->host)) {
 				a.rows[a.count].port = r->port;
 				a.count++;

@@ -1,5 +1,6 @@
-/* Names to addresses in the loop, by c-ares: a silent name server costs nothing but the answer (DESIGN 4). The last good
- * address of a name is kept and serves while new look-ups fail. Literal addresses and the hosts file need no server. */
+/* Names to addresses in the loop, by c-ares: a silent name server costs nothing but the answer
+ * (DESIGN 4). The last good address of a name is kept and serves while new look-ups fail. Literal
+ * addresses and the hosts file need no server. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -10,14 +11,17 @@
 #define DNS_ADDRS_MAX 8
 struct dns;
 struct dns_answer {
-	unsigned count;                    /* 0 = none, and none was known before */
-	char addrs[DNS_ADDRS_MAX][64];     /* numeric, IPv6 without brackets */
-	bool stale;                        /* from an earlier look-up */
+	unsigned count;		       /* 0 = none, and none was known before */
+	char addrs[DNS_ADDRS_MAX][64]; /* numeric, IPv6 without brackets */
+	bool stale;		       /* from an earlier look-up */
 };
 typedef void (*dns_fn)(const struct dns_answer *a, void *arg);
 struct dns_srv {
 	unsigned count;
-	struct { char host[256]; uint16_t port; } rows[32];
+	struct {
+		char host[256];
+		uint16_t port;
+	} rows[32];
 };
 typedef void (*dns_srv_fn)(const struct dns_srv *a, void *arg);
 

@@ -31,7 +31,8 @@ struct http_call {
 	void *arg;
 	bool started, cancelled;
 	char error[CURL_ERROR_SIZE];
-	struct loop_timer timer; /* failures before the start, and the deadline while a name is looked up */
+	struct loop_timer
+		timer; /* failures before the start, and the deadline while a name is looked up */
 };
 
 struct http {
@@ -51,7 +52,8 @@ enum err_code http_new(struct http **out, struct loop *loop, struct err *err)
 	if (h == NULL)
 		return err_set(err, ERR_NOMEM, 0, "http");
 	h->loop = loop;
-	if (curl_global_init(CURL_GLOBAL_ALL) != CURLE_OK || (h->multi = curl_multi_init()) == NULL) {
+	if (curl_global_init(CURL_GLOBAL_ALL) != CURLE_OK ||
+		(h->multi = curl_multi_init()) == NULL) {
 		free(h);
 		return err_set(err, ERR_NOMEM, 0, "libcurl");
 	}
@@ -126,12 +128,14 @@ int http_loop_wait(void *ctx, struct pollfd *fds, unsigned n, int timeout_ms)
 					  (fds[i].events & POLLOUT ? CURL_WAIT_POLLOUT : 0)) };
 	}
 	int ready = 0;
-	CURLMcode rc = curl_multi_poll(h->multi, extra, count, timeout_ms < 0 ? 3600000 : timeout_ms, &ready);
+	CURLMcode rc = curl_multi_poll(
+		h->multi, extra, count, timeout_ms < 0 ? 3600000 : timeout_ms, &ready);
 	if (rc != CURLM_OK) {
 		log_error("curl_multi_poll: %s", curl_multi_strerror(rc));
 		return poll(fds, n, timeout_ms < 0 || timeout_ms > 100 ? 100 : timeout_ms);
 	}
-	/* curl_multi_poll hides hang-ups of extra descriptors (it reports only what was asked for), so ask once more. */
+	/* curl_multi_poll hides hang-ups of extra descriptors (it reports only what was asked for),
+	 * so ask once more. */
 	int got = n > 0 && ready > 0 ? poll(fds, n, 0) : 0;
 	if (h->calls != NULL)
 		loop_timer_set(h->loop, &h->perform, clock_boot_ms(), on_perform, h);
@@ -147,7 +151,10 @@ static void answer(struct http_call *c, const struct http_reply *r)
 
 static void fail(struct http_call *c, const char *text, bool timed_out)
 {
-	struct http_reply r = { .text = text, .timed_out = timed_out, .body = "", .headers = "",
+	struct http_reply r = { .text = text,
+		.timed_out = timed_out,
+		.body = "",
+		.headers = "",
 		.sent_at_ms = c->sent_at_ms };
 	answer(c, &r);
 }
@@ -162,8 +169,11 @@ static void read_done(struct http *h)
 		struct http_call *c = NULL;
 		curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&c);
 		CURLcode rc = m->data.result;
-		struct http_reply r = { .text = "", .body = buf_str(&c->reply), .len = c->reply.len,
-			.headers = buf_str(&c->reply_headers), .sent_at_ms = c->sent_at_ms };
+		struct http_reply r = { .text = "",
+			.body = buf_str(&c->reply),
+			.len = c->reply.len,
+			.headers = buf_str(&c->reply_headers),
+			.sent_at_ms = c->sent_at_ms };
 		curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &r.status);
 		if (rc != CURLE_OK) {
 			r.status = 0;
@@ -246,7 +256,8 @@ static void start(struct http_call *c)
 		if (c->connect_ms == 0)
 			c->connect_ms = left / 2 > 1000 ? left / 2 : 1000;
 	}
-	curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(c->connect_ms != 0 ? c->connect_ms : 5000));
+	curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS,
+		(long)(c->connect_ms != 0 ? c->connect_ms : 5000));
 	loop_timer_stop(c->h->loop, &c->timer);
 	c->sent_at_ms = now_ms;
 	if (curl_multi_add_handle(c->h->multi, c->easy) != CURLM_OK) {
@@ -274,8 +285,8 @@ static void on_resolved(const struct dns_answer *a, void *arg)
 	n = (size_t)w;
 	for (unsigned i = 0; i < a->count && n < sizeof(line); i++) {
 		bool v6 = strchr(a->addrs[i], ':') != NULL;
-		w = snprintf(line + n, sizeof(line) - n, "%s%s%s%s", i > 0 ? "," : "", v6 ? "[" : "", a->addrs[i],
-			v6 ? "]" : "");
+		w = snprintf(line + n, sizeof(line) - n, "%s%s%s%s", i > 0 ? "," : "",
+			v6 ? "[" : "", a->addrs[i], v6 ? "]" : "");
 		n += (size_t)w;
 	}
 	c->resolve = curl_slist_append(NULL, line);
@@ -332,7 +343,8 @@ static void set_tls(CURL *e, const struct http_tls *t)
 	if (t->cert != NULL && t->cert[0] != '\0') {
 		curl_easy_setopt(e, CURLOPT_SSLCERT, t->cert);
 		/* The key may be inside the certificate file. */
-		curl_easy_setopt(e, CURLOPT_SSLKEY, t->key != NULL && t->key[0] != '\0' ? t->key : t->cert);
+		curl_easy_setopt(
+			e, CURLOPT_SSLKEY, t->key != NULL && t->key[0] != '\0' ? t->key : t->cert);
 		if (t->key_password != NULL && t->key_password[0] != '\0')
 			curl_easy_setopt(e, CURLOPT_KEYPASSWD, t->key_password);
 	}
@@ -394,11 +406,12 @@ static void set_options(struct http_call *c, const struct http_request *req)
 	set_tls(e, &req->tls);
 }
 
-struct http_call *http_send(struct http *h, const struct http_request *req, http_done_fn done, http_chunk_fn chunk,
-	void *arg)
+struct http_call *http_send(struct http *h, const struct http_request *req, http_done_fn done,
+	http_chunk_fn chunk, void *arg)
 {
 	struct http_call *c = calloc(1, sizeof(*c));
-	INVARIANT(c != NULL); /* a process that cannot remember a request must not go on as if it had made it */
+	INVARIANT(c != NULL); /* a process that cannot remember a request must not go on as if it
+				 had made it */
 	c->h = h;
 	c->next = h->calls;
 	if (c->next != NULL)

@@ -80,7 +80,8 @@ bool json_truthy(const json_t *v)
 	return false;
 }
 
-/* The shortest text that reads back as the same number, with a point or exponent, as Python's repr. */
+/* The shortest text that reads back as the same number, with a point or exponent, as Python's repr.
+ */
 static void real_text(double d, char *out, size_t len)
 {
 	for (int precision = 1; precision <= 17; precision++) {
@@ -100,7 +101,8 @@ bool json_text(const json_t *v, char *out, size_t len)
 	case JSON_TRUE: return str_copy(out, len, "True");
 	case JSON_FALSE: return str_copy(out, len, "False");
 	case JSON_STRING: return str_copy(out, len, json_string_value(v));
-	case JSON_INTEGER: return str_format(out, len, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+	case JSON_INTEGER:
+		return str_format(out, len, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
 	case JSON_REAL:
 		real_text(json_real_value(v), number, sizeof(number));
 		return str_copy(out, len, number);
@@ -126,11 +128,13 @@ static bool scalar_same(const json_t *a, const json_t *b)
 bool json_same(const json_t *a, const json_t *b)
 {
 	if (json_is_object(a) || json_is_object(b)) {
-		if (!json_is_object(a) || !json_is_object(b) || json_object_size(a) != json_object_size(b))
+		if (!json_is_object(a) || !json_is_object(b) ||
+			json_object_size(a) != json_object_size(b))
 			return false;
 		const char *key;
 		json_t *v;
-		json_object_foreach ((json_t *)a, key, v) {
+		json_object_foreach((json_t *)a, key, v)
+		{
 			const json_t *w = json_object_get(b, key);
 			if (w == NULL || !json_same(v, w))
 				return false;
@@ -138,7 +142,8 @@ bool json_same(const json_t *a, const json_t *b)
 		return true;
 	}
 	if (json_is_array(a) || json_is_array(b)) {
-		if (!json_is_array(a) || !json_is_array(b) || json_array_size(a) != json_array_size(b))
+		if (!json_is_array(a) || !json_is_array(b) ||
+			json_array_size(a) != json_array_size(b))
 			return false;
 		for (size_t i = 0; i < json_array_size(a); i++) {
 			if (!json_same(json_array_get(a, i), json_array_get(b, i)))
@@ -154,7 +159,8 @@ bool json_patch(json_t *target, const json_t *patch)
 	bool changed = false;
 	const char *key;
 	json_t *v;
-	json_object_foreach ((json_t *)patch, key, v) {
+	json_object_foreach((json_t *)patch, key, v)
+	{
 		json_t *old = json_object_get(target, key);
 		if (json_is_null(v)) {
 			if (old != NULL) {

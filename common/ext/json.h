@@ -1,4 +1,5 @@
-/* Bounded, typed access to JSON over jansson, and the comparisons and merges that the contract defines by text. */
+/* Bounded, typed access to JSON over jansson, and the comparisons and merges that the contract
+ * defines by text. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,10 +18,11 @@ bool json_truthy(const json_t *v);
 MUST_USE bool json_text(const json_t *v, char *out, size_t len);
 /* Deep comparison, scalars by their text (dcs 1.4): 1 equals "1", true does not equal "true". */
 bool json_same(const json_t *a, const json_t *b);
-/* The patch rule of PATCH /config and of configuration files (config 3.1, rest 6): null removes, objects recurse, the rest
- * replaces when the text differs. Returns whether anything changed. */
+/* The patch rule of PATCH /config and of configuration files (config 3.1, rest 6): null removes,
+ * objects recurse, the rest replaces when the text differs. Returns whether anything changed. */
 bool json_patch(json_t *target, const json_t *patch);
-/* ASCII with ", " and ": " as Python prints it; members in order. NULL: no memory. Freed by the caller. */
+/* ASCII with ", " and ": " as Python prints it; members in order. NULL: no memory. Freed by the
+ * caller. */
 char *json_python(const json_t *v);
 /* ASCII without blanks. */
 char *json_compact(const json_t *v);

@@ -18,7 +18,10 @@
 struct reader {
 	yaml_parser_t p;
 	struct err *err;
-	struct { char name[64]; json_t *value; } anchors[ANCHORS_MAX];
+	struct {
+		char name[64];
+		json_t *value;
+	} anchors[ANCHORS_MAX];
 	unsigned anchor_count, node_count, depth;
 };
 
@@ -73,7 +76,8 @@ static bool as_int(const char *s, json_int_t *out)
 		}
 		*out = neg ? -v : v;
 		return true;
-	} else if (!(strcmp(p, "0") == 0 || (*p >= '1' && *p <= '9' && p[span(p, "0123456789_")] == '\0'))) {
+	} else if (!(strcmp(p, "0") == 0 ||
+			   (*p >= '1' && *p <= '9' && p[span(p, "0123456789_")] == '\0'))) {
 		return false;
 	}
 	for (; *p != '\0'; p++) {
@@ -130,8 +134,10 @@ static bool as_real(const char *s, double *out)
 json_t *yaml_scalar(const char *text)
 {
 	static const char *const nulls[] = { "", "~", "null", "Null", "NULL", NULL };
-	static const char *const yes[] = { "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE", NULL };
-	static const char *const no[] = { "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE", NULL };
+	static const char *const yes[] = { "yes", "Yes", "YES", "on", "On", "ON", "true", "True",
+		"TRUE", NULL };
+	static const char *const no[] = { "no", "No", "NO", "off", "Off", "OFF", "false", "False",
+		"FALSE", NULL };
 	json_int_t i;
 	double d;
 	if (word_is(text, nulls))
@@ -160,8 +166,8 @@ static bool next(struct reader *r, yaml_event_t *ev)
 	if (yaml_parser_parse(&r->p, ev))
 		return true;
 	err_set(r->err, ERR_PARSE, 0, "line %zu: %s%s%s", r->p.problem_mark.line + 1,
-		r->p.problem != NULL ? r->p.problem : "syntax error", r->p.context != NULL ? ", " : "",
-		r->p.context != NULL ? r->p.context : "");
+		r->p.problem != NULL ? r->p.problem : "syntax error",
+		r->p.context != NULL ? ", " : "", r->p.context != NULL ? r->p.context : "");
 	return false;
 }
 
@@ -180,11 +186,9 @@ static unsigned count_nodes(const json_t *v)
 	json_t *item;
 	size_t i;
 	if (json_is_object(v))
-		json_object_foreach ((json_t *)v, key, item)
-			n += count_nodes(item);
+		json_object_foreach((json_t *)v, key, item) n += count_nodes(item);
 	else if (json_is_array(v))
-		json_array_foreach (v, i, item)
-			n += count_nodes(item);
+		json_array_foreach(v, i, item) n += count_nodes(item);
 	return n;
 }
 
@@ -415,7 +419,8 @@ json_t *yaml_read_file(const char *path, struct err *err)
 	return v;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------- */
+/* ---- writing
+ * -------------------------------------------------------------------------------------- */
 
 /* Plain when the loader would read it back as the same text. */
 static yaml_scalar_style_t style_of(const char *text)
@@ -434,8 +439,8 @@ static int by_key(const void *a, const void *b)
 static bool emit_text(yaml_emitter_t *e, const char *text, yaml_scalar_style_t style)
 {
 	yaml_event_t ev;
-	return yaml_scalar_event_initialize(&ev, NULL, NULL, (const yaml_char_t *)text, (int)strlen(text), 1, 1,
-		       style) &&
+	return yaml_scalar_event_initialize(&ev, NULL, NULL, (const yaml_char_t *)text,
+		       (int)strlen(text), 1, 1, style) &&
 	       yaml_emitter_emit(e, &ev);
 }
 
@@ -472,7 +477,8 @@ static bool emit(yaml_emitter_t *e, const json_t *v, bool flow)
 			    f ? YAML_FLOW_SEQUENCE_STYLE : YAML_BLOCK_SEQUENCE_STYLE) ||
 			!yaml_emitter_emit(e, &ev))
 			return false;
-		json_array_foreach (v, i, item) {
+		json_array_foreach(v, i, item)
+		{
 			if (!emit(e, item, flow))
 				return false;
 		}
@@ -485,15 +491,15 @@ static bool emit(yaml_emitter_t *e, const json_t *v, bool flow)
 		json_t *item;
 		if (keys == NULL)
 			return false;
-		json_object_foreach ((json_t *)v, key, item)
-			keys[k++] = key;
+		json_object_foreach((json_t *)v, key, item) keys[k++] = key;
 		qsort(keys, n, sizeof(*keys), by_key);
 		bool f = flow || n == 0;
 		bool ok = yaml_mapping_start_event_initialize(&ev, NULL, NULL, 1,
 				  f ? YAML_FLOW_MAPPING_STYLE : YAML_BLOCK_MAPPING_STYLE) &&
 			  yaml_emitter_emit(e, &ev);
 		for (k = 0; ok && k < n; k++)
-			ok = emit_text(e, keys[k], style_of(keys[k])) && emit(e, json_object_get(v, keys[k]), flow);
+			ok = emit_text(e, keys[k], style_of(keys[k])) &&
+			     emit(e, json_object_get(v, keys[k]), flow);
 		free(keys);
 		return ok && yaml_mapping_end_event_initialize(&ev) && yaml_emitter_emit(e, &ev);
 	}
@@ -518,9 +524,11 @@ static bool write_document(const json_t *v, struct buf *out, bool flow)
 	yaml_emitter_set_unicode(&e, 1);
 	yaml_emitter_set_width(&e, flow ? 100000 : 200);
 	yaml_emitter_set_indent(&e, 2);
-	bool ok = yaml_stream_start_event_initialize(&ev, YAML_UTF8_ENCODING) && yaml_emitter_emit(&e, &ev) &&
-		  yaml_document_start_event_initialize(&ev, NULL, NULL, NULL, 1) && yaml_emitter_emit(&e, &ev) &&
-		  emit(&e, v, flow) && yaml_document_end_event_initialize(&ev, 1) && yaml_emitter_emit(&e, &ev) &&
+	bool ok = yaml_stream_start_event_initialize(&ev, YAML_UTF8_ENCODING) &&
+		  yaml_emitter_emit(&e, &ev) &&
+		  yaml_document_start_event_initialize(&ev, NULL, NULL, NULL, 1) &&
+		  yaml_emitter_emit(&e, &ev) && emit(&e, v, flow) &&
+		  yaml_document_end_event_initialize(&ev, 1) && yaml_emitter_emit(&e, &ev) &&
 		  yaml_stream_end_event_initialize(&ev) && yaml_emitter_emit(&e, &ev);
 	yaml_emitter_flush(&e);
 	yaml_emitter_delete(&e);

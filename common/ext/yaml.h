@@ -1,11 +1,13 @@
-/* YAML 1.1 as PyYAML's safe loader resolves it (config 5.1), into jansson values; and back in PyYAML's block style. */
+/* YAML 1.1 as PyYAML's safe loader resolves it (config 5.1), into jansson values; and back in
+ * PyYAML's block style. */
 #pragma once
 #include <jansson.h>
 
 #include "common/core/buf.h"
 #include "common/core/err.h"
 
-/* One document; an empty one is null. NULL with err ("line N: ...") on a syntax error, a second document, or a bound. */
+/* One document; an empty one is null. NULL with err ("line N: ...") on a syntax error, a second
+ * document, or a bound. */
 json_t *yaml_read(const char *text, size_t len, struct err *err);
 json_t *yaml_read_file(const char *path, struct err *err);
 /* One plain scalar as the loader resolves it: "on" is true, "010" is 8, "1.2.3" is text. */

@@ -38,7 +38,8 @@ static const char *method_command(const struct pgctx *p, const char **out_method
 
 static void run_initdb(struct seq_bootstrap *s)
 {
-	static const char *const forbidden[] = { "pgdata", "nosync", "pwfile", "sync-only", "version", NULL };
+	static const char *const forbidden[] = { "pgdata", "nosync", "pwfile", "sync-only",
+		"version", NULL };
 	struct pgctx *p = s->p;
 	struct host_cmd cmd = HOST_CMD_INIT;
 	struct err err = ERR_INIT;
@@ -46,8 +47,8 @@ static void run_initdb(struct seq_bootstrap *s)
 	const char *user = pgctx_auth(p, "superuser", "username");
 	bool ok = pgctx_program(p, "initdb", program, sizeof(program));
 	host_cmd_arg(&cmd, program);
-	if (ok && render_options(json_object_get(p->bootstrap, "initdb"), "bootstrap.initdb", forbidden, true, &cmd, &err) !=
-			  ERR_OK)
+	if (ok && render_options(json_object_get(p->bootstrap, "initdb"), "bootstrap.initdb",
+			  forbidden, true, &cmd, &err) != ERR_OK)
 		ok = false;
 	if (user != NULL)
 		host_cmd_argf(&cmd, "--username=%s", user);
@@ -63,8 +64,8 @@ static void run_initdb(struct seq_bootstrap *s)
 
 static void run_method(struct seq_bootstrap *s, const char *method, const char *command)
 {
-	static const char *const known[] = { "command", "no_params", "keep_existing_recovery_conf", "recovery_conf",
-		"scope", "datadir" };
+	static const char *const known[] = { "command", "no_params", "keep_existing_recovery_conf",
+		"recovery_conf", "scope", "datadir" };
 	struct pgctx *p = s->p;
 	const json_t *section = json_object_get(p->bootstrap, method);
 	struct host_cmd cmd = HOST_CMD_INIT;
@@ -75,7 +76,8 @@ static void run_method(struct seq_bootstrap *s, const char *method, const char *
 		host_cmd_argf(&cmd, "--scope=%s", p->scope);
 		host_cmd_argf(&cmd, "--datadir=%s", p->data_dir);
 	}
-	json_object_foreach ((json_t *)section, key, v) {
+	json_object_foreach((json_t *)section, key, v)
+	{
 		char text[LIMIT_CONNINFO];
 		bool skip = false;
 		for (unsigned i = 0; i < ARRAY_LEN(known); i++)
@@ -86,7 +88,8 @@ static void run_method(struct seq_bootstrap *s, const char *method, const char *
 	if (ok)
 		co_job(&s->co, "bootstrap", &cmd, JOB_LOG_OUTPUT, 0, 10000);
 	else
-		co_wake(&s->co, co_ticket(&s->co), false, "bootstrap command cannot be split into words");
+		co_wake(&s->co, co_ticket(&s->co), false,
+			"bootstrap command cannot be split into words");
 	host_cmd_done(&cmd);
 }
 
@@ -106,7 +109,8 @@ static void append_hba(struct seq_bootstrap *s, const json_t *lines)
 
 static void backup_configs(struct co *co, const struct pgctx *p, enum files_op op)
 {
-	static const char names[] = "postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
+	static const char names[] =
+		"postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
 	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
 	buf_add(&tail, p->config_dir, strlen(p->config_dir) + 1);
 	buf_add(&tail, names, sizeof(names));
@@ -141,8 +145,10 @@ void seq_bootstrap_step(struct co *co)
 	}
 	if (!co->ok) {
 		snprintf(p->last_error, sizeof(p->last_error), "%s", co->note);
-		log_error("%s failed: %s", command != NULL ? "custom bootstrap" : "initdb", co->note);
-		pgctx_set_state(p, command != NULL ? PG_STATE_CUSTOM_BOOTSTRAP_FAILED : PG_STATE_INITDB_FAILED);
+		log_error(
+			"%s failed: %s", command != NULL ? "custom bootstrap" : "initdb", co->note);
+		pgctx_set_state(p, command != NULL ? PG_STATE_CUSTOM_BOOTSTRAP_FAILED
+						   : PG_STATE_INITDB_FAILED);
 	}
 	if (command == NULL && password != NULL) {
 		s->start.still_starting = co->ok; /* remembered over the next wait */
@@ -162,20 +168,25 @@ void seq_bootstrap_step(struct co *co)
 	}
 	backup_configs(co, p, FILES_BACKUP_CONFIGS);
 	CO_WAIT(co);
-	/* PostgreSQL runs as a primary only under the lease (DESIGN 2): the key is taken before the first start. */
+	/* PostgreSQL runs as a primary only under the lease (DESIGN 2): the key is taken before the
+	 * first start. */
 	s->acquire(co, co_ticket(co), s->arg);
 	CO_WAIT(co);
 	if (!co->ok)
 		CO_RETURN(co, false, "leader key: %s", co->note);
-	s->start = (struct seq_start){ .p = p, .role = PG_ROLE_PRIMARY, .bootstrap = command != NULL,
-		.timeout_ms = p->set->primary_start_timeout_ms, .lease_until_ms = s->lease_until(s->arg) };
+	s->start = (struct seq_start){ .p = p,
+		.role = PG_ROLE_PRIMARY,
+		.bootstrap = command != NULL,
+		.timeout_ms = p->set->primary_start_timeout_ms,
+		.lease_until_ms = s->lease_until(s->arg) };
 	co_call(co, &s->start.co, seq_start_step);
 	CO_WAIT(co);
 	CO_RETURN(co, co->ok, "%s", co->note);
 	CO_END(co);
 }
 
-/* ---- roles ---------------------------------------------------------------------------------------- */
+/* ---- roles
+ * ---------------------------------------------------------------------------------------- */
 
 static void add_literal(struct buf *b, const char *text)
 {
@@ -205,7 +216,8 @@ static void add_ident(struct buf *b, const char *text)
 static void role_sql(struct buf *b, const char *user, const char *password, const char *options)
 {
 	AUTO(buf) body = BUF_INIT(LIMIT_CONNINFO * 2);
-	buf_adds(&body, "BEGIN SET local synchronous_commit = 'local'; PERFORM * FROM pg_catalog.pg_authid WHERE rolname = ");
+	buf_adds(&body, "BEGIN SET local synchronous_commit = 'local'; PERFORM * FROM "
+			"pg_catalog.pg_authid WHERE rolname = ");
 	add_literal(&body, user);
 	for (int i = 0; i < 2; i++) {
 		buf_adds(&body, i == 0 ? "; IF FOUND THEN ALTER ROLE " : "; ELSE CREATE ROLE ");
@@ -224,15 +236,17 @@ static void role_sql(struct buf *b, const char *user, const char *password, cons
 	b->failed |= body.failed;
 }
 
-static const char grants_sql[] = "SET local synchronous_commit = 'local'; GRANT EXECUTE ON FUNCTION "
-				 "pg_catalog.pg_ls_dir(text, boolean, boolean), pg_catalog.pg_stat_file(text, boolean), "
-				 "pg_catalog.pg_read_binary_file(text), "
-				 "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO ";
+static const char grants_sql[] =
+	"SET local synchronous_commit = 'local'; GRANT EXECUTE ON FUNCTION "
+	"pg_catalog.pg_ls_dir(text, boolean, boolean), pg_catalog.pg_stat_file(text, boolean), "
+	"pg_catalog.pg_read_binary_file(text), "
+	"pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO ";
 
 /* Statement number n of the list; false = no such. */
 static bool user_sql(const struct pgctx *p, unsigned n, struct buf *b)
 {
-	const char *super = pgctx_auth(p, "superuser", "username"), *rewind = pgctx_auth(p, "rewind", "username");
+	const char *super = pgctx_auth(p, "superuser", "username"),
+		   *rewind = pgctx_auth(p, "rewind", "username");
 	const char *repl = pgctx_auth(p, "replication", "username");
 	bool own_rewind = rewind != NULL && !str_eq(rewind, super) && p->major >= 11;
 	switch (n) {
@@ -274,11 +288,11 @@ static void run_script(struct seq_post_bootstrap *s)
 	const char *user = pgctx_auth(p, "superuser", "username");
 	bool ok = control_split(&cmd, script_of(p));
 	if (p->local_host[0] == '/')
-		host_cmd_argf(&cmd, "postgres://%s%s:%s/%s?host=%s", user != NULL ? user : "", user != NULL ? "@" : "",
-			p->local_port, p->database, p->local_host);
+		host_cmd_argf(&cmd, "postgres://%s%s:%s/%s?host=%s", user != NULL ? user : "",
+			user != NULL ? "@" : "", p->local_port, p->database, p->local_host);
 	else
-		host_cmd_argf(&cmd, "postgres://%s%s%s:%s/%s", user != NULL ? user : "", user != NULL ? "@" : "",
-			p->local_host, p->local_port, p->database);
+		host_cmd_argf(&cmd, "postgres://%s%s%s:%s/%s", user != NULL ? user : "",
+			user != NULL ? "@" : "", p->local_host, p->local_port, p->database);
 	host_cmd_env(&cmd, "PGPASSFILE", p->pgpass);
 	host_cmd_env(&cmd, "PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0");
 	if (ok)
@@ -294,7 +308,8 @@ static void write_passfile(struct seq_post_bootstrap *s)
 	struct pgctx *p = s->p;
 	AUTO(buf) tail = BUF_INIT(LIMIT_CONNINFO * 2);
 	memset(&c, 0, sizeof(c));
-	bool ok = conninfo_set(&c, "host", p->local_host) && conninfo_set(&c, "port", p->local_port) &&
+	bool ok = conninfo_set(&c, "host", p->local_host) &&
+		  conninfo_set(&c, "port", p->local_port) &&
 		  conninfo_set(&c, "user", pgctx_auth(p, "superuser", "username")) &&
 		  conninfo_set(&c, "password", pgctx_auth(p, "superuser", "password"));
 	buf_add(&tail, p->pgpass, strlen(p->pgpass) + 1);
@@ -320,7 +335,8 @@ void seq_post_bootstrap_step(struct co *co)
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
 	if (json_object_get(p->bootstrap, "users") != NULL)
-		log_error("bootstrap.users is not supported any more: nothing is created; use post_bootstrap");
+		log_error("bootstrap.users is not supported any more: nothing is created; use "
+			  "post_bootstrap");
 	pgctx_params_local(p, &p->sql, "0");
 	for (s->user = 0; s->user <= 4; s->user++) {
 		if (s->user == 1 && script_of(p) != NULL) {

@@ -27,10 +27,10 @@ void seq_post_bootstrap_step(struct co *co);
 struct seq_clone {
 	struct co co;
 	struct pgctx *p;
-	struct pg_target source;  /* TARGET_NONE: methods that need no leader */
-	struct pg_target follow;  /* whom to stream from afterwards */
-	bool from_leader;         /* pg_basebackup only */
-	bool stop_first;          /* reinit */
+	struct pg_target source; /* TARGET_NONE: methods that need no leader */
+	struct pg_target follow; /* whom to stream from afterwards */
+	bool from_leader;	 /* pg_basebackup only */
+	bool stop_first;	 /* reinit */
 	enum pg_role role;
 	/* private */
 	size_t method, method_count;
@@ -42,19 +42,20 @@ struct seq_clone {
 };
 void seq_clone_step(struct co *co);
 
-/* ha 6.3: is a rewind needed? out_state: REWIND_NEED, NOT_NEED, or CHECK when it cannot be told (as numbers of the model). */
+/* ha 6.3: is a rewind needed? out_state: REWIND_NEED, NOT_NEED, or CHECK when it cannot be told (as
+ * numbers of the model). */
 struct seq_rewind_check {
 	struct co co;
 	struct pgctx *p;
 	struct pg_target leader;
-	const char *hostaddr;     /* numeric */
+	const char *hostaddr; /* numeric */
 	/* local facts */
 	int64_t local_timeline;
 	uint64_t local_lsn;
 	bool in_recovery, was_shutdown;
-	int out_state;            /* -1 cannot tell, 0 not needed, 1 needed */
+	int out_state; /* -1 cannot tell, 0 not needed, 1 needed */
 	int64_t leader_timeline;
-	struct pgc repl;          /* replication connection; the caller inits and ends it */
+	struct pgc repl; /* replication connection; the caller inits and ends it */
 };
 void seq_rewind_check_step(struct co *co);
 
@@ -64,7 +65,7 @@ struct seq_rewind {
 	struct pg_target leader;
 	const char *hostaddr;
 	bool leader_checkpointed; /* its member key has no checkpoint_after_promote */
-	bool ready;               /* false result: try again later, nothing was tried */
+	bool ready;		  /* false result: try again later, nothing was tried */
 	/* private */
 	struct seq_stop stop;
 	bool remove_failed;

@@ -9,14 +9,16 @@
 #include "worker/postgres/bootstrap.h"
 #include "worker/postgres/render.h"
 
-#define FILES_MS         30000
-#define REMOVE_MS        (24 * 3600 * 1000LL) /* a large directory on a slow disk */
-#define BASEBACKUP_TRIES 2
+#define FILES_MS	    30000
+#define REMOVE_MS	    (24 * 3600 * 1000LL) /* a large directory on a slow disk */
+#define BASEBACKUP_TRIES    2
 #define BASEBACKUP_PAUSE_MS 5000
 
 static const json_t *methods_of(const struct seq_clone *s)
 {
-	const json_t *m = s->source.kind == TARGET_REMOTE ? json_object_get(s->p->standby, "create_replica_methods") : NULL;
+	const json_t *m = s->source.kind == TARGET_REMOTE
+				  ? json_object_get(s->p->standby, "create_replica_methods")
+				  : NULL;
 	if (!json_is_array(m))
 		m = json_object_get(s->p->pg, "create_replica_methods");
 	if (!json_is_array(m))
@@ -42,13 +44,14 @@ static bool connstring(struct seq_clone *s, struct buf *pass)
 {
 	static struct conninfo c;
 	struct pgctx *p = s->p;
-	static const char *const words[] = { "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl",
-		"gssencmode", "channel_binding" };
+	static const char *const words[] = { "sslmode", "sslcert", "sslkey", "sslpassword",
+		"sslrootcert", "sslcrl", "gssencmode", "channel_binding" };
 	s->connstring[0] = '\0';
 	if (s->source.kind == TARGET_NONE)
 		return true;
 	memset(&c, 0, sizeof(c));
-	bool ok = conninfo_set(&c, "dbname", p->database) && conninfo_set(&c, "host", s->source.host) &&
+	bool ok = conninfo_set(&c, "dbname", p->database) &&
+		  conninfo_set(&c, "host", s->source.host) &&
 		  conninfo_set(&c, "port", s->source.port) &&
 		  conninfo_set(&c, "user", pgctx_auth(p, "replication", "username"));
 	for (unsigned i = 0; ok && i < ARRAY_LEN(words); i++)
@@ -79,8 +82,8 @@ static void write_passfile(struct seq_clone *s)
 
 static void run_basebackup(struct seq_clone *s)
 {
-	static const char *const forbidden[] = { "pgdata", "format", "wal-method", "xlog-method", "gzip", "version",
-		"dbname", "host", "port", "username", "password", NULL };
+	static const char *const forbidden[] = { "pgdata", "format", "wal-method", "xlog-method",
+		"gzip", "version", "dbname", "host", "port", "username", "password", NULL };
 	struct host_cmd cmd = HOST_CMD_INIT;
 	struct err err = ERR_INIT;
 	char program[LIMIT_PATH];
@@ -90,8 +93,8 @@ static void run_basebackup(struct seq_clone *s)
 	host_cmd_arg(&cmd, "-X");
 	host_cmd_arg(&cmd, "stream");
 	host_cmd_argf(&cmd, "--dbname=%s", s->connstring);
-	if (render_options(json_object_get(s->p->pg, "basebackup"), "postgresql.basebackup", forbidden, false, &cmd,
-		    &err) != ERR_OK)
+	if (render_options(json_object_get(s->p->pg, "basebackup"), "postgresql.basebackup",
+		    forbidden, false, &cmd, &err) != ERR_OK)
 		log_error("%s", err.text);
 	host_cmd_env(&cmd, "PGPASSFILE", s->p->pgpass);
 	if (ok)
@@ -110,12 +113,13 @@ static void run_method(struct seq_clone *s)
 	struct host_cmd cmd = HOST_CMD_INIT;
 	json_t *v;
 	bool ok = control_split(&cmd, command != NULL ? command : name);
-	json_object_foreach ((json_t *)section, key, v) {
+	json_object_foreach((json_t *)section, key, v)
+	{
 		char text[LIMIT_CONNINFO];
 		bool flag = strcmp(key, "no_params") == 0 || strcmp(key, "no_leader") == 0 ||
 			    strcmp(key, "keep_data") == 0;
-		if (strcmp(key, "command") == 0 || strcmp(key, "no_params") == 0 || (no_params && flag) ||
-			!json_text(v, text, sizeof(text)))
+		if (strcmp(key, "command") == 0 || strcmp(key, "no_params") == 0 ||
+			(no_params && flag) || !json_text(v, text, sizeof(text)))
 			continue;
 		host_cmd_argf(&cmd, "--%s=%s", key, text);
 	}
@@ -135,7 +139,8 @@ static void run_method(struct seq_clone *s)
 
 static void restore_configs(struct seq_clone *s)
 {
-	static const char names[] = "postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
+	static const char names[] =
+		"postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
 	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
 	buf_add(&tail, s->p->config_dir, strlen(s->p->config_dir) + 1);
 	buf_add(&tail, names, sizeof(names));
@@ -153,7 +158,9 @@ void seq_clone_step(struct co *co)
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
 	if (s->stop_first) {
-		s->stop = (struct seq_stop){ .p = p, .mode = PG_STOP_IMMEDIATE, .timeout_ms = p->set->retry_timeout_ms };
+		s->stop = (struct seq_stop){
+			.p = p, .mode = PG_STOP_IMMEDIATE, .timeout_ms = p->set->retry_timeout_ms
+		};
 		co_call(co, &s->stop.co, seq_stop_step);
 		CO_WAIT(co);
 	}
@@ -162,9 +169,11 @@ void seq_clone_step(struct co *co)
 	for (s->method = 0; !co->cancelled && method_name(s) != NULL; s->method++) {
 		s->use_basebackup = strcmp(method_name(s), "basebackup") == 0;
 		s->keep_data = !s->use_basebackup && method_flag(s, "keep_data");
-		if (s->source.kind == TARGET_NONE && (s->use_basebackup || !method_flag(s, "no_leader")))
+		if (s->source.kind == TARGET_NONE &&
+			(s->use_basebackup || !method_flag(s, "no_leader")))
 			continue;
-		for (s->attempt = 0; s->attempt < (s->use_basebackup ? BASEBACKUP_TRIES : 1); s->attempt++) {
+		for (s->attempt = 0; s->attempt < (s->use_basebackup ? BASEBACKUP_TRIES : 1);
+			s->attempt++) {
 			if (s->attempt > 0) {
 				co_sleep(co, BASEBACKUP_PAUSE_MS);
 				CO_WAIT(co);
@@ -211,7 +220,8 @@ copied:
 	pgctx_set_state(p, PG_STATE_STOPPED);
 	p->target = s->follow;
 	p->follow_known = true;
-	if (!str_copy(p->following, sizeof(p->following), s->follow.kind == TARGET_NONE ? "" : s->follow.name))
+	if (!str_copy(p->following, sizeof(p->following),
+		    s->follow.kind == TARGET_NONE ? "" : s->follow.name))
 		p->following[0] = '\0';
 	s->start = (struct seq_start){ .p = p, .role = s->role, .target = s->follow };
 	co_call(co, &s->start.co, seq_start_step);

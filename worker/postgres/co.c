@@ -8,7 +8,8 @@
 #include "common/core/invariant.h"
 #include "common/core/log.h"
 
-static uint32_t serials; /* one counter for all: an answer for an earlier life is never taken for a new one's */
+static uint32_t serials; /* one counter for all: an answer for an earlier life is never taken for a
+			    new one's */
 static struct co *pg_waiters; /* those inside co_wait_pg; one worker process has one list */
 
 static void unwatch_pg(struct co *co)
@@ -51,7 +52,8 @@ static void resume(struct co *co)
 	co->step(co);
 }
 
-void co_start(struct co *co, struct host *h, co_fn step, void (*done)(struct co *, void *), void *arg)
+void co_start(
+	struct co *co, struct host *h, co_fn step, void (*done)(struct co *, void *), void *arg)
 {
 	INVARIANT(!co->active);
 	struct buf keep = co->data;
@@ -204,26 +206,28 @@ static void on_reply(struct host *h, const struct host_reply *r, void *arg)
 	resume(co);
 }
 
-void co_job(struct co *co, const char *name, const struct host_cmd *cmd, uint32_t flags, int64_t timeout_ms,
-	uint32_t grace_ms)
+void co_job(struct co *co, const char *name, const struct host_cmd *cmd, uint32_t flags,
+	int64_t timeout_ms, uint32_t grace_ms)
 {
 	prepare(co);
 	co->waits_job = true;
 	co->request = host_job(co->h, name, cmd, NULL, flags, timeout_ms, grace_ms, on_reply, co);
 }
 
-void co_files(struct co *co, uint32_t op, uint32_t mode, int64_t max_bytes, uint64_t arg, const void *tail,
-	size_t tail_len, int64_t timeout_ms)
+void co_files(struct co *co, uint32_t op, uint32_t mode, int64_t max_bytes, uint64_t arg,
+	const void *tail, size_t tail_len, int64_t timeout_ms)
 {
 	prepare(co);
-	co->request = host_files(co->h, op, mode, 0, max_bytes, arg, tail, tail_len, timeout_ms, on_reply, co);
+	co->request = host_files(
+		co->h, op, mode, 0, max_bytes, arg, tail, tail_len, timeout_ms, on_reply, co);
 }
 
-void co_pg_start(struct co *co, enum pg_start_kind kind, int64_t lease_until_ms, const struct host_cmd *cmd,
-	int64_t deadline_ms)
+void co_pg_start(struct co *co, enum pg_start_kind kind, int64_t lease_until_ms,
+	const struct host_cmd *cmd, int64_t deadline_ms)
 {
 	prepare(co);
-	co->request = host_pg_start(co->h, kind, lease_until_ms, 077, cmd, deadline_ms, on_reply, co);
+	co->request =
+		host_pg_start(co->h, kind, lease_until_ms, 077, cmd, deadline_ms, on_reply, co);
 }
 
 void co_pg_stop(struct co *co, enum pg_stop_mode mode, int64_t timeout_ms)
@@ -244,7 +248,6 @@ void co_pg_promote(struct co *co, int64_t lease_until_ms, int64_t deadline_ms)
 	co->request = host_pg_promote(co->h, lease_until_ms, deadline_ms, on_reply, co);
 }
 
-
 static void on_sql(struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
 {
 	struct co *co = arg;
@@ -259,12 +262,13 @@ static void on_sql(struct pgc *c, enum pgc_failure f, PGresult *res, const char 
 	resume(co);
 }
 
-void co_sql(struct co *co, struct pgc *conn, const char *sql, const char *const *args, unsigned arg_count,
-	int64_t timeout_ms)
+void co_sql(struct co *co, struct pgc *conn, const char *sql, const char *const *args,
+	unsigned arg_count, int64_t timeout_ms)
 {
 	struct err err = ERR_INIT;
 	prepare(co);
 	co->sql_serial = co->serial;
-	if (pgc_exec(conn, sql, args, arg_count, clock_boot_ms() + timeout_ms, on_sql, co, &err) != ERR_OK)
+	if (pgc_exec(conn, sql, args, arg_count, clock_boot_ms() + timeout_ms, on_sql, co, &err) !=
+		ERR_OK)
 		co_wake(co, co_ticket(co), false, err.text);
 }

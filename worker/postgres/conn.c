@@ -1,4 +1,5 @@
-/* One asynchronous libpq connection. Worker process; must not block: no name is resolved, no wait is done here. */
+/* One asynchronous libpq connection. Worker process; must not block: no name is resolved, no wait
+ * is done here. */
 #include "worker/postgres/conn.h"
 
 #include <stdlib.h>
@@ -19,7 +20,8 @@ bool pgc_params_set(struct pgc_params *p, const char *static_key, const char *va
 			free(p->values[i]);
 			p->count--;
 			memmove(&p->keys[i], &p->keys[i + 1], (p->count - i) * sizeof(p->keys[0]));
-			memmove(&p->values[i], &p->values[i + 1], (p->count - i) * sizeof(p->values[0]));
+			memmove(&p->values[i], &p->values[i + 1],
+				(p->count - i) * sizeof(p->values[0]));
 			p->keys[p->count] = NULL;
 			p->values[p->count] = NULL;
 		}
@@ -155,8 +157,8 @@ static void copy_line(char *out, size_t len, const char *m)
 	out[n] = '\0';
 }
 
-/* 57P03 cannot_connect_now and its kin, 53300 too_many_connections. libpq gives no SQLSTATE for a connection that
- * failed, so the text is looked at too. */
+/* 57P03 cannot_connect_now and its kin, 53300 too_many_connections. libpq gives no SQLSTATE for a
+ * connection that failed, so the text is looked at too. */
 static bool is_rejecting(const char *sqlstate, const char *text)
 {
 	return str_starts(sqlstate, "57P0") || strcmp(sqlstate, "53300") == 0 ||
@@ -189,9 +191,10 @@ static void send_statement(struct pgc *c)
 	for (unsigned i = 0; i < c->arg_count; i++)
 		values[i] = c->args[i];
 	c->state = PGC_BUSY;
-	/* Statements with parameters go by the extended protocol; others may hold several commands. */
-	int ok = c->arg_count > 0 ? PQsendQueryParams(c->conn, c->sql, (int)c->arg_count, NULL, values,
-					    NULL, NULL, 0)
+	/* Statements with parameters go by the extended protocol; others may hold several commands.
+	 */
+	int ok = c->arg_count > 0 ? PQsendQueryParams(c->conn, c->sql, (int)c->arg_count, NULL,
+					    values, NULL, NULL, 0)
 				  : PQsendQuery(c->conn, c->sql);
 	int left = ok ? PQflush(c->conn) : -1;
 	if (left < 0)
@@ -222,7 +225,8 @@ static void poll_connect(struct pgc *c)
 	int before = PQsocket(c->conn);
 	PostgresPollingStatusType s = PQconnectPoll(c->conn);
 	int after = PQsocket(c->conn);
-	/* libpq may have closed that socket and opened another one of the same number: register anew each time. */
+	/* libpq may have closed that socket and opened another one of the same number: register
+	 * anew each time. */
 	if (before >= 0)
 		loop_fd_remove(c->loop, before);
 	switch (s) {
@@ -243,8 +247,8 @@ static void poll_connect(struct pgc *c)
 	}
 }
 
-/* The connection broke. A statement on a connection that had been idle before may never have been read: it is
- * sent once more on a new one (all statements here are idempotent). */
+/* The connection broke. A statement on a connection that had been idle before may never have been
+ * read: it is sent once more on a new one (all statements here are idempotent). */
 static void on_broken(struct pgc *c)
 {
 	bool again = c->state == PGC_BUSY && c->want_reply && !c->is_retry;
@@ -282,8 +286,11 @@ static void answer(struct pgc *c)
 	bool dead = PQstatus(c->conn) == CONNECTION_BAD;
 	if (dead)
 		drop_connection(c);
-	finish(c, !dead ? PGC_STATEMENT : is_rejecting(c->sqlstate, text) ? PGC_REJECTING : PGC_CONNECT, res,
-		text);
+	finish(c,
+		!dead				  ? PGC_STATEMENT
+		: is_rejecting(c->sqlstate, text) ? PGC_REJECTING
+						  : PGC_CONNECT,
+		res, text);
 }
 
 static void read_results(struct pgc *c)

@@ -1,5 +1,5 @@
-/* Start, stop, follow, promote, reload: sequences on the local server. Worker process; everything that blocks is asked of
- * the supervisor or of pgregent-files. See control.h. */
+/* Start, stop, follow, promote, reload: sequences on the local server. Worker process; everything
+ * that blocks is asked of the supervisor or of pgregent-files. See control.h. */
 #include "worker/postgres/control.h"
 
 #include <ctype.h>
@@ -16,11 +16,13 @@
 
 #define FILES_MS       30000
 #define START_ORDER_MS 10000 /* a start that the supervisor did not carry out by then is void */
-#define POLL_FIRST_MS  20    /* between looks at a server that starts or stops: short at first, then longer */
-#define POLL_LAST_MS   500
+#define POLL_FIRST_MS                                                                              \
+	20 /* between looks at a server that starts or stops: short at first, then longer */
+#define POLL_LAST_MS	 500
 #define DEFAULT_START_MS 60000 /* pg_ctl_timeout */
 
-/* ---- small things -------------------------------------------------------------------------------- */
+/* ---- small things
+ * -------------------------------------------------------------------------------- */
 
 bool control_split(struct host_cmd *cmd, const char *text)
 {
@@ -72,7 +74,8 @@ void control_callback(struct pgctx *p, const char *event, enum pg_role role)
 		return;
 	if (!reload)
 		p->callbacks_called = true;
-	const char *text = json_string_value(json_object_get(json_object_get(p->pg, "callbacks"), event));
+	const char *text =
+		json_string_value(json_object_get(json_object_get(p->pg, "callbacks"), event));
 	if (text == NULL || text[0] == '\0')
 		return;
 	uint64_t *lane = &callback_job[reload];
@@ -85,7 +88,8 @@ void control_callback(struct pgctx *p, const char *event, enum pg_role role)
 		host_cmd_arg(&cmd, event);
 		host_cmd_arg(&cmd, pg_role_word(role == PG_ROLE_PROMOTED ? PG_ROLE_PRIMARY : role));
 		host_cmd_arg(&cmd, p->scope);
-		*lane = host_job(p->h, event, &cmd, NULL, JOB_LOG_OUTPUT, 0, 0, on_callback_end, lane);
+		*lane = host_job(
+			p->h, event, &cmd, NULL, JOB_LOG_OUTPUT, 0, 0, on_callback_end, lane);
 	}
 	host_cmd_done(&cmd);
 }
@@ -113,9 +117,11 @@ static bool postmaster_gone(const struct pgctx *p)
 	return p->h->pg.state == PG_PROC_NONE;
 }
 
-/* ---- configuration files ------------------------------------------------------------------------- */
+/* ---- configuration files
+ * ------------------------------------------------------------------------- */
 
-/* A buffer with a cleanup must not live across a CO_WAIT: requests are made in functions of their own. */
+/* A buffer with a cleanup must not live across a CO_WAIT: requests are made in functions of their
+ * own. */
 static void write_path(struct co *co, const char *path, const struct buf *text, uint32_t mode)
 {
 	AUTO(buf) tail = BUF_INIT(LIMIT_IPC_FRAME - 256);
@@ -124,10 +130,12 @@ static void write_path(struct co *co, const char *path, const struct buf *text, 
 	if (tail.failed)
 		co_wake(co, co_ticket(co), false, "content too long");
 	else
-		co_files(co, FILES_WRITE_ATOMIC, mode, 0, FILES_F_IF_CHANGED, tail.data, tail.len, FILES_MS);
+		co_files(co, FILES_WRITE_ATOMIC, mode, 0, FILES_F_IF_CHANGED, tail.data, tail.len,
+			FILES_MS);
 }
 
-static void write_file(struct co *co, const char *dir, const char *name, const struct buf *text, uint32_t mode)
+static void write_file(
+	struct co *co, const char *dir, const char *name, const struct buf *text, uint32_t mode)
 {
 	char path[LIMIT_PATH + LIMIT_NAME + 16];
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
@@ -141,7 +149,8 @@ static void clean_auto_conf(struct co *co)
 	co_files(co, FILES_AUTO_CONF_CLEAN, 0, 0, 0, names.data, names.len, FILES_MS);
 }
 
-static void file_op2(struct co *co, enum files_op op, uint64_t arg, const char *dir, const char *a, const char *b)
+static void file_op2(struct co *co, enum files_op op, uint64_t arg, const char *dir, const char *a,
+	const char *b)
 {
 	AUTO(buf) tail = BUF_INIT(LIMIT_IPC_FRAME - 256);
 	buf_addf(&tail, "%s/%s", dir, a);
@@ -169,10 +178,10 @@ static void render_done(struct seq_render *s)
 	buf_done(&s->pass);
 }
 
-#define RENDER_FAIL(s, co, what)                                                                       \
-	do {                                                                                           \
-		render_done(s);                                                                        \
-		CO_RETURN(co, false, "%s: %s", what, (co)->note);                                      \
+#define RENDER_FAIL(s, co, what)                                                                   \
+	do {                                                                                       \
+		render_done(s);                                                                    \
+		CO_RETURN(co, false, "%s: %s", what, (co)->note);                                  \
 	} while (0)
 
 void seq_render_step(struct co *co)
@@ -186,12 +195,13 @@ void seq_render_step(struct co *co)
 	CO_BEGIN(co);
 	s->changed = false;
 	s->conf = s->hba = s->ident = s->pass = (struct buf)BUF_INIT(LIMIT_IPC_FRAME - 4096);
-	if (render_all(p, s->role, &s->target, s->for_start ? s->control : NULL, &s->conf, &s->hba, &s->ident,
-		    &s->pass, &err) != ERR_OK) {
+	if (render_all(p, s->role, &s->target, s->for_start ? s->control : NULL, &s->conf, &s->hba,
+		    &s->ident, &s->pass, &err) != ERR_OK) {
 		render_done(s);
 		CO_RETURN(co, false, "configuration: %s", err.text);
 	}
-	/* The user's own file becomes the base file once; one with our header never does (config 8 #11). */
+	/* The user's own file becomes the base file once; one with our header never does (config 8
+	 * #11). */
 	if (render_uses_base(p)) {
 		read_file(co, p->config_dir, conf);
 		CO_WAIT(co);
@@ -228,7 +238,8 @@ void seq_render_step(struct co *co)
 			RENDER_FAIL(s, co, "passfile");
 	}
 	if (s->role != PG_ROLE_PRIMARY && s->signal_file != NULL) {
-		co_files(co, FILES_CREATE_EMPTY, 0, 0, 0, s->signal_file, strlen(s->signal_file) + 1, FILES_MS);
+		co_files(co, FILES_CREATE_EMPTY, 0, 0, 0, s->signal_file,
+			strlen(s->signal_file) + 1, FILES_MS);
 		CO_WAIT(co);
 		if (!co->ok)
 			RENDER_FAIL(s, co, s->signal_file);
@@ -243,7 +254,8 @@ void seq_render_step(struct co *co)
 	CO_END(co);
 }
 
-/* ---- start ---------------------------------------------------------------------------------------- */
+/* ---- start
+ * ---------------------------------------------------------------------------------------- */
 
 static int64_t start_limit(const struct seq_start *s)
 {
@@ -251,7 +263,8 @@ static int64_t start_limit(const struct seq_start *s)
 		return s->timeout_ms;
 	json_t *t = json_object_get(s->p->pg, "pg_ctl_timeout");
 	if (json_is_number(t))
-		return json_number_value(t) > 0 ? (int64_t)(json_number_value(t) * 1000) : INT64_MAX / 4;
+		return json_number_value(t) > 0 ? (int64_t)(json_number_value(t) * 1000)
+						: INT64_MAX / 4;
 	return DEFAULT_START_MS;
 }
 
@@ -268,7 +281,8 @@ static void order_start(struct seq_start *s)
 	if (render_postmaster(s->p, s->role, &s->files.control, &cmd, &err) != ERR_OK)
 		co_wake(&s->co, co_ticket(&s->co), false, err.text);
 	else
-		co_pg_start(&s->co, s->role == PG_ROLE_PRIMARY ? PG_START_PRIMARY : PG_START_STANDBY,
+		co_pg_start(&s->co,
+			s->role == PG_ROLE_PRIMARY ? PG_START_PRIMARY : PG_START_STANDBY,
 			s->lease_until_ms, &cmd, clock_boot_ms() + START_ORDER_MS);
 	host_cmd_done(&cmd);
 }
@@ -282,11 +296,13 @@ static void accepted(struct seq_start *s)
 	else if (p->callback_pending == 1)
 		control_callback(p, "on_restart", p->role);
 	p->callback_pending = 0;
-	static const char names[] = "postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
+	static const char names[] =
+		"postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
 	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
 	buf_add(&tail, p->config_dir, strlen(p->config_dir) + 1);
 	buf_add(&tail, names, sizeof(names));
-	host_files(p->h, FILES_BACKUP_CONFIGS, 0, 0, 0, 0, tail.data, tail.len, FILES_MS, NULL, NULL);
+	host_files(
+		p->h, FILES_BACKUP_CONFIGS, 0, 0, 0, 0, tail.data, tail.len, FILES_MS, NULL, NULL);
 }
 
 void seq_start_step(struct co *co)
@@ -313,8 +329,12 @@ void seq_start_step(struct co *co)
 	CO_WAIT(co);
 	if (!co->ok)
 		goto failed;
-	s->render = (struct seq_render){ .p = p, .role = s->role, .target = s->target, .for_start = true,
-		.control = &s->files.control, .signal_file = s->role == PG_ROLE_PRIMARY ? NULL : "standby.signal" };
+	s->render = (struct seq_render){ .p = p,
+		.role = s->role,
+		.target = s->target,
+		.for_start = true,
+		.control = &s->files.control,
+		.signal_file = s->role == PG_ROLE_PRIMARY ? NULL : "standby.signal" };
 	co_call(co, &s->render.co, seq_render_step);
 	CO_WAIT(co);
 	if (!co->ok)
@@ -330,7 +350,8 @@ void seq_start_step(struct co *co)
 	s->tries = 0;
 	p->follow_known = s->role != PG_ROLE_PRIMARY;
 	/* The supervisor said yes: its event with the new generation is on the way or here. */
-	while (!p->probe->facts.valid || p->probe->generation == 0 || p->h->pg.generation == s->generation) {
+	while (!p->probe->facts.valid || p->probe->generation == 0 ||
+		p->h->pg.generation == s->generation) {
 		if (p->h->pg.generation != s->generation && postmaster_gone(p)) {
 			snprintf(co->note, sizeof(co->note), "postmaster ended class=%u code=%d",
 				p->h->pg.exit_class, p->h->pg.exit_code);
@@ -356,7 +377,8 @@ failed:
 	CO_END(co);
 }
 
-/* ---- stop ----------------------------------------------------------------------------------------- */
+/* ---- stop
+ * ----------------------------------------------------------------------------------------- */
 
 static void on_control(struct seq_stop *s)
 {
@@ -385,7 +407,8 @@ void seq_stop_step(struct co *co)
 	if (s->checkpoint && s->mode != PG_STOP_IMMEDIATE && p->state != PG_STATE_STARTING) {
 		/* A stop after a checkpoint has little left to write: the outage is shorter. */
 		pgctx_params_local(p, &p->sql, "0");
-		co_sql(co, &p->sql, "CHECKPOINT", NULL, 0, s->timeout_ms != 0 ? s->timeout_ms : 3600000);
+		co_sql(co, &p->sql, "CHECKPOINT", NULL, 0,
+			s->timeout_ms != 0 ? s->timeout_ms : 3600000);
 		CO_WAIT(co);
 		if (!co->ok)
 			log_warning("checkpoint before the stop: %s", co->note);
@@ -424,13 +447,15 @@ void seq_stop_step(struct co *co)
 	CO_END(co);
 }
 
-/* ---- follow --------------------------------------------------------------------------------------- */
+/* ---- follow
+ * --------------------------------------------------------------------------------------- */
 
 static bool role_changes(const struct pgctx *p, enum pg_role to)
 {
 	bool follower = p->role == PG_ROLE_REPLICA || p->role == PG_ROLE_STANDBY_LEADER;
-	return p->callbacks_called && (p->role == PG_ROLE_PRIMARY || p->role == PG_ROLE_DEMOTED ||
-					      p->role == PG_ROLE_PROMOTED || (follower && p->role != to));
+	return p->callbacks_called &&
+	       (p->role == PG_ROLE_PRIMARY || p->role == PG_ROLE_DEMOTED ||
+		       p->role == PG_ROLE_PROMOTED || (follower && p->role != to));
 }
 
 static void remember_target(struct seq_follow *s)
@@ -451,7 +476,9 @@ void seq_follow_step(struct co *co)
 	if (s->reload_only && !postmaster_gone(p)) {
 		remember_target(s);
 		pgctx_set_role(p, s->role);
-		s->u.render = (struct seq_render){ .p = p, .role = s->role, .target = s->target,
+		s->u.render = (struct seq_render){ .p = p,
+			.role = s->role,
+			.target = s->target,
 			.signal_file = "standby.signal" };
 		co_call(co, &s->u.render.co, seq_render_step);
 		CO_WAIT(co);
@@ -464,7 +491,9 @@ void seq_follow_step(struct co *co)
 		CO_RETURN(co, co->ok, "reloaded");
 	}
 	if (!postmaster_gone(p)) {
-		s->u.stop = (struct seq_stop){ .p = p, .mode = PG_STOP_FAST, .checkpoint = true, .no_callback = true };
+		s->u.stop = (struct seq_stop){
+			.p = p, .mode = PG_STOP_FAST, .checkpoint = true, .no_callback = true
+		};
 		co_call(co, &s->u.stop.co, seq_stop_step);
 		CO_WAIT(co);
 		if (p->callback_pending == 0)
@@ -477,7 +506,9 @@ void seq_follow_step(struct co *co)
 	if (s->change_role)
 		p->callback_pending = 2;
 	memset(&s->u, 0, sizeof(s->u));
-	s->u.start = (struct seq_start){ .p = p, .role = s->role, .target = s->target, .timeout_ms = s->timeout_ms };
+	s->u.start = (struct seq_start){
+		.p = p, .role = s->role, .target = s->target, .timeout_ms = s->timeout_ms
+	};
 	if (s->change_role)
 		control_callback(p, "on_role_change", s->role);
 	co_call(co, &s->u.start.co, seq_start_step);
@@ -486,7 +517,8 @@ void seq_follow_step(struct co *co)
 	CO_END(co);
 }
 
-/* ---- promote -------------------------------------------------------------------------------------- */
+/* ---- promote
+ * -------------------------------------------------------------------------------------- */
 
 #define PROMOTE_ORDER_MS 3000 /* the promote file must exist by then, or the order is void */
 
@@ -498,7 +530,8 @@ void seq_promote_step(struct co *co)
 	s->refused_by_script = false;
 	p->promote_committed = false;
 	if (hook_text(p, "pre_promote") != NULL) {
-		/* No limit of its own: the lease is renewed meanwhile, and a lost lease cancels the task. */
+		/* No limit of its own: the lease is renewed meanwhile, and a lost lease cancels the
+		 * task. */
 		start_hook(co, "pre_promote", hook_text(p, "pre_promote"), 0);
 		CO_WAIT(co);
 		if (!co->ok) {
@@ -547,7 +580,8 @@ void seq_promote_step(struct co *co)
 	CO_END(co);
 }
 
-/* ---- reload --------------------------------------------------------------------------------------- */
+/* ---- reload
+ * --------------------------------------------------------------------------------------- */
 
 void seq_reload_step(struct co *co)
 {
@@ -556,14 +590,16 @@ void seq_reload_step(struct co *co)
 	CO_BEGIN(co);
 	if (postmaster_gone(p))
 		CO_RETURN(co, true, "not running");
-	s->render = (struct seq_render){ .p = p, .role = p->role == PG_ROLE_PROMOTED ? PG_ROLE_PRIMARY : p->role,
+	s->render = (struct seq_render){ .p = p,
+		.role = p->role == PG_ROLE_PROMOTED ? PG_ROLE_PRIMARY : p->role,
 		.target = p->target };
 	co_call(co, &s->render.co, seq_render_step);
 	CO_WAIT(co);
 	if (!co->ok)
 		CO_RETURN(co, false, "%s", co->note);
 	if (!s->render.changed && !s->force)
-		CO_RETURN(co, true, "No PostgreSQL configuration items changed, nothing to reload.");
+		CO_RETURN(
+			co, true, "No PostgreSQL configuration items changed, nothing to reload.");
 	co_pg_signal(co, SIGHUP, 0);
 	CO_WAIT(co);
 	if (!co->ok)

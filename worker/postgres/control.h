@@ -1,16 +1,17 @@
-/* Sequences that change the local server: write its configuration, start, stop, restart, reload, follow, promote (ha
- * 4.3, 11.2, 11.3, 11.7). Each is a struct that begins with struct co; see co.h. */
+/* Sequences that change the local server: write its configuration, start, stop, restart, reload,
+ * follow, promote (ha 4.3, 11.2, 11.3, 11.7). Each is a struct that begins with struct co; see
+ * co.h. */
 #pragma once
 #include "worker/postgres/pgctx.h"
 
-/* Write postgresql.conf, HBA, ident, passfile and signal files for a role and a target. Result true = written;
- * `changed` tells whether postgresql.conf, HBA or ident are different now. */
+/* Write postgresql.conf, HBA, ident, passfile and signal files for a role and a target. Result true
+ * = written; `changed` tells whether postgresql.conf, HBA or ident are different now. */
 struct seq_render {
 	struct co co;
 	struct pgctx *p;
 	enum pg_role role;
 	struct pg_target target;
-	bool for_start;      /* role not primary: pg_control's floor applies (config 4.9) */
+	bool for_start; /* role not primary: pg_control's floor applies (config 4.9) */
 	const struct pg_control *control;
 	bool changed;
 	struct buf conf, hba, ident, pass;
@@ -23,10 +24,10 @@ struct seq_start {
 	struct pgctx *p;
 	enum pg_role role;
 	struct pg_target target;
-	int64_t timeout_ms;      /* 0 = pg_ctl_timeout, and then "still starting" is no failure */
-	int64_t lease_until_ms;  /* role primary: the lease it rests on */
-	bool bootstrap;          /* state "starting after custom bootstrap" */
-	bool still_starting;     /* result: not failed, but not accepting either */
+	int64_t timeout_ms;	/* 0 = pg_ctl_timeout, and then "still starting" is no failure */
+	int64_t lease_until_ms; /* role primary: the lease it rests on */
+	bool bootstrap;		/* state "starting after custom bootstrap" */
+	bool still_starting;	/* result: not failed, but not accepting either */
 	/* private */
 	struct seq_render render;
 	struct pg_files files;
@@ -41,9 +42,10 @@ struct seq_stop {
 	struct pgctx *p;
 	enum pg_stop_mode mode;
 	bool checkpoint;
-	int64_t timeout_ms;      /* 0 = none */
-	bool no_callback;        /* within a restart */
-	/* Called once when pg_control says "shut down" (not: in recovery) while the postmaster still runs. */
+	int64_t timeout_ms; /* 0 = none */
+	bool no_callback;   /* within a restart */
+	/* Called once when pg_control says "shut down" (not: in recovery) while the postmaster
+	 * still runs. */
 	void (*on_shutdown)(struct seq_stop *s, uint64_t checkpoint_lsn, void *arg);
 	void *arg;
 	bool shutdown_seen;
@@ -78,8 +80,8 @@ struct seq_promote {
 	/* The lease at the moment of asking; 0 = lost. */
 	int64_t (*lease_until)(void *arg);
 	void *arg;
-	int64_t wait_ms;         /* for "in production": loop_wait */
-	bool refused_by_script;  /* pre_promote said no */
+	int64_t wait_ms;	/* for "in production": loop_wait */
+	bool refused_by_script; /* pre_promote said no */
 	/* private */
 	int64_t until_ms;
 };
@@ -89,7 +91,7 @@ void seq_promote_step(struct co *co);
 struct seq_reload {
 	struct co co;
 	struct pgctx *p;
-	bool force;              /* SIGHUP: reload even if nothing changed */
+	bool force; /* SIGHUP: reload even if nothing changed */
 	bool no_callback;
 	struct seq_render render;
 };

@@ -10,7 +10,8 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 
-#define ORDER_ANSWER_MS 5000 /* the supervisor answers orders at once; silence means it is going away */
+#define ORDER_ANSWER_MS                                                                            \
+	5000 /* the supervisor answers orders at once; silence means it is going away */
 #define FILES_MAX_BYTES LIMIT_SHM_DOC
 
 void host_init(struct host *h, struct loop *loop)
@@ -56,7 +57,8 @@ static void answer(struct host_request *r, const struct host_reply *reply)
 	struct host *h = r->host;
 	host_fn fn = r->fn;
 	void *arg = r->arg;
-	/* The slot's buffers must live until the callback returns, the slot itself must be free for it. */
+	/* The slot's buffers must live until the callback returns, the slot itself must be free for
+	 * it. */
 	struct buf data = r->data, out2 = r->out2;
 	memset(&r->data, 0, sizeof(r->data));
 	memset(&r->out2, 0, sizeof(r->out2));
@@ -87,7 +89,8 @@ static void on_unsent(struct loop *l, void *arg)
 }
 
 /* A slot whose fn will be called exactly once. NULL: no slot is free. */
-static struct host_request *reserve(struct host *h, enum msg_type type, int64_t deadline_ms, host_fn fn, void *arg)
+static struct host_request *reserve(
+	struct host *h, enum msg_type type, int64_t deadline_ms, host_fn fn, void *arg)
 {
 	for (unsigned i = 0; i < HOST_REQUESTS_MAX; i++) {
 		struct host_request *r = &h->requests[i];
@@ -110,12 +113,13 @@ static struct host_request *reserve(struct host *h, enum msg_type type, int64_t 
 	return NULL;
 }
 
-static uint64_t submit(struct host *h, int fd, struct host_request *r, const void *payload, const void *tail,
-	size_t tail_len)
+static uint64_t submit(struct host *h, int fd, struct host_request *r, const void *payload,
+	const void *tail, size_t tail_len)
 {
 	struct err err = ERR_INIT;
-	enum err_code rc = fd < 0 ? err_set(&err, ERR_CLOSED, 0, "not connected")
-				  : ipc_send(fd, r->type, r->id, payload, tail, tail_len, NULL, 0, &err);
+	enum err_code rc =
+		fd < 0 ? err_set(&err, ERR_CLOSED, 0, "not connected")
+		       : ipc_send(fd, r->type, r->id, payload, tail, tail_len, NULL, 0, &err);
 	if (rc != ERR_OK) {
 		log_warning("%s: %s", msg_type_name(r->type), err.text);
 		loop_timer_set(h->loop, &r->timer, clock_boot_ms(), on_unsent, r);
@@ -161,7 +165,8 @@ static void on_files(struct loop *l, int fd, short revents, void *arg)
 			return;
 		if (rc != ERR_OK || m.type != MSG_FILES_ANSWER) {
 			if (rc != ERR_CLOSED)
-				log_error("files: %s", rc == ERR_OK ? "unexpected message" : err.text);
+				log_error("files: %s",
+					rc == ERR_OK ? "unexpected message" : err.text);
 			drop_files(h);
 			return;
 		}
@@ -172,8 +177,11 @@ static void on_files(struct loop *l, int fd, short revents, void *arg)
 		buf_add(&r->data, m.tail, m.tail_len);
 		if (a->more)
 			continue;
-		struct host_reply reply = { .code = (enum answer_code)a->code, .value = a->value,
-			.sys_errno = a->sys_errno, .data = buf_str(&r->data), .data_len = r->data.len,
+		struct host_reply reply = { .code = (enum answer_code)a->code,
+			.value = a->value,
+			.sys_errno = a->sys_errno,
+			.data = buf_str(&r->data),
+			.data_len = r->data.len,
 			.text = a->code != ANSWER_OK ? buf_str(&r->data) : "" };
 		if (r->data.failed) {
 			reply.code = ANSWER_FAILED;
@@ -203,8 +211,8 @@ static void finish_job(struct host_request *r)
 	r->end.data_len = r->data.len;
 	struct err err = ERR_INIT;
 	struct msg_job_id forget = { .job = r->id };
-	if (r->host->sup_fd >= 0 &&
-		ipc_send(r->host->sup_fd, MSG_JOB_FORGET, 0, &forget, NULL, 0, NULL, 0, &err) != ERR_OK)
+	if (r->host->sup_fd >= 0 && ipc_send(r->host->sup_fd, MSG_JOB_FORGET, 0, &forget, NULL, 0,
+					    NULL, 0, &err) != ERR_OK)
 		log_warning("job %llu: %s", (unsigned long long)forget.job, err.text);
 	struct host_reply end = r->end;
 	answer(r, &end);
@@ -220,7 +228,8 @@ static void on_job_event(struct host *h, const struct msg_job_event *e)
 	r->end.exit_code = e->exit_code;
 	r->end.cancelled = e->cancelled;
 	r->end.timed_out = e->timed_out;
-	bool good = e->exit_class == EXIT_CLASS_CODE && e->exit_code == 0 && !e->cancelled && !e->timed_out;
+	bool good = e->exit_class == EXIT_CLASS_CODE && e->exit_code == 0 && !e->cancelled &&
+		    !e->timed_out;
 	r->end.code = good ? ANSWER_OK : e->timed_out ? ANSWER_TIMEOUT : ANSWER_FAILED;
 	struct msg_job_id get = { .job = e->job };
 	struct err err = ERR_INIT;
@@ -235,7 +244,8 @@ static void on_job_output(struct host *h, const struct ipc_msg *m)
 	struct host_request *r = find(h, o->job);
 	if (r == NULL || r->type != MSG_JOB_START || !r->job_ended || r->outputs_due == 0)
 		return;
-	buf_add(o->stream == 2 && (r->job_flags & JOB_KEEP_STDOUT) ? &r->out2 : &r->data, m->tail, m->tail_len);
+	buf_add(o->stream == 2 && (r->job_flags & JOB_KEEP_STDOUT) ? &r->out2 : &r->data, m->tail,
+		m->tail_len);
 	if (--r->outputs_due == 0)
 		finish_job(r);
 }
@@ -251,7 +261,8 @@ bool host_message(struct host *h, const struct ipc_msg *m)
 		/* A job's answer says only that it was started, or why not. */
 		if (r->type == MSG_JOB_START && a->code == ANSWER_OK)
 			return true;
-		struct host_reply reply = { .code = (enum answer_code)a->code, .text = a->text,
+		struct host_reply reply = { .code = (enum answer_code)a->code,
+			.text = a->text,
 			.exit_class = EXIT_CLASS_UNKNOWN };
 		answer(r, &reply);
 		return true;
@@ -313,11 +324,13 @@ static bool cmd_tail(const struct host *h, const struct host_cmd *cmd, struct bu
 	return !tail->failed && !cmd->argv.failed && !cmd->env.failed;
 }
 
-uint64_t host_pg_start(struct host *h, enum pg_start_kind kind, int64_t lease_until_ms, uint32_t umask_bits,
-	const struct host_cmd *cmd, int64_t deadline_ms, host_fn fn, void *arg)
+uint64_t host_pg_start(struct host *h, enum pg_start_kind kind, int64_t lease_until_ms,
+	uint32_t umask_bits, const struct host_cmd *cmd, int64_t deadline_ms, host_fn fn, void *arg)
 {
 	struct host_request *r = reserve(h, MSG_PG_START, deadline_ms + 1000, fn, arg);
-	struct msg_pg_start m = { .deadline_ms = deadline_ms, .lease_until_ms = lease_until_ms, .kind = kind,
+	struct msg_pg_start m = { .deadline_ms = deadline_ms,
+		.lease_until_ms = lease_until_ms,
+		.kind = kind,
 		.umask = umask_bits };
 	AUTO(buf) tail = BUF_INIT(LIMIT_IPC_FRAME);
 	if (!cmd_tail(h, cmd, &tail)) {
@@ -327,12 +340,15 @@ uint64_t host_pg_start(struct host *h, enum pg_start_kind kind, int64_t lease_un
 	return submit(h, h->sup_fd, r, &m, tail.data, tail.len);
 }
 
-uint64_t host_pg_stop(struct host *h, enum pg_stop_mode mode, int64_t timeout_ms, host_fn fn, void *arg)
+uint64_t host_pg_stop(
+	struct host *h, enum pg_stop_mode mode, int64_t timeout_ms, host_fn fn, void *arg)
 {
 	int64_t deadline_ms = clock_boot_ms() + ORDER_ANSWER_MS;
 	struct host_request *r = reserve(h, MSG_PG_STOP, deadline_ms, fn, arg);
-	struct msg_pg_stop m = { .generation = h->pg.generation, .deadline_ms = deadline_ms,
-		.timeout_ms = timeout_ms, .mode = mode };
+	struct msg_pg_stop m = { .generation = h->pg.generation,
+		.deadline_ms = deadline_ms,
+		.timeout_ms = timeout_ms,
+		.mode = mode };
 	return submit(h, h->sup_fd, r, &m, NULL, 0);
 }
 
@@ -340,31 +356,38 @@ uint64_t host_pg_signal(struct host *h, int signo, int64_t lease_until_ms, host_
 {
 	int64_t deadline_ms = clock_boot_ms() + ORDER_ANSWER_MS;
 	struct host_request *r = reserve(h, MSG_PG_SIGNAL, deadline_ms, fn, arg);
-	struct msg_pg_signal m = { .generation = h->pg.generation, .deadline_ms = deadline_ms,
-		.lease_until_ms = lease_until_ms, .signo = signo };
+	struct msg_pg_signal m = { .generation = h->pg.generation,
+		.deadline_ms = deadline_ms,
+		.lease_until_ms = lease_until_ms,
+		.signo = signo };
 	return submit(h, h->sup_fd, r, &m, NULL, 0);
 }
 
-uint64_t host_pg_promote(struct host *h, int64_t lease_until_ms, int64_t deadline_ms, host_fn fn, void *arg)
+uint64_t host_pg_promote(
+	struct host *h, int64_t lease_until_ms, int64_t deadline_ms, host_fn fn, void *arg)
 {
 	struct host_request *r = reserve(h, MSG_PG_PROMOTE, deadline_ms + 1000, fn, arg);
-	struct msg_pg_promote m = { .generation = h->pg.generation, .deadline_ms = deadline_ms,
+	struct msg_pg_promote m = { .generation = h->pg.generation,
+		.deadline_ms = deadline_ms,
 		.lease_until_ms = lease_until_ms };
 	return submit(h, h->sup_fd, r, &m, NULL, 0);
 }
 
-uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, const char *cwd, uint32_t flags,
-	int64_t timeout_ms, uint32_t grace_ms, host_fn fn, void *arg)
+uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, const char *cwd,
+	uint32_t flags, int64_t timeout_ms, uint32_t grace_ms, host_fn fn, void *arg)
 {
 	int64_t now_ms = clock_boot_ms();
-	/* The supervisor ends it at the deadline; a little later we stop to believe that it will say so. */
+	/* The supervisor ends it at the deadline; a little later we stop to believe that it will
+	 * say so. */
 	struct host_request *r = reserve(h, MSG_JOB_START,
 		timeout_ms != 0 ? now_ms + timeout_ms + grace_ms + 5000 : 0, fn, arg);
 	r->job_flags = flags;
-	struct msg_job_start m = { .deadline_ms = timeout_ms != 0 ? now_ms + timeout_ms : 0, .grace_ms = grace_ms,
+	struct msg_job_start m = { .deadline_ms = timeout_ms != 0 ? now_ms + timeout_ms : 0,
+		.grace_ms = grace_ms,
 		.flags = flags };
 	AUTO(buf) tail = BUF_INIT(LIMIT_IPC_FRAME);
-	if (!str_copy(m.name, sizeof(m.name), name) || !str_copy(m.cwd, sizeof(m.cwd), cwd != NULL ? cwd : "") ||
+	if (!str_copy(m.name, sizeof(m.name), name) ||
+		!str_copy(m.cwd, sizeof(m.cwd), cwd != NULL ? cwd : "") ||
 		!cmd_tail(h, cmd, &tail)) {
 		loop_timer_set(h->loop, &r->timer, now_ms, on_unsent, r);
 		return r->id;
@@ -381,12 +404,15 @@ void host_job_cancel(struct host *h, uint64_t job)
 		log_warning("cancel of job %llu: %s", (unsigned long long)job, err.text);
 }
 
-uint64_t host_files(struct host *h, uint32_t op, uint32_t mode, int64_t offset, int64_t max_bytes, uint64_t op_arg,
-	const void *tail, size_t tail_len, int64_t timeout_ms, host_fn fn, void *arg)
+uint64_t host_files(struct host *h, uint32_t op, uint32_t mode, int64_t offset, int64_t max_bytes,
+	uint64_t op_arg, const void *tail, size_t tail_len, int64_t timeout_ms, host_fn fn,
+	void *arg)
 {
-	struct host_request *r = reserve(h, MSG_FILES_REQ, timeout_ms != 0 ? clock_boot_ms() + timeout_ms : 0, fn,
-		arg);
-	struct msg_files_req m = { .op = op, .mode = mode, .offset = offset, .max_bytes = max_bytes, .arg = op_arg };
+	struct host_request *r = reserve(
+		h, MSG_FILES_REQ, timeout_ms != 0 ? clock_boot_ms() + timeout_ms : 0, fn, arg);
+	struct msg_files_req m = {
+		.op = op, .mode = mode, .offset = offset, .max_bytes = max_bytes, .arg = op_arg
+	};
 	return submit(h, h->files_fd, r, &m, tail, tail_len);
 }
 

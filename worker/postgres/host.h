@@ -1,6 +1,7 @@
-/* What the rest of the machine does for the worker: the supervisor starts, stops and signals PostgreSQL and runs jobs;
- * pgregent-files touches the data directory. Requests with exactly one answer each, bounded by deadlines; the sequences
- * of worker/postgres (start, stop, clone, ...) are written on top of it. Nothing here decides. */
+/* What the rest of the machine does for the worker: the supervisor starts, stops and signals
+ * PostgreSQL and runs jobs; pgregent-files touches the data directory. Requests with exactly one
+ * answer each, bounded by deadlines; the sequences of worker/postgres (start, stop, clone, ...) are
+ * written on top of it. Nothing here decides. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,11 +15,12 @@
 struct host;
 /* The one answer of a request. Borrowed during the callback. */
 struct host_reply {
-	enum answer_code code;  /* OK: done (a job: it ended with status 0) */
-	const char *text;       /* why not; a job's output tail */
-	int64_t value;          /* files: value of the answer */
-	int sys_errno;          /* files */
-	const char *data;       /* files: tail of the answer; a job: its standard output when kept apart */
+	enum answer_code code; /* OK: done (a job: it ended with status 0) */
+	const char *text;      /* why not; a job's output tail */
+	int64_t value;	       /* files: value of the answer */
+	int sys_errno;	       /* files */
+	const char
+		*data; /* files: tail of the answer; a job: its standard output when kept apart */
 	size_t data_len;
 	/* jobs */
 	enum exit_class exit_class;
@@ -28,13 +30,13 @@ struct host_reply {
 typedef void (*host_fn)(struct host *h, const struct host_reply *r, void *arg);
 
 struct host_request {
-	uint64_t id;          /* 0 = free */
+	uint64_t id; /* 0 = free */
 	enum msg_type type;
 	host_fn fn;
 	void *arg;
 	struct loop_timer timer;
 	struct host *host;
-	struct buf data;      /* continued answers of files; output of a job */
+	struct buf data; /* continued answers of files; output of a job */
 	struct buf out2;
 	struct host_reply end; /* of a job that waits for its output */
 	bool job_ended;
@@ -44,17 +46,18 @@ struct host_request {
 
 struct host {
 	struct loop *loop;
-	int sup_fd, files_fd;      /* -1 = not connected */
+	int sup_fd, files_fd; /* -1 = not connected */
 	uint64_t next_id;
 	struct host_request requests[HOST_REQUESTS_MAX];
 	struct msg_welcome welcome;
-	struct msg_pg_event pg;    /* last state of the postmaster */
-	bool pg_known;             /* an event came */
+	struct msg_pg_event pg; /* last state of the postmaster */
+	bool pg_known;		/* an event came */
 	struct msg_watchdog_state watchdog;
 	/* Called after h->pg changed. */
 	void (*on_pg)(struct host *h, void *arg);
 	void *on_pg_arg;
-	const char *const *job_env; /* NULL-terminated "K=V" for jobs: PATH, HOME, LANG and the like */
+	const char *const
+		*job_env; /* NULL-terminated "K=V" for jobs: PATH, HOME, LANG and the like */
 };
 
 void host_init(struct host *h, struct loop *loop);
@@ -70,24 +73,32 @@ struct host_cmd {
 	struct buf argv, env;
 	unsigned argc;
 };
-#define HOST_CMD_INIT { .argv = BUF_INIT(LIMIT_IPC_FRAME), .env = BUF_INIT(LIMIT_IPC_FRAME) }
+#define HOST_CMD_INIT                                                                              \
+	{                                                                                          \
+		.argv = BUF_INIT(LIMIT_IPC_FRAME), .env = BUF_INIT(LIMIT_IPC_FRAME)                \
+	}
 void host_cmd_arg(struct host_cmd *c, const char *arg);
 void host_cmd_argf(struct host_cmd *c, const char *fmt, ...) PRINTF(2, 3);
 void host_cmd_env(struct host_cmd *c, const char *key, const char *value);
 void host_cmd_done(struct host_cmd *c);
 
-/* Every request: id of it (never 0), or 0 when it could not be sent; then fn is called with FAILED from the loop. */
-uint64_t host_pg_start(struct host *h, enum pg_start_kind kind, int64_t lease_until_ms, uint32_t umask_bits,
-	const struct host_cmd *cmd, int64_t deadline_ms, host_fn fn, void *arg);
-uint64_t host_pg_stop(struct host *h, enum pg_stop_mode mode, int64_t timeout_ms, host_fn fn, void *arg);
+/* Every request: id of it (never 0), or 0 when it could not be sent; then fn is called with FAILED
+ * from the loop. */
+uint64_t host_pg_start(struct host *h, enum pg_start_kind kind, int64_t lease_until_ms,
+	uint32_t umask_bits, const struct host_cmd *cmd, int64_t deadline_ms, host_fn fn,
+	void *arg);
+uint64_t host_pg_stop(
+	struct host *h, enum pg_stop_mode mode, int64_t timeout_ms, host_fn fn, void *arg);
 uint64_t host_pg_signal(struct host *h, int signo, int64_t lease_until_ms, host_fn fn, void *arg);
-uint64_t host_pg_promote(struct host *h, int64_t lease_until_ms, int64_t deadline_ms, host_fn fn, void *arg);
+uint64_t host_pg_promote(
+	struct host *h, int64_t lease_until_ms, int64_t deadline_ms, host_fn fn, void *arg);
 /* Answered when the job ended. timeout_ms 0 = no limit. cwd NULL = as ours. */
-uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, const char *cwd, uint32_t flags,
-	int64_t timeout_ms, uint32_t grace_ms, host_fn fn, void *arg);
+uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, const char *cwd,
+	uint32_t flags, int64_t timeout_ms, uint32_t grace_ms, host_fn fn, void *arg);
 void host_job_cancel(struct host *h, uint64_t job);
 /* See worker/files/files_msgs.h for ops and tails. */
-uint64_t host_files(struct host *h, uint32_t op, uint32_t mode, int64_t offset, int64_t max_bytes, uint64_t op_arg,
-	const void *tail, size_t tail_len, int64_t timeout_ms, host_fn fn, void *arg);
+uint64_t host_files(struct host *h, uint32_t op, uint32_t mode, int64_t offset, int64_t max_bytes,
+	uint64_t op_arg, const void *tail, size_t tail_len, int64_t timeout_ms, host_fn fn,
+	void *arg);
 /* Forget the callback of a request under way (its effect may still happen). */
 void host_forget(struct host *h, uint64_t id);

@@ -60,7 +60,8 @@ bool pgctx_program(const struct pgctx *p, const char *program, char *out, size_t
 	const char *name = json_path_str(json_object_get(p->pg, "bin_name"), program);
 	if (name == NULL || name[0] == '\0')
 		name = program;
-	return p->bin_dir[0] != '\0' ? str_format(out, len, "%s/%s", p->bin_dir, name) : str_copy(out, len, name);
+	return p->bin_dir[0] != '\0' ? str_format(out, len, "%s/%s", p->bin_dir, name)
+				     : str_copy(out, len, name);
 }
 
 const char *pgctx_auth(const struct pgctx *p, const char *section, const char *key)
@@ -75,8 +76,8 @@ const char *pgctx_auth(const struct pgctx *p, const char *section, const char *k
 
 static bool set_auth(const struct pgctx *p, struct pgc_params *c, const char *section)
 {
-	static const char *const keys[] = { "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl",
-		"gssencmode", "channel_binding" };
+	static const char *const keys[] = { "sslmode", "sslcert", "sslkey", "sslpassword",
+		"sslrootcert", "sslcrl", "gssencmode", "channel_binding" };
 	bool ok = pgc_params_set(c, "user", pgctx_auth(p, section, "username")) &&
 		  pgc_params_set(c, "password", pgctx_auth(p, section, "password"));
 	for (unsigned i = 0; ok && i < ARRAY_LEN(keys); i++)
@@ -84,13 +85,17 @@ static bool set_auth(const struct pgctx *p, struct pgc_params *c, const char *se
 	return ok;
 }
 
-static bool set_common(const struct pgctx *p, struct pgc_params *c, const char *purpose, const char *statement_timeout)
+static bool set_common(const struct pgctx *p, struct pgc_params *c, const char *purpose,
+	const char *statement_timeout)
 {
 	char text[256];
-	return str_format(text, sizeof(text), "-c statement_timeout=%s -c search_path=pg_catalog", statement_timeout) &&
+	return str_format(text, sizeof(text), "-c statement_timeout=%s -c search_path=pg_catalog",
+		       statement_timeout) &&
 	       pgc_params_set(c, "options", text) && pgc_params_set(c, "dbname", p->database) &&
-	       str_format(text, sizeof(text), "Patroni %s", purpose) && pgc_params_set(c, "application_name", text) &&
-	       pgc_params_set(c, "fallback_application_name", "Patroni") && pgc_params_set(c, "connect_timeout", "3");
+	       str_format(text, sizeof(text), "Patroni %s", purpose) &&
+	       pgc_params_set(c, "application_name", text) &&
+	       pgc_params_set(c, "fallback_application_name", "Patroni") &&
+	       pgc_params_set(c, "connect_timeout", "3");
 }
 
 void pgctx_params_local(const struct pgctx *p, struct pgc *conn, const char *statement_timeout)
@@ -101,18 +106,20 @@ void pgctx_params_local(const struct pgctx *p, struct pgc *conn, const char *sta
 		ok = ok && pgc_params_set(&c, "host", p->local_host);
 	else if (strcmp(p->local_host, "localhost") == 0)
 		/* No name is resolved by libpq; the name itself serves certificates. */
-		ok = ok && pgc_params_set(&c, "host", "localhost") && pgc_params_set(&c, "hostaddr", "127.0.0.1");
+		ok = ok && pgc_params_set(&c, "host", "localhost") &&
+		     pgc_params_set(&c, "hostaddr", "127.0.0.1");
 	else
-		ok = ok && pgc_params_set(&c, "host", p->local_host) && pgc_params_set(&c, "hostaddr", p->local_host);
-	ok = ok && set_auth(p, &c, "superuser") && set_common(p, &c, conn->purpose, statement_timeout) &&
-	     pgc_configure(conn, &c);
+		ok = ok && pgc_params_set(&c, "host", p->local_host) &&
+		     pgc_params_set(&c, "hostaddr", p->local_host);
+	ok = ok && set_auth(p, &c, "superuser") &&
+	     set_common(p, &c, conn->purpose, statement_timeout) && pgc_configure(conn, &c);
 	if (!ok)
 		log_error("connection parameters: no memory");
 	pgc_params_done(&c);
 }
 
-bool pgctx_params_remote(const struct pgctx *p, struct pgc *conn, const char *section, const char *hostaddr,
-	const char *host, const char *port)
+bool pgctx_params_remote(const struct pgctx *p, struct pgc *conn, const char *section,
+	const char *hostaddr, const char *host, const char *port)
 {
 	struct pgc_params c = { .count = 0 };
 	bool ok = pgc_params_set(&c, "host", host) && pgc_params_set(&c, "hostaddr", hostaddr) &&
@@ -149,7 +156,8 @@ bool pgctx_parse_url(const char *url, char *host, size_t host_len, char *port, s
 	return str_copy_n(port, port_len, colon + 1, n - h - 1);
 }
 
-void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, bool *out_differ, bool *out_restart)
+void pgctx_check_recovery(
+	struct pgctx *p, const struct pg_sql *f, bool *out_differ, bool *out_restart)
 {
 	*out_differ = *out_restart = false;
 	if (!f->valid || !f->in_recovery)
@@ -163,7 +171,8 @@ void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, bool *out_dif
 	memset(&wanted, 0, sizeof(wanted));
 	if (p->target.kind == TARGET_NONE || f->receiver_conninfo[0] == '\0')
 		return;
-	if (render_conninfo(p, &p->target, &wanted, &err) != ERR_OK || !conninfo_parse(f->receiver_conninfo, &have))
+	if (render_conninfo(p, &p->target, &wanted, &err) != ERR_OK ||
+		!conninfo_parse(f->receiver_conninfo, &have))
 		return;
 	/* The walreceiver shows its password obfuscated, and dbname only from 17 on. */
 	conninfo_del(&wanted, "password");
@@ -172,7 +181,8 @@ void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, bool *out_dif
 		conninfo_del(&wanted, "dbname");
 	char slot[64];
 	str_slot_name(p->name, slot);
-	bool slot_differs = p->set->use_slots && p->target.kind == TARGET_MEMBER && strcmp(f->receiver_slot, slot) != 0;
+	bool slot_differs = p->set->use_slots && p->target.kind == TARGET_MEMBER &&
+			    strcmp(f->receiver_slot, slot) != 0;
 	*out_differ = slot_differs || !conninfo_covers(&have, &wanted, p->major);
 	*out_restart = *out_differ && needs_restart;
 }

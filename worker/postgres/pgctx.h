@@ -1,5 +1,6 @@
-/* What the sequences of worker/postgres share: where PostgreSQL lives, how to reach it, its in-memory role and state
- * (the contract's P.role and P.state), the configuration that its files are made of. Owned by the worker; one per process. */
+/* What the sequences of worker/postgres share: where PostgreSQL lives, how to reach it, its
+ * in-memory role and state (the contract's P.role and P.state), the configuration that its files
+ * are made of. Owned by the worker; one per process. */
 #pragma once
 #include <jansson.h>
 
@@ -13,7 +14,7 @@
 struct pg_target {
 	enum { TARGET_NONE = 0, TARGET_MEMBER, TARGET_REMOTE } kind;
 	char name[LIMIT_NAME];
-	char host[LIMIT_URL];   /* may list several (remote) */
+	char host[LIMIT_URL]; /* may list several (remote) */
 	char port[16];
 };
 
@@ -21,14 +22,17 @@ struct pgctx {
 	struct host *h;
 	struct loop *loop;
 	char name[LIMIT_NAME], scope[LIMIT_NAME];
-	char data_dir[LIMIT_PATH], config_dir[LIMIT_PATH], bin_dir[LIMIT_PATH], database[LIMIT_NAME];
+	char data_dir[LIMIT_PATH], config_dir[LIMIT_PATH], bin_dir[LIMIT_PATH],
+		database[LIMIT_NAME];
 	char pgpass[LIMIT_PATH], conf_name[LIMIT_NAME]; /* "postgresql" */
-	char local_host[LIMIT_URL], local_port[16];     /* where we connect to our own server (config 5.4) */
+	char local_host[LIMIT_URL],
+		local_port[16]; /* where we connect to our own server (config 5.4) */
 	char conn_url[LIMIT_URL], proxy_url[LIMIT_URL];
-	int32_t major;             /* of the data directory, 0 = unknown */
-	const json_t *pg;          /* effective postgresql section (config 3.2); borrowed until the next configuration */
-	const json_t *bootstrap;   /* local bootstrap section; may be NULL */
-	const json_t *standby;     /* standby_cluster of the dynamic document; may be NULL */
+	int32_t major;	  /* of the data directory, 0 = unknown */
+	const json_t *pg; /* effective postgresql section (config 3.2); borrowed until the next
+			     configuration */
+	const json_t *bootstrap; /* local bootstrap section; may be NULL */
+	const json_t *standby;	 /* standby_cluster of the dynamic document; may be NULL */
 	const struct settings *set;
 	/* in-memory state; changed through the two functions below only */
 	enum pg_role role;
@@ -37,15 +41,15 @@ struct pgctx {
 	void (*on_change)(struct pgctx *p, void *arg);
 	void *on_change_arg;
 	/* connections of the sequences */
-	struct pgc sql;            /* local, any database work of a sequence */
-	struct pgc remote;         /* the leader */
+	struct pgc sql;	   /* local, any database work of a sequence */
+	struct pgc remote; /* the leader */
 	struct probe *probe;
 	/* what was written last */
-	struct pg_target target;   /* of the last follow() */
+	struct pg_target target; /* of the last follow() */
 	bool follow_known;
 	char following[LIMIT_NAME];
 	char *conf_text, *hba_text, *ident_text; /* last written; owned */
-	json_t *recovery;          /* recovery settings in force as we wrote them; owned; NULL = unknown */
+	json_t *recovery; /* recovery settings in force as we wrote them; owned; NULL = unknown */
 	/* synchronous_standby_names as decided (ha 5.1); used when managed */
 	bool ssn_managed;
 	char ssn[4096];
@@ -53,7 +57,8 @@ struct pgctx {
 	json_t *pending_restart;
 	/* callbacks */
 	bool callbacks_called, bootstrapping;
-	int callback_pending;      /* enum, replaces on_start at the end of the next start; 0 = on_start */
+	int callback_pending; /* enum, replaces on_start at the end of the next start; 0 = on_start
+			       */
 	bool promote_committed;
 	char last_error[480];
 };
@@ -67,11 +72,13 @@ MUST_USE bool pgctx_program(const struct pgctx *p, const char *program, char *ou
 /* Connection parameters to our own server as superuser, statement_timeout in ms as text. */
 void pgctx_params_local(const struct pgctx *p, struct pgc *conn, const char *statement_timeout);
 /* To another member as superuser (or `section`: "replication", "rewind"); hostaddr numeric. */
-bool pgctx_params_remote(const struct pgctx *p, struct pgc *conn, const char *section, const char *hostaddr,
-	const char *host, const char *port);
+bool pgctx_params_remote(const struct pgctx *p, struct pgc *conn, const char *section,
+	const char *hostaddr, const char *host, const char *port);
 /* authentication.<section>.<key>, NULL = not set. */
 const char *pgctx_auth(const struct pgctx *p, const char *section, const char *key);
 /* Do the recovery settings that the present target wants differ from those in force (ha 11.7)? */
-void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, bool *out_differ, bool *out_restart);
+void pgctx_check_recovery(
+	struct pgctx *p, const struct pg_sql *f, bool *out_differ, bool *out_restart);
 /* "host" and "port" of a conn_url "postgres://h[:p]/db"; false = not understood. */
-MUST_USE bool pgctx_parse_url(const char *url, char *host, size_t host_len, char *port, size_t port_len);
+MUST_USE bool pgctx_parse_url(
+	const char *url, char *host, size_t host_len, char *port, size_t port_len);

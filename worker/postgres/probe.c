@@ -9,48 +9,89 @@
 #include "common/core/str.h"
 
 enum col {
-	COL_RECOVERY, COL_TIMELINE, COL_FLUSH, COL_REPLAY, COL_RECEIVE, COL_PAUSED, COL_START, COL_RCV_STATUS,
-	COL_RCV_TLI, COL_RCV_SLOT, COL_RCV_CONNINFO, COL_RCV_END, COL_RCV_WRITTEN, COL_RESTORE, COL_SYNC_COMMIT,
-	COL_SSN, COL_SENDERS, COL_REPLAY_TIME, COL_REPLICATION,
-	COL_SLOTS, COL_COUNT,
+	COL_RECOVERY,
+	COL_TIMELINE,
+	COL_FLUSH,
+	COL_REPLAY,
+	COL_RECEIVE,
+	COL_PAUSED,
+	COL_START,
+	COL_RCV_STATUS,
+	COL_RCV_TLI,
+	COL_RCV_SLOT,
+	COL_RCV_CONNINFO,
+	COL_RCV_END,
+	COL_RCV_WRITTEN,
+	COL_RESTORE,
+	COL_SYNC_COMMIT,
+	COL_SSN,
+	COL_SENDERS,
+	COL_REPLAY_TIME,
+	COL_REPLICATION,
+	COL_SLOTS,
+	COL_COUNT,
 };
 
 void probe_sql(struct buf *out, int32_t major, bool want_slots)
 {
 	buf_adds(out,
 		"SELECT r.rec,"
-		" CASE WHEN r.rec THEN greatest((SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),"
+		" CASE WHEN r.rec THEN greatest((SELECT min_recovery_end_timeline FROM "
+		"pg_catalog.pg_control_recovery()),"
 		" (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))"
-		" ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END,"
-		" CASE WHEN NOT r.rec THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::bigint END,"
-		" CASE WHEN r.rec THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::bigint END,"
-		" CASE WHEN r.rec THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_receive_lsn(), '0/0')::bigint END,"
+		" ELSE ('x' || "
+		"pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, "
+		"8))::bit(32)::int END,"
+		" CASE WHEN NOT r.rec THEN "
+		"pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::bigint "
+		"END,"
+		" CASE WHEN r.rec THEN "
+		"pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::bigint "
+		"END,"
+		" CASE WHEN r.rec THEN "
+		"pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_receive_lsn(), '0/0')::bigint "
+		"END,"
 		" CASE WHEN r.rec THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END,"
 		" (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,"
 		" w.status, w.received_tli, w.slot_name, w.conninfo,"
 		" pg_catalog.pg_wal_lsn_diff(w.latest_end_lsn, '0/0')::bigint,");
-	buf_adds(out, major >= 13 ? " pg_catalog.pg_wal_lsn_diff(w.written_lsn, '0/0')::bigint," : " NULL::bigint,");
+	buf_adds(out, major >= 13 ? " pg_catalog.pg_wal_lsn_diff(w.written_lsn, '0/0')::bigint,"
+				  : " NULL::bigint,");
 	buf_adds(out, major >= 12 ? " pg_catalog.current_setting('restore_command')," : " '',");
-	buf_adds(out,
-		" pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('synchronous_standby_names'),"
-		" CASE WHEN NOT r.rec THEN (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.pid, a.application_name, s.sync_state,"
-		" pg_catalog.pg_wal_lsn_diff(s.write_lsn, '0/0')::bigint, pg_catalog.pg_wal_lsn_diff(s.flush_lsn, '0/0')::bigint,"
-		" pg_catalog.pg_wal_lsn_diff(s.replay_lsn, '0/0')::bigint)) FROM pg_catalog.pg_stat_get_wal_senders() s"
-		" JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.pid WHERE s.state = 'streaming') END,"
-		" (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint,"
-		" (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('usename', r.rolname, 'application_name', a.application_name,"
-		" 'client_addr', a.client_addr, 'state', s.state, 'sync_state', s.sync_state, 'sync_priority', s.sync_priority))"
-		" FROM pg_catalog.pg_stat_get_wal_senders() s JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.pid"
-		" LEFT JOIN pg_catalog.pg_authid r ON r.oid = a.usesysid),");
+	buf_adds(out, " pg_catalog.current_setting('synchronous_commit'), "
+		      "pg_catalog.current_setting('synchronous_standby_names'),"
+		      " CASE WHEN NOT r.rec THEN (SELECT "
+		      "pg_catalog.json_agg(pg_catalog.json_build_array(s.pid, a.application_name, "
+		      "s.sync_state,"
+		      " pg_catalog.pg_wal_lsn_diff(s.write_lsn, '0/0')::bigint, "
+		      "pg_catalog.pg_wal_lsn_diff(s.flush_lsn, '0/0')::bigint,"
+		      " pg_catalog.pg_wal_lsn_diff(s.replay_lsn, '0/0')::bigint)) FROM "
+		      "pg_catalog.pg_stat_get_wal_senders() s"
+		      " JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.pid WHERE "
+		      "s.state = 'streaming') END,"
+		      " (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * "
+		      "1000000)::bigint,"
+		      " (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('usename', "
+		      "r.rolname, 'application_name', a.application_name,"
+		      " 'client_addr', a.client_addr, 'state', s.state, 'sync_state', "
+		      "s.sync_state, 'sync_priority', s.sync_priority))"
+		      " FROM pg_catalog.pg_stat_get_wal_senders() s JOIN "
+		      "pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.pid"
+		      " LEFT JOIN pg_catalog.pg_authid r ON r.oid = a.usesysid),");
 	if (!want_slots)
 		buf_adds(out, " NULL");
 	else
 		buf_addf(out,
-			" coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(slot_name, slot_type, active, NULL, plugin,"
+			" coalesce((SELECT "
+			"pg_catalog.json_agg(pg_catalog.json_build_array(slot_name, slot_type, "
+			"active, NULL, plugin,"
 			" pg_catalog.pg_wal_lsn_diff(restart_lsn, '0/0')::bigint,"
-			" pg_catalog.pg_wal_lsn_diff(confirmed_flush_lsn, '0/0')::bigint, xmin::text::bigint, catalog_xmin::text::bigint,"
-			" %s, %s, %s, (SELECT datname FROM pg_catalog.pg_database d WHERE d.oid = datoid)))"
-			" FROM pg_catalog.pg_get_replication_slots() WHERE NOT temporary), '[]'::json)",
+			" pg_catalog.pg_wal_lsn_diff(confirmed_flush_lsn, '0/0')::bigint, "
+			"xmin::text::bigint, catalog_xmin::text::bigint,"
+			" %s, %s, %s, (SELECT datname FROM pg_catalog.pg_database d WHERE d.oid = "
+			"datoid)))"
+			" FROM pg_catalog.pg_get_replication_slots() WHERE NOT temporary), "
+			"'[]'::json)",
 			major >= 13 ? "wal_status" : "NULL", major >= 17 ? "failover" : "false",
 			major >= 17 ? "synced" : "false");
 	buf_adds(out, " FROM (SELECT pg_catalog.pg_is_in_recovery() AS rec) r"
@@ -99,7 +140,8 @@ static enum err_code read_senders(const char *text, struct pg_sql *f, struct err
 		struct pg_walsender *s = &f->walsenders[f->walsender_count];
 		s->pid = (int32_t)json_integer_value(json_array_get(row, 0));
 		/* A name that does not fit is no member's. */
-		if (!str_copy(s->application_name, sizeof(s->application_name), item_text(row, 1)) ||
+		if (!str_copy(
+			    s->application_name, sizeof(s->application_name), item_text(row, 1)) ||
 			!str_copy(s->sync_state, sizeof(s->sync_state), item_text(row, 2)))
 			continue;
 		s->write_lsn = item_u64(row, 3);
@@ -117,7 +159,8 @@ static enum err_code read_slots(const char *text, struct pg_sql *f, struct err *
 		return err_set(err, ERR_PARSE, 0, "slots: not a list");
 	size_t n = json_array_size(list);
 	if (n > LIMIT_SLOTS)
-		return err_set(err, ERR_LIMIT, 0, "%zu replication slots, limit %d", n, LIMIT_SLOTS);
+		return err_set(
+			err, ERR_LIMIT, 0, "%zu replication slots, limit %d", n, LIMIT_SLOTS);
 	f->slots = calloc(n != 0 ? n : 1, sizeof(*f->slots));
 	if (f->slots == NULL)
 		return err_set(err, ERR_NOMEM, 0, "slots");
@@ -240,7 +283,8 @@ static void on_answer(struct pgc *c, enum pgc_failure f, PGresult *res, const ch
 	if (stale) {
 		p->ask_again = p->generation != 0;
 	} else if (f == PGC_OK) {
-		p->facts.server_version = c->server_version != 0 ? c->server_version : p->facts.server_version;
+		p->facts.server_version =
+			c->server_version != 0 ? c->server_version : p->facts.server_version;
 		p->facts.asked_at_ms = p->asked_at_ms;
 		p->facts.failed_since_ms = 0;
 		p->facts.rejecting = false;
@@ -273,7 +317,8 @@ void probe_ask(struct probe *p)
 	probe_sql(&sql, p->major, p->want_slots);
 	struct err err = ERR_INIT;
 	int64_t now_ms = clock_boot_ms();
-	if (pgc_exec(&p->conn, buf_str(&sql), NULL, 0, now_ms + p->timeout_ms, on_answer, p, &err) != ERR_OK) {
+	if (pgc_exec(&p->conn, buf_str(&sql), NULL, 0, now_ms + p->timeout_ms, on_answer, p,
+		    &err) != ERR_OK) {
 		log_error("fact query: %s", err.text);
 		return;
 	}

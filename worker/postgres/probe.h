@@ -1,5 +1,6 @@
-/* The fact query: everything the decisions need to know of the running server, in one statement (ha 11.6), over the
- * heartbeat connection. Asynchronous; the newest answer is kept in `facts`. PostgreSQL 10 and later. */
+/* The fact query: everything the decisions need to know of the running server, in one statement
+ * (ha 11.6), over the heartbeat connection. Asynchronous; the newest answer is kept in `facts`.
+ * PostgreSQL 10 and later. */
 #pragma once
 #include <jansson.h>
 
@@ -12,15 +13,15 @@ typedef void (*probe_fn)(struct probe *p, void *arg); /* after every answer or f
 
 struct probe {
 	struct pgc conn;
-	struct pg_sql facts;     /* arrays owned here */
-	int32_t major;           /* of the data directory; decides the text of the statement */
+	struct pg_sql facts; /* arrays owned here */
+	int32_t major;	     /* of the data directory; decides the text of the statement */
 	bool want_slots;
-	bool pending;            /* a query is out */
-	bool ask_again;          /* asked while one was out: its answer would be too old */
-	int64_t timeout_ms;      /* of one query */
-	uint64_t generation;     /* postmaster that the facts are about */
+	bool pending;	     /* a query is out */
+	bool ask_again;	     /* asked while one was out: its answer would be too old */
+	int64_t timeout_ms;  /* of one query */
+	uint64_t generation; /* postmaster that the facts are about */
 	uint64_t asked_generation;
-	int64_t asked_at_ms;     /* just before the query that is out was sent */
+	int64_t asked_at_ms; /* just before the query that is out was sent */
 	probe_fn fn;
 	void *arg;
 };

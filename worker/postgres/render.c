@@ -30,8 +30,8 @@ void render_recovery_names(struct buf *out)
 static const char *role_suffix(enum pg_role role)
 {
 	return role == PG_ROLE_PRIMARY || role == PG_ROLE_PROMOTED ? "primary"
-	       : role == PG_ROLE_STANDBY_LEADER			    ? "standby_leader"
-								    : "replica";
+	       : role == PG_ROLE_STANDBY_LEADER			   ? "standby_leader"
+								   : "replica";
 }
 
 static void log_notes(const struct buf *notes)
@@ -96,31 +96,35 @@ static void add_settings(struct buf *out, const json_t *map, int32_t version, bo
 		out->failed = true;
 		return;
 	}
-	json_object_foreach ((json_t *)map, key, v)
-		keys[k++] = key;
+	json_object_foreach((json_t *)map, key, v) keys[k++] = key;
 	qsort(keys, n, sizeof(*keys), by_key);
 	for (k = 0; k < n; k++) {
 		buf_reset(&text);
 		buf_reset(&note);
-		enum param_verdict verdict = params_check(keys[k], json_object_get(map, keys[k]), version, recovery,
-			&text, &note);
+		enum param_verdict verdict = params_check(
+			keys[k], json_object_get(map, keys[k]), version, recovery, &text, &note);
 		if (note.len > 0)
 			log_warning("%s", buf_str(&note));
-		/* The table knows the settings of all supported versions: with any other name the server would not start. */
+		/* The table knows the settings of all supported versions: with any other name the
+		 * server would not start. */
 		if (verdict == PARAM_ASK)
-			log_warning("Removing unexpected parameter=%s value from the config", keys[k]);
+			log_warning(
+				"Removing unexpected parameter=%s value from the config", keys[k]);
 		if (verdict == PARAM_KEEP)
 			add_setting(out, keys[k], buf_str(&text));
 	}
 	free(keys);
 }
 
-enum err_code render_conninfo(const struct pgctx *p, const struct pg_target *t, struct conninfo *c, struct err *err)
+enum err_code render_conninfo(
+	const struct pgctx *p, const struct pg_target *t, struct conninfo *c, struct err *err)
 {
-	static const char *const words[] = { "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl",
-		"sslcrldir", "gssencmode", "channel_binding", "sslnegotiation" };
-	static const char *const defaults[][2] = { { "sslmode", "prefer" }, { "gssencmode", "prefer" },
-		{ "channel_binding", "prefer" }, { "sslnegotiation", "postgres" } };
+	static const char *const words[] = { "sslmode", "sslcert", "sslkey", "sslpassword",
+		"sslrootcert", "sslcrl", "sslcrldir", "gssencmode", "channel_binding",
+		"sslnegotiation" };
+	static const char *const defaults[][2] = { { "sslmode", "prefer" },
+		{ "gssencmode", "prefer" }, { "channel_binding", "prefer" },
+		{ "sslnegotiation", "postgres" } };
 	memset(c, 0, sizeof(*c));
 	bool ok = conninfo_set(c, "dbname", p->database) &&
 		  conninfo_set(c, "user", pgctx_auth(p, "replication", "username")) &&
@@ -149,15 +153,16 @@ static bool set_text(json_t *map, const char *key, const char *value)
 }
 
 /* The wanted recovery settings of a standby (config 4.8). */
-static enum err_code recovery_settings(const struct pgctx *p, const struct pg_target *t, json_t *map, struct buf *pass,
-	struct err *err)
+static enum err_code recovery_settings(const struct pgctx *p, const struct pg_target *t,
+	json_t *map, struct buf *pass, struct err *err)
 {
-	static const char *const never[] = { "recovery_target", "recovery_target_name", "recovery_target_time",
-		"recovery_target_xid", "recovery_target_lsn" };
+	static const char *const never[] = { "recovery_target", "recovery_target_name",
+		"recovery_target_time", "recovery_target_xid", "recovery_target_lsn" };
 	const char *key;
 	json_t *v;
 	void *tmp;
-	json_object_foreach_safe (map, tmp, key, v) {
+	json_object_foreach_safe(map, tmp, key, v)
+	{
 		if (str_starts(key, "recovery_target") || strcmp(key, "primary_conninfo") == 0 ||
 			strcmp(key, "primary_slot_name") == 0)
 			json_object_del(map, key);
@@ -194,7 +199,8 @@ static enum err_code recovery_settings(const struct pgctx *p, const struct pg_ta
 	return ok ? ERR_OK : err_set(err, ERR_NOMEM, 0, "recovery settings");
 }
 
-static void params_env_of(const struct pgctx *p, enum pg_role role, char *overlay, size_t len, struct params_env *env)
+static void params_env_of(
+	const struct pgctx *p, enum pg_role role, char *overlay, size_t len, struct params_env *env)
 {
 	memset(env, 0, sizeof(*env));
 	env->scope = p->scope;
@@ -202,17 +208,19 @@ static void params_env_of(const struct pgctx *p, enum pg_role role, char *overla
 	env->config_dir = p->config_dir;
 	env->major = p->major;
 	env->sync_mode = settings_sync_mode(p->set) != SYNC_OFF;
-	env->sync_strict_primary = p->set->sync_strict && (role == PG_ROLE_PRIMARY || role == PG_ROLE_PROMOTED);
+	env->sync_strict_primary =
+		p->set->sync_strict && (role == PG_ROLE_PRIMARY || role == PG_ROLE_PROMOTED);
 	env->ssn = p->ssn_managed ? p->ssn : NULL;
 	if (str_format(overlay, len, "parameters_%s", role_suffix(role)))
 		env->overlay = overlay;
 	for (unsigned i = 0; i < p->set->permanent_count; i++)
-		env->hot_standby_feedback |= p->set->permanent[i].logical && !p->set->standby_cluster;
+		env->hot_standby_feedback |=
+			p->set->permanent[i].logical && !p->set->standby_cluster;
 }
 
 enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_target *target,
-	const struct pg_control *control, struct buf *conf, struct buf *hba, struct buf *ident, struct buf *pass,
-	struct err *err)
+	const struct pg_control *control, struct buf *conf, struct buf *hba, struct buf *ident,
+	struct buf *pass, struct err *err)
 {
 	struct params_env env;
 	char overlay[40];
@@ -249,8 +257,10 @@ enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_tar
 		buf_adds(conf, "\n# recovery.conf\n");
 		add_settings(conf, recovery, version, true);
 	} else if (rc == ERR_OK) {
-		/* restore_command and its kin of a primary serve its next life as a standby; they do no harm now. */
-		static const char *const keep[] = { "restore_command", "archive_cleanup_command", "recovery_end_command" };
+		/* restore_command and its kin of a primary serve its next life as a standby; they
+		 * do no harm now. */
+		static const char *const keep[] = { "restore_command", "archive_cleanup_command",
+			"recovery_end_command" };
 		json_auto_t *some = json_object();
 		for (unsigned i = 0; i < ARRAY_LEN(keep); i++) {
 			if (json_object_get(recovery, keep[i]) != NULL)
@@ -267,8 +277,8 @@ enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_tar
 	return rc;
 }
 
-enum err_code render_postmaster(struct pgctx *p, enum pg_role role, const struct pg_control *control,
-	struct host_cmd *cmd, struct err *err)
+enum err_code render_postmaster(struct pgctx *p, enum pg_role role,
+	const struct pg_control *control, struct host_cmd *cmd, struct err *err)
 {
 	struct params_env env;
 	char overlay[40], program[LIMIT_PATH];
@@ -322,18 +332,20 @@ static bool is_forbidden(const char *key, const char *const *forbidden)
 	return false;
 }
 
-static enum err_code one_option(const char *what, const char *key, const json_t *v, const char *const *forbidden,
-	bool strict, struct host_cmd *cmd, struct err *err)
+static enum err_code one_option(const char *what, const char *key, const json_t *v,
+	const char *const *forbidden, bool strict, struct host_cmd *cmd, struct err *err)
 {
 	if (is_forbidden(key, forbidden)) {
 		if (strict)
-			return err_set(err, ERR_INVAL, 0, "%s: option %s is not allowed", what, key);
+			return err_set(
+				err, ERR_INVAL, 0, "%s: option %s is not allowed", what, key);
 		log_error("%s: option %s is not allowed and left out", what, key);
 		return ERR_OK;
 	}
 	if (v != NULL && !json_is_string(v)) {
 		if (strict)
-			return err_set(err, ERR_INVAL, 0, "%s: value of option %s must be a text", what, key);
+			return err_set(err, ERR_INVAL, 0, "%s: value of option %s must be a text",
+				what, key);
 		log_error("%s: value of option %s must be a text; it is left out", what, key);
 		return ERR_OK;
 	}
@@ -341,8 +353,8 @@ static enum err_code one_option(const char *what, const char *key, const json_t 
 	return ERR_OK;
 }
 
-enum err_code render_options(const json_t *options, const char *what, const char *const *forbidden, bool strict,
-	struct host_cmd *cmd, struct err *err)
+enum err_code render_options(const json_t *options, const char *what, const char *const *forbidden,
+	bool strict, struct host_cmd *cmd, struct err *err)
 {
 	const char *key;
 	json_t *v;
@@ -350,7 +362,8 @@ enum err_code render_options(const json_t *options, const char *what, const char
 	if (options == NULL || json_is_null(options))
 		return ERR_OK;
 	if (json_is_object(options)) {
-		json_object_foreach ((json_t *)options, key, v) {
+		json_object_foreach((json_t *)options, key, v)
+		{
 			if (rc == ERR_OK && json_truthy(v))
 				rc = one_option(what, key, v, forbidden, strict, cmd, err);
 		}
@@ -361,14 +374,18 @@ enum err_code render_options(const json_t *options, const char *what, const char
 	for (size_t i = 0; rc == ERR_OK && i < json_array_size(options); i++) {
 		const json_t *item = json_array_get(options, i);
 		if (json_is_string(item)) {
-			rc = one_option(what, json_string_value(item), NULL, forbidden, strict, cmd, err);
+			rc = one_option(
+				what, json_string_value(item), NULL, forbidden, strict, cmd, err);
 		} else if (json_is_object(item) && json_object_size(item) == 1) {
-			json_object_foreach ((json_t *)item, key, v)
-				rc = one_option(what, key, v, forbidden, strict, cmd, err);
+			json_object_foreach((json_t *)item, key, v) rc =
+				one_option(what, key, v, forbidden, strict, cmd, err);
 		} else if (strict) {
-			rc = err_set(err, ERR_INVAL, 0, "%s: item %zu is neither a text nor a map of one pair", what, i);
+			rc = err_set(err, ERR_INVAL, 0,
+				"%s: item %zu is neither a text nor a map of one pair", what, i);
 		} else {
-			log_error("%s: item %zu is neither a text nor a map of one pair; it is left out", what, i);
+			log_error("%s: item %zu is neither a text nor a map of one pair; it is "
+				  "left out",
+				what, i);
 		}
 	}
 	return rc;
@@ -376,7 +393,8 @@ enum err_code render_options(const json_t *options, const char *what, const char
 
 const char *render_pending_sql(void)
 {
-	return "SELECT name, setting, unit, vartype FROM pg_catalog.pg_settings WHERE pending_restart"
+	return "SELECT name, setting, unit, vartype FROM pg_catalog.pg_settings WHERE "
+	       "pending_restart"
 	       " AND name <> 'hot_standby'";
 }
 
@@ -402,7 +420,8 @@ void render_take_pending(struct pgctx *p, const PGresult *res)
 			params_pretty(buf_str(&text), PQgetvalue(res, i, 3), unit, &new_);
 		}
 		json_object_set_new(map, name,
-			json_pack("{s:s,s:s}", "old_value", buf_str(&old), "new_value", v != NULL ? buf_str(&new_) : "?"));
+			json_pack("{s:s,s:s}", "old_value", buf_str(&old), "new_value",
+				v != NULL ? buf_str(&new_) : "?"));
 	}
 	json_decref(p->pending_restart);
 	p->pending_restart = NULL;

@@ -12,13 +12,15 @@
 #include "worker/postgres/waldump.h"
 
 #define FILES_MS  30000
-#define SQL_MS    5000
+#define SQL_MS	  5000
 #define REMOVE_MS (24 * 3600 * 1000LL)
 
-/* ---- check ---------------------------------------------------------------------------------------- */
+/* ---- check
+ * ---------------------------------------------------------------------------------------- */
 
 /* Row of the leader's history that ends timeline `tli`; false: there is none. */
-static bool switch_point(const char *history, int64_t tli, uint64_t *out_lsn, int64_t *out_first_higher)
+static bool switch_point(
+	const char *history, int64_t tli, uint64_t *out_lsn, int64_t *out_first_higher)
 {
 	*out_first_higher = 0;
 	while (*history != '\0') {
@@ -45,13 +47,15 @@ static void decide(struct seq_rewind_check *s, const char *history)
 	} else if (s->in_recovery) {
 		s->out_state = s->local_lsn > lsn;
 	} else {
-		/* At or past the fork: diverged. Before it, a clean end exactly at the fork needs the record's end. */
+		/* At or past the fork: diverged. Before it, a clean end exactly at the fork needs
+		 * the record's end. */
 		s->out_state = s->local_lsn >= lsn ? 1 : 2;
 	}
 	char a[20], b[20];
 	str_from_lsn(s->local_lsn, a);
 	str_from_lsn(lsn, b);
-	log_info("rewind check: local timeline=%lld lsn=%s in_recovery=%d switchpoint=%s leader timeline=%lld",
+	log_info("rewind check: local timeline=%lld lsn=%s in_recovery=%d switchpoint=%s leader "
+		 "timeline=%lld",
 		(long long)s->local_timeline, a, s->in_recovery, b, (long long)s->leader_timeline);
 }
 
@@ -78,8 +82,10 @@ static bool replication_params(struct seq_rewind_check *s)
 {
 	struct pgctx *p = s->p;
 	struct pgc_params c = { .count = 0 };
-	bool ok = pgctx_params_remote(p, &s->repl, "replication", s->hostaddr, s->leader.host, s->leader.port) &&
-		  pgc_params_copy(&c, &s->repl.params) && pgc_params_set(&c, "replication", "true") &&
+	bool ok = pgctx_params_remote(p, &s->repl, "replication", s->hostaddr, s->leader.host,
+			  s->leader.port) &&
+		  pgc_params_copy(&c, &s->repl.params) &&
+		  pgc_params_set(&c, "replication", "true") &&
 		  pgc_params_set(&c, "options", NULL) && pgc_configure(&s->repl, &c);
 	pgc_params_done(&c);
 	return ok;
@@ -94,7 +100,8 @@ void seq_rewind_check_step(struct co *co)
 	s->out_state = -1;
 	if (s->local_timeline == 0)
 		CO_RETURN(co, false, "local timeline is not known");
-	if (!pgctx_params_remote(p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port) ||
+	if (!pgctx_params_remote(
+		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port) ||
 		!replication_params(s))
 		CO_RETURN(co, false, "connection parameters");
 	co_sql(co, &p->remote, "SELECT pg_catalog.pg_is_in_recovery()", NULL, 0, SQL_MS);
@@ -105,7 +112,8 @@ void seq_rewind_check_step(struct co *co)
 		CO_RETURN(co, false, "leader is still in recovery");
 	co_sql(co, &s->repl, "IDENTIFY_SYSTEM", NULL, 0, SQL_MS);
 	CO_WAIT(co);
-	if (!co->ok || PQntuples(co->res) != 1 || !str_to_i64(PQgetvalue(co->res, 0, 1), &s->leader_timeline))
+	if (!co->ok || PQntuples(co->res) != 1 ||
+		!str_to_i64(PQgetvalue(co->res, 0, 1), &s->leader_timeline))
 		CO_RETURN(co, false, "leader: IDENTIFY_SYSTEM: %s", co->note);
 	if (s->local_timeline > s->leader_timeline) {
 		s->out_state = 1;
@@ -121,11 +129,14 @@ void seq_rewind_check_step(struct co *co)
 		if (s->out_state == 2 && s->was_shutdown) {
 			uint64_t lsn = 0;
 			int64_t higher;
-			bool found = switch_point(PQgetvalue(co->res, 0, 1), s->local_timeline, &lsn, &higher);
-			s->leader_timeline = found ? (int64_t)lsn : 0; /* the fork, over the next wait */
+			bool found = switch_point(
+				PQgetvalue(co->res, 0, 1), s->local_timeline, &lsn, &higher);
+			s->leader_timeline =
+				found ? (int64_t)lsn : 0; /* the fork, over the next wait */
 			run_waldump(s);
 			CO_WAIT(co);
-			uint64_t end = waldump_checkpoint_end(buf_str(&co->data), co->note, s->local_lsn);
+			uint64_t end =
+				waldump_checkpoint_end(buf_str(&co->data), co->note, s->local_lsn);
 			s->out_state = end != (uint64_t)s->leader_timeline;
 			log_info("rewind check: end of the shutdown checkpoint %s the fork",
 				s->out_state ? "is not" : "is");
@@ -137,22 +148,26 @@ void seq_rewind_check_step(struct co *co)
 	CO_END(co);
 }
 
-/* ---- rewind --------------------------------------------------------------------------------------- */
+/* ---- rewind
+ * --------------------------------------------------------------------------------------- */
 
 static void run_rewind(struct seq_rewind *s)
 {
-	static const char *const forbidden[] = { "target-pgdata", "source-pgdata", "source-server", "write-recovery-conf",
-		"dry-run", "restore-target-wal", "config-file", "no-ensure-shutdown", "version", "help", NULL };
+	static const char *const forbidden[] = { "target-pgdata", "source-pgdata", "source-server",
+		"write-recovery-conf", "dry-run", "restore-target-wal", "config-file",
+		"no-ensure-shutdown", "version", "help", NULL };
 	struct pgctx *p = s->p;
 	struct host_cmd cmd = HOST_CMD_INIT;
 	struct err err = ERR_INIT;
 	static struct conninfo c;
-	static const char *const words[] = { "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl" };
+	static const char *const words[] = { "sslmode", "sslcert", "sslkey", "sslpassword",
+		"sslrootcert", "sslcrl" };
 	char program[LIMIT_PATH];
 	AUTO(buf) dsn = BUF_INIT(LIMIT_CONNINFO);
 	memset(&c, 0, sizeof(c));
 	bool ok = pgctx_program(p, "pg_rewind", program, sizeof(program)) &&
-		  conninfo_set(&c, "host", s->leader.host) && conninfo_set(&c, "port", s->leader.port) &&
+		  conninfo_set(&c, "host", s->leader.host) &&
+		  conninfo_set(&c, "port", s->leader.port) &&
 		  conninfo_set(&c, "dbname", p->database) &&
 		  conninfo_set(&c, "user", pgctx_auth(p, "rewind", "username"));
 	for (unsigned i = 0; ok && i < ARRAY_LEN(words); i++)
@@ -168,7 +183,8 @@ static void run_rewind(struct seq_rewind *s)
 		restore = json_path(p->pg, "recovery_conf.restore_command");
 	if (json_truthy(restore) && p->major >= 13)
 		host_cmd_arg(&cmd, "--restore-target-wal");
-	if (render_options(json_object_get(p->pg, "rewind"), "postgresql.rewind", forbidden, false, &cmd, &err) != ERR_OK)
+	if (render_options(json_object_get(p->pg, "rewind"), "postgresql.rewind", forbidden, false,
+		    &cmd, &err) != ERR_OK)
 		log_error("%s", err.text);
 	host_cmd_env(&cmd, "PGPASSFILE", p->pgpass);
 	host_cmd_env(&cmd, "LC_ALL", "C");
@@ -185,7 +201,8 @@ static void write_passfile(struct seq_rewind *s)
 	static struct conninfo c;
 	AUTO(buf) tail = BUF_INIT(LIMIT_CONNINFO * 2);
 	memset(&c, 0, sizeof(c));
-	bool ok = conninfo_set(&c, "host", s->leader.host) && conninfo_set(&c, "port", s->leader.port) &&
+	bool ok = conninfo_set(&c, "host", s->leader.host) &&
+		  conninfo_set(&c, "port", s->leader.port) &&
 		  conninfo_set(&c, "user", pgctx_auth(s->p, "rewind", "username")) &&
 		  conninfo_set(&c, "password", pgctx_auth(s->p, "rewind", "password"));
 	buf_add(&tail, s->p->pgpass, strlen(s->p->pgpass) + 1);
@@ -206,7 +223,8 @@ void seq_rewind_step(struct co *co)
 		co_call(co, &s->stop.co, seq_stop_step);
 		CO_WAIT(co);
 	}
-	if (!pgctx_params_remote(p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
+	if (!pgctx_params_remote(
+		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
 		CO_RETURN(co, false, "connection parameters");
 	if (!s->leader_checkpointed && s->leader.kind == TARGET_MEMBER) {
 		s->ready = false;
@@ -216,7 +234,8 @@ void seq_rewind_step(struct co *co)
 	CO_WAIT(co);
 	if (!co->ok || PQntuples(co->res) != 1 || PQgetvalue(co->res, 0, 0)[0] == 't') {
 		s->ready = false;
-		CO_RETURN(co, false, "leader cannot serve a rewind: %s", co->ok ? "it is in recovery" : co->note);
+		CO_RETURN(co, false, "leader cannot serve a rewind: %s",
+			co->ok ? "it is in recovery" : co->note);
 	}
 	write_passfile(s);
 	CO_WAIT(co);
@@ -246,7 +265,8 @@ void seq_rewind_step(struct co *co)
 	CO_END(co);
 }
 
-/* ---- single-user crash recovery ------------------------------------------------------------------- */
+/* ---- single-user crash recovery
+ * ------------------------------------------------------------------- */
 
 static void remove_file(struct co *co, const char *name)
 {
@@ -284,7 +304,8 @@ void seq_crash_step(struct co *co)
 	}
 	CO_WAIT(co);
 	if (!co->ok)
-		CO_RETURN(co, false, "crash recovery failed exit_code=%d: %s", co->exit_code, co->note);
+		CO_RETURN(co, false, "crash recovery failed exit_code=%d: %s", co->exit_code,
+			co->note);
 	log_info("crash recovery finished");
 	CO_END(co);
 }
