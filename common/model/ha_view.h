@@ -69,7 +69,7 @@ enum ha_demote_mode {
 };
 /* What TASK_DEMOTE does: stop, role := demoted, release where the mode says so. Starting again is another decision
  * (TASK_FOLLOW_AFTER_DEMOTION), because it needs the cluster as it is then. Graceful and shutdown: pg_control says "shut down"
- * => poll action.names (position >= the shutdown checkpoint) for at most 3 s, release at once when one has it.
+ * (the postmaster may be gone by then) => poll action.names (position >= the shutdown checkpoint) for at most 3 s, release at once when one has it.
  * Result TRUE = stopped, and released if the mode releases; FALSE = stopped, but nobody confirmed the shutdown checkpoint and
  * action.flag (release regardless) was not set, so the key is still ours: ha_step decides (X5, S15). */
 

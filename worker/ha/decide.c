@@ -31,6 +31,16 @@ static bool rule_adopt_key(struct step *s)
 	if (s->v->lock != LOCK_NONE || s->v->store == STORE_FAILING ||
 		!str_eq(s->c->leader, s->v->name) || !s->c->leader_present)
 		return false;
+	if (s->m->held_ms != 0 && s->v->now_ms - s->m->held_ms < s->set->ttl_ms) {
+		/* This incarnation held it a moment ago: the snapshot is older than the release, or
+		 * the release is still on its way. Adopting now would undo it. */
+		if (s->m->stage_count == 0)
+			return plan_reread(s, STAGE_CONFIRM_LOST, "X2");
+		plan_wake(s, s->v->now_ms + 1000);
+		return plan_done(s, "X2", "waiting for the end of the leader key that was given back");
+	}
+	if (s->m->stage_count >= ADOPT_STAGES_MAX)
+		return plan_done(s, "X2", "leader key of my name could not be taken over");
 	struct ha_action *a = plan_add(s, HA_ACQUIRE);
 	a->flag = true;
 	a->version = s->c->leader_version;
@@ -342,6 +352,8 @@ static void remember_cluster(struct step *s)
 		m->race_backoff_ms = 0;
 		m->race_wait_ms = 0;
 	}
+	if (s->has_lock)
+		m->held_ms = s->v->now_ms;
 	const struct member *leader = cluster_leader_peek(c);
 	m->leader_timeline = leader != NULL ? leader->timeline : 0;
 	if (!s->v->c_fresh ||
