@@ -355,6 +355,13 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 		finish_op(o, DCS_CONFLICT, "a compare failed", 0, NULL, false);
 		return;
 	}
+	if (o->op.kind == DCS_RENEW) {
+		/* The revision of the key, not of the store: a release compares it. */
+		const json_t *range = json_object_get(
+			json_array_get(json_object_get(body, "responses"), 0), "response_range");
+		const json_t *kv = json_array_get(json_object_get(range, "kvs"), 0);
+		revision = etcd_int(json_object_get(kv, "mod_revision"));
+	}
 	learn(o, revision);
 	finish_op(o, DCS_OK, "", revision, NULL, false);
 }
