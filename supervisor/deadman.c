@@ -6,21 +6,34 @@
  * Usage: pgregent-deadman RUNTIME_DIR, with a socket to the supervisor as descriptor 3. Log lines
  * go to descriptor 2.
  *
- * Protocol (messages of ipc_msgs.h, SOCK_SEQPACKET; S supervisor, D dead-man)
- *   start      D: HELLO, then READY when memory, scheduling and signals are set. D enforces nothing
- * before the first state, and publishes <runtime dir>/deadman.sock with it. state      S: DM_STATE
- * whenever guard_step says GUARD_SEND_STATE (each change, and each interval). D: DM_ACK with the
- * sequence number that is now enforced. postmaster S: DM_POSTMASTER with its descriptors (enum
- * dm_fd) when there is a new one, before the gate is opened; generation 0 when there is none. D:
- * DM_ACK with the generation whose pidfd it holds. The gate may be opened when seq and generation
- * are both acknowledged. fence      D: DM_ACK with fencing = 1 as soon as D begins to fence by its
- * own decision. peers      S: PEER with a socket whose other end a helper holds: the helper sees
- * D's end by it. Nothing is sent. hand-over  A new S connects to deadman.sock (same user or root;
- * refused while D still has a supervisor), sends DM_TAKEOVER, gets DM_STATE, DM_POSTMASTER and
- * DM_ACK, sends its states to D from then on, starts a new dead-man of its own, waits for its
- * acknowledgement of both, and sends DM_END to the old one. end        DM_END: D leaves. Without a
- * supervisor D leaves when no postmaster is left, or after the fence. A state with policy PAUSED
- * disarms the lifeline, the next ENFORCE arms it. */
+ * Protocol (messages of ipc_msgs.h over SOCK_SEQPACKET; S is the supervisor, D the dead-man)
+ *
+ * - Start. D: HELLO, then READY when memory, scheduling and signals are set. D enforces nothing
+ * before the first state; it publishes deadman.sock in RUNTIME_DIR when it has state and
+ * descriptors.
+ *
+ * - State. S: DM_STATE whenever guard_step says GUARD_SEND_STATE (each change, and each interval).
+ * D: DM_ACK with the sequence number that is now enforced.
+ *
+ * - Postmaster. S: DM_POSTMASTER with its descriptors (enum dm_fd) when there is a new one, before
+ * the gate is opened; generation 0 when there is none. D: DM_ACK with the generation whose pidfd it
+ *   holds. The gate may be opened when sequence number and generation are both acknowledged.
+ *
+ * - Fence. D: DM_ACK with fencing = 1 as soon as D begins to fence by its own decision.
+ *
+ * - Peers. S: PEER with a socket whose other end a helper holds, which sees D's end by it. Nothing
+ * is sent over it.
+ *
+ * - Hand-over. A new S connects to deadman.sock (same user or root; refused while D still has a
+ *   supervisor), sends DM_TAKEOVER, gets DM_STATE, DM_POSTMASTER and DM_ACK, sends its states to D
+ * from then on, starts a new dead-man of its own, waits for its acknowledgement of both, and sends
+ * DM_END to the old one.
+ *
+ * - Superseded. D has no supervisor, and deadman.sock goes to a third dead-man: D leaves, that one
+ *   enforces.
+ *
+ * - End. DM_END: D leaves. Without a supervisor D leaves when no postmaster is left, or after the
+ *   fence. A state with policy PAUSED disarms the lifeline, the next ENFORCE arms it. */
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -47,6 +60,7 @@ struct deadman {
 	int timer_fd;
 	int listen_fd; /* -1 = not published */
 	ino_t socket_ino;
+	ino_t rival_ino; /* whose socket had the name when the supervisor was lost; 0 = ours */
 };
 
 static struct deadman self;
@@ -89,10 +103,16 @@ static void raise_priority(void)
 
 /* ---- the socket for a successor -------------------------------------------------------- */
 
-static bool is_published(void)
+/* 0 = the name leads nowhere. */
+static ino_t published_ino(void)
 {
 	struct stat st;
-	return self.listen_fd >= 0 && stat(SOCKET_NAME, &st) == 0 && st.st_ino == self.socket_ino;
+	return stat(SOCKET_NAME, &st) == 0 ? st.st_ino : 0;
+}
+
+static bool is_published(void)
+{
+	return self.listen_fd >= 0 && published_ino() == self.socket_ino;
 }
 
 /* Bound under a name of its own and renamed: at every instant the name leads to a dead-man that has
@@ -132,6 +152,33 @@ static void publish_or_log(void)
 	struct err err = ERR_INIT;
 	if (publish(&err) != ERR_OK)
 		log_error("no hand-over possible: %s", err.text);
+}
+
+/* It knows the deadline and holds the process: what a successor needs, and what the name stands
+ * for. */
+static bool is_complete(const struct dm *d)
+{
+	return d->has_state &&
+	       (d->guard.pm_state == PG_PROC_NONE ||
+		       (d->held_generation == d->guard.generation && d->fds[DM_FD_PIDFD] >= 0));
+}
+
+static void on_supervisor_lost(void)
+{
+	ino_t ino = published_ino();
+	self.rival_ino = ino != self.socket_ino ? ino : 0;
+	if (ino == 0 && is_complete(&self.dm))
+		publish_or_log();
+}
+
+/* A supervisor that dies in the middle of a hand-over leaves two of us behind, and its successor
+ * finds the one that has the name. When the name goes to a third, that successor has begun: the
+ * other is superseded, and must not fence because nobody renews for it. */
+static bool is_superseded(void)
+{
+	ino_t ino = published_ino();
+	return self.dm.conn_fd < 0 && self.socket_ino != 0 && ino != 0 && ino != self.socket_ino &&
+	       ino != self.rival_ino;
 }
 
 static void unpublish(void)
@@ -195,14 +242,19 @@ static void turn(void)
 	/* The postmaster first: a message may replace the descriptor that was polled. */
 	if (p[P_PIDFD].revents != 0)
 		dm_postmaster_gone(d);
-	bool had_state = d->has_state;
-	if (p[P_CONN].revents != 0 && !dm_read(d))
-		publish_or_log(); /* another's name may stand there */
-	if (d->has_state && !had_state)
+	bool was_complete = is_complete(d);
+	bool lost = p[P_CONN].revents != 0 && !dm_read(d);
+	if (!was_complete && is_complete(d) && self.socket_ino == 0)
 		publish_or_log();
+	if (lost)
+		on_supervisor_lost();
 	if (p[P_LISTEN].revents != 0)
 		accept_successor();
 	dm_tick(d);
+	if (is_superseded()) {
+		log_info("superseded: another supervisor has a dead-man of its own");
+		d->ended = true;
+	}
 }
 
 static enum err_code greet(struct err *err)

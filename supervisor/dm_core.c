@@ -189,6 +189,17 @@ void dm_tick(struct dm *d)
 
 /* ---- messages -------------------------------------------------------------------------- */
 
+/* A fence that is at work borrows descriptors that have just been replaced. */
+static void refit_fence(struct dm *d)
+{
+	bool same = d->held_generation == d->fence.generation;
+	d->fence.life_fd = same ? d->fds[DM_FD_LIFE] : -1;
+	if (same && d->fence.target.root != 0)
+		d->fence.target.root_pidfd = d->fds[DM_FD_PIDFD];
+	else
+		fence_root_gone(&d->fence);
+}
+
 /* Takes the descriptors out of m. False: not as the mask says. */
 static bool on_postmaster(struct dm *d, struct ipc_msg *m)
 {
@@ -205,6 +216,7 @@ static bool on_postmaster(struct dm *d, struct ipc_msg *m)
 		if (mask & (1u << i))
 			d->fds[i] = m->fds[next++];
 	m->fd_count = 0;
+	refit_fence(d);
 	struct guard_event ev = { .kind = GUARD_EV_PEER_SEEN };
 	dm_event(d, &ev); /* sets the lifeline of the new one */
 	send_ack(d);

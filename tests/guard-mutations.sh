@@ -13,7 +13,7 @@ build() { # both tests against the copy
 		gcc $flags -o "$dir/search" tests/unit/test_guard_search.c
 }
 fresh() {
-	mkdir -p "$dir/supervisor" && cp supervisor/guard.c supervisor/guard.h supervisor/guard_events.c supervisor/guard_rules.h "$dir/supervisor/"
+	mkdir -p "$dir/supervisor" && cp supervisor/guard*.[ch] "$dir/supervisor/"
 }
 # Entry $1 of the list: prints its name; with a directory as $2 applies it there, to exactly one place.
 mutate() {

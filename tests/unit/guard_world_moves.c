@@ -206,6 +206,25 @@ static bool sup_new(struct world *w)
 	return true;
 }
 
+static bool dm_new(struct world *w)
+{
+	struct w_supervisor *s = &w->s;
+	int free_slot = w->d[0].life == W_DEAD ? 0 : w->d[1].life == W_DEAD ? 1 : -1;
+	struct guard_event ev = { .kind = GUARD_EV_PEER_NEW };
+	/* A replacement, or the new one of a hand-over: never a third. */
+	if (s->life != W_RUNS || free_slot < 0)
+		return false;
+	w->d[free_slot] = (struct w_deadman){ .life = W_RUNS, .connected = 1, .line_level = 2 };
+	guard_init(&w->d[free_slot].g, GUARD_DEADMAN, w->now_ms);
+	w->d[free_slot].g.peer_alive = 1;
+	w->d[free_slot].wake_at_ms = w->now_ms;
+	s->peer = (uint8_t)free_slot;
+	s->peer_died = 0;
+	s->peer_pg = 0;
+	sup_step(w, &ev);
+	return true;
+}
+
 static bool sup_move(struct world *w, enum w_move move)
 {
 	struct w_supervisor *s = &w->s;
@@ -243,23 +262,7 @@ static bool sup_move(struct world *w, enum w_move move)
 		sup_tick(w);
 		return true;
 	case MV_SUP_NEW: return sup_new(w);
-	case MV_DM_NEW: {
-		int free_slot = w->d[0].life == W_DEAD ? 0 : w->d[1].life == W_DEAD ? 1 : -1;
-		struct guard_event ev = { .kind = GUARD_EV_PEER_NEW };
-		/* A replacement, or the new one of a hand-over: never a third. */
-		if (s->life != W_RUNS || free_slot < 0)
-			return false;
-		w->d[free_slot] =
-			(struct w_deadman){ .life = W_RUNS, .connected = 1, .line_level = 2 };
-		guard_init(&w->d[free_slot].g, GUARD_DEADMAN, w->now_ms);
-		w->d[free_slot].g.peer_alive = 1;
-		w->d[free_slot].wake_at_ms = w->now_ms;
-		s->peer = (uint8_t)free_slot;
-		s->peer_died = 0;
-		s->peer_pg = 0;
-		sup_step(w, &ev);
-		return true;
-	}
+	case MV_DM_NEW: return dm_new(w);
 	case MV_DM_END_OLD: {
 		struct w_deadman *old = &w->d[1 - s->peer];
 		if (s->life != W_RUNS || old->life == W_DEAD || !old->connected || old->end_sent ||

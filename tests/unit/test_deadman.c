@@ -1,0 +1,198 @@
+/* The program pgregent-deadman itself: two of them left behind by a supervisor that died in the
+ * middle of a hand-over, and a third of its successor. Nobody may fence, and only the third may
+ * stay. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/core/clock.h"
+#include "common/core/ipc.h"
+
+struct deadman {
+	pid_t pid;
+	int fd;
+};
+
+static char program[4096], dir[64];
+static pid_t postmaster;
+static struct ipc_rx rx;
+
+/* build/<kind>/tests/unit/test_deadman -> build/<kind>/pgregent-deadman */
+static int set_up(void **state)
+{
+	(void)state;
+	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 40);
+	for (int i = 0; i < 3 && n > 0; i++) {
+		program[n] = '\0';
+		char *slash = strrchr(program, '/');
+		n = slash != NULL ? slash - program : 0;
+	}
+	program[n > 0 ? n : 0] = '\0';
+	strncat(program, "/pgregent-deadman", 30);
+	snprintf(dir, sizeof(dir), "/tmp/test_deadman.XXXXXX");
+	if (mkdtemp(dir) == NULL || access(program, X_OK) < 0)
+		return -1;
+	postmaster = fork();
+	if (postmaster == 0)
+		for (;;)
+			pause();
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	char path[96];
+	kill(postmaster, SIGKILL);
+	while (waitpid(-1, NULL, WNOHANG) > 0 || waitpid(postmaster, NULL, 0) > 0)
+		;
+	snprintf(path, sizeof(path), "%s/deadman.sock", dir);
+	unlink(path);
+	return rmdir(dir);
+}
+
+static struct deadman start_deadman(void)
+{
+	struct err err = ERR_INIT;
+	int pair[2];
+	assert_int_equal(ipc_pair(pair, &err), ERR_OK);
+	struct deadman d = { .fd = pair[0], .pid = fork() };
+	if (d.pid == 0) {
+		int null = open("/dev/null", O_WRONLY);
+		int fd = fcntl(pair[1], F_DUPFD, 10);
+		dup2(null, 2);
+		dup2(fd, 3);
+		close_range(4, ~0u, 0);
+		execl(program, program, dir, (char *)NULL);
+		_exit(127);
+	}
+	close(pair[1]);
+	return d;
+}
+
+/* Tells it a leader of generation 1 under a lease of 20 s; waits until it has acknowledged all. */
+static void tell(struct deadman *d, uint64_t seq)
+{
+	struct err err = ERR_INIT;
+	int64_t now_ms = clock_boot_ms(), end_ms = now_ms + 5000;
+	struct msg_dm_state st = { .seq = seq,
+		.now_ms = now_ms,
+		.sent_at_ms = now_ms,
+		.lease_until_ms = now_ms + 20000,
+		.ttl_ms = 20000,
+		.generation = 1,
+		.pm_state = PG_PROC_RUNNING,
+		.kind = PG_START_PRIMARY };
+	struct msg_dm_postmaster p = { .generation = 1, .pid = postmaster, .fd_mask = 1 };
+	int pidfd = pidfd_open(postmaster, 0);
+	assert_int_equal(ipc_send(d->fd, MSG_DM_STATE, 0, &st, NULL, 0, NULL, 0, &err), ERR_OK);
+	assert_int_equal(
+		ipc_send(d->fd, MSG_DM_POSTMASTER, 0, &p, NULL, 0, &pidfd, 1, &err), ERR_OK);
+	close(pidfd);
+	bool done = false;
+	while (!done && clock_boot_ms() < end_ms) {
+		struct ipc_msg m;
+		if (ipc_recv(d->fd, ROLE_DEADMAN, ROLE_SUPERVISOR, &rx, &m, &err) != ERR_OK) {
+			usleep(1000);
+			continue;
+		}
+		const struct msg_dm_ack *ack = m.payload;
+		done = m.type == MSG_DM_ACK && ack->seq == seq && ack->generation == 1;
+	}
+	assert_true(done);
+}
+
+static bool has_left(const struct deadman *d, int bound_ms)
+{
+	int64_t end_ms = clock_boot_ms() + bound_ms;
+	int status;
+	while (clock_boot_ms() < end_ms) {
+		if (waitpid(d->pid, &status, WNOHANG) == d->pid)
+			return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+		usleep(2000);
+	}
+	return false;
+}
+
+static ino_t name_ino(void)
+{
+	char path[96];
+	struct stat st;
+	snprintf(path, sizeof(path), "%s/deadman.sock", dir);
+	return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+static ino_t name_changes(ino_t from)
+{
+	int64_t end_ms = clock_boot_ms() + 5000;
+	while (name_ino() == from && clock_boot_ms() < end_ms)
+		usleep(1000);
+	assert_true(name_ino() != from && name_ino() != 0);
+	return name_ino();
+}
+
+static void test_two_left_behind(void **state)
+{
+	(void)state;
+	struct deadman a = start_deadman();
+	tell(&a, 1);
+	ino_t ino = name_changes(0);
+	struct deadman b = start_deadman();
+	tell(&b, 1);
+	ino = name_changes(ino);
+	close(a.fd); /* the supervisor dies before it could end the first */
+	close(b.fd);
+	assert_false(has_left(&a, 300));
+	assert_false(has_left(&b, 1));
+	assert_int_equal(name_ino(), ino); /* the name is not taken away from the second */
+	struct deadman c = start_deadman();
+	tell(&c, 2);
+	name_changes(ino);
+	assert_true(has_left(&a, 5000));
+	assert_true(has_left(&b, 5000));
+	assert_int_equal(kill(postmaster, 0), 0);
+	assert_int_equal(waitpid(postmaster, NULL, WNOHANG), 0);
+	struct err err = ERR_INIT;
+	assert_int_equal(ipc_send(c.fd, MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err), ERR_OK);
+	assert_true(has_left(&c, 5000));
+	assert_int_equal(name_ino(), 0);
+	close(c.fd);
+}
+
+static void test_ignores_signals(void **state)
+{
+	(void)state;
+	struct deadman a = start_deadman();
+	tell(&a, 1);
+	kill(a.pid, SIGTERM);
+	kill(a.pid, SIGINT);
+	kill(a.pid, SIGHUP);
+	assert_false(has_left(&a, 100));
+	tell(&a, 2);
+	struct err err = ERR_INIT;
+	assert_int_equal(ipc_send(a.fd, MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err), ERR_OK);
+	assert_true(has_left(&a, 5000));
+	close(a.fd);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_two_left_behind, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_ignores_signals, set_up, tear_down),
+	};
+	alarm(60);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
