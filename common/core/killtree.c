@@ -407,7 +407,9 @@ void killtree_run(struct killtree *kt, const struct killtree_target *t, bool by_
 	if (t->root > 1 && signal_root(t, SIGSTOP) == 0)
 		out->root_stopped = wait_stopped(t->root);
 	enter_proc(t);
-	if (out->root_stopped)
+	/* What their children do then is found by the life file; without one the whole tree is
+	 * listed first. */
+	if (out->root_stopped && t->life_ino != 0)
 		kill_backends(kt, t, out);
 	out->backends_us = clock_boot_us() - start_us;
 	unsigned fresh = 1;

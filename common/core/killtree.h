@@ -58,7 +58,10 @@ struct killtree {
 };
 
 /* Steps 1 to 3: stop the root, list and kill until a pass finds nothing new, kill the root. The
- * list holds what descends from the root and, with by_holders, what holds the life file. */
+ * list holds what descends from the root and, with by_holders, what holds the life file. With a
+ * life file the children of the root are killed before the rest is listed; a grandchild that is
+ * lost by that is found by killtree_kill_holders. Without one (a job) the whole tree is listed
+ * first. */
 void killtree_run(struct killtree *kt, const struct killtree_target *t, bool by_holders,
 	struct killtree_report *out);
 /* Only the holders of the life file's shared lock: found and killed. Not the calling process

@@ -45,9 +45,11 @@ static int set_up(void **state)
 	if (mkdtemp(dir) == NULL || access(program, X_OK) < 0)
 		return -1;
 	postmaster = fork();
-	if (postmaster == 0)
+	if (postmaster == 0) {
+		alarm(30);
 		for (;;)
 			pause();
+	}
 	return 0;
 }
 
@@ -194,5 +196,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ignores_signals, set_up, tear_down),
 	};
 	alarm(60);
+	close_range(3, ~0u, 0); /* what a runner left open is not for the children */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,6 +56,7 @@ static struct scene *new_scene(void)
 		if (lifeline_own(s->line[0]) < 0 || write(ready[1], "", 1) != 1)
 			_exit(1);
 		close(ready[1]);
+		alarm(30);
 		for (;;)
 			pause();
 	}
@@ -325,6 +326,7 @@ int main(void)
 		cmocka_unit_test(test_lifeline),
 	};
 	alarm(60);
+	close_range(3, ~0u, 0); /* what a runner left open is not for the children */
 	log_set_level(LOG_CRITICAL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
