@@ -173,6 +173,8 @@ static void order_keeper(struct sim *s, int node, const struct ha_action *a)
 		ev.leader_version = a->version;
 	if (a->kind == HA_RELEASE && a->lsn)
 		write_status(s, node, a->lsn);
+	if (a->kind == HA_RELEASE)
+		w->blocked_on = 1; /* the rest of the plan, and the next decision, come after it */
 	worker_keeper(s, node, ev);
 }
 
@@ -342,7 +344,7 @@ void exec_plan(struct sim *s, int node)
 	if (!w->stepping)
 		return;
 	while (w->pc < w->plan.count) {
-		if (still_stopping(s, node))
+		if (w->blocked_on || still_stopping(s, node))
 			return;
 		const struct ha_action *a = &w->plan.actions[w->pc++];
 		bool awaited = w->plan.await != AWAIT_NONE && w->pc == w->plan.count;

@@ -70,7 +70,8 @@ struct sim_task {
 	enum pg_role role;
 	int8_t target;
 	int64_t timeout_ms;
-	bool promote_committed, released, answered, refused, flag, confirmed, was_up;
+	int64_t release_until_ms;
+	bool release_asked, promote_committed, released, answered, refused, flag, confirmed, was_up;
 	int quorum;
 	uint32_t names;
 	uint32_t request_id;

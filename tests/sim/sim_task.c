@@ -209,7 +209,8 @@ static void release_key(struct sim *s, int node, uint64_t lsn)
 		op->lsn = lsn;
 		store_submit(s, node, op, (struct sim_request){ .use = REQ_FIRE }, deadline, false);
 	}
-	w->task.released = true;
+	w->task.release_asked = true;
+	w->task.release_until_ms = deadline + 500;
 	worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_RELEASE, .deadline_ms = deadline });
 }
 
@@ -225,9 +226,12 @@ static void shut_down_seen(struct sim *s, int node)
 static void demote_ended(struct sim *s, int node)
 {
 	struct sim_task *t = task_of(s, node);
-	bool hold = polite(t->demote) && !t->confirmed && !t->flag && !t->released;
-	if (releases(t->demote) && !t->released && !hold)
+	bool hold = polite(t->demote) && !t->confirmed && !t->flag && !t->release_asked;
+	if (releases(t->demote) && !t->release_asked && !hold)
 		release_key(s, node, polite(t->demote) ? s->nodes[node].pg.checkpoint_lsn : 0);
+	/* It ends when the key is given away, not before: the rules would take it back. */
+	if (t->release_asked && !t->released && node_clock(s, node) < t->release_until_ms)
+		return;
 	finish(s, node, hold ? TASK_RESULT_FALSE : TASK_RESULT_TRUE);
 }
 
@@ -255,7 +259,7 @@ static void run_demote(struct sim *s, int node)
 	}
 	if (t->step == 2 && polite(t->demote) && !t->confirmed && confirmed(s, node)) {
 		t->confirmed = true;
-		if (!t->released)
+		if (!t->release_asked)
 			release_key(s, node, n->pg.checkpoint_lsn);
 	}
 	if (!stopped(s, node) || (t->step == 2 && polite(t->demote) && !t->confirmed && now < t->until_ms))

@@ -76,12 +76,15 @@ static void keeper_act(struct sim *s, int node, const struct keeper_action *a)
 		break;
 	}
 	case KEEPER_DONE:
-		if (w->stepping && w->plan.await == AWAIT_DCS)
+		if (a->op == KEEPER_OP_RELEASE) {
+			w->task.released |= w->task.kind == TASK_DEMOTE && w->task.release_asked;
+			if (w->blocked_on) {
+				w->blocked_on = 0;
+				sim_at_proc(s, s->now_ms, EV_EXEC, node, PROC_WORKER, 0, 0, NULL);
+			}
+		} else if (w->stepping && w->plan.await == AWAIT_DCS) {
 			exec_answer(s, node, a->outcome, a->version);
-		else if (a->op == KEEPER_OP_RELEASE && w->task.kind)
-			w->task.released = true;
-		else
-			worker_unblock(s, node);
+		}
 		break;
 	case KEEPER_SET_TTL:
 		if (w->store_ttl_ms && w->store_ttl_ms != a->ttl_ms) {

@@ -347,6 +347,13 @@ static void on_command(
 	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
 {
 	bool adopt = ev->kind == KEEPER_ACQUIRE && ev->leader_version != 0;
+	if (adopt && (k->phase == KEEPER_ZEROING || k->phase == KEEPER_RELEASING)) {
+		/* The key that the rules still see is the one that is being given away. */
+		struct keeper_action *a = add(plan, KEEPER_DONE);
+		a->op = KEEPER_OP_ADOPT;
+		a->outcome = HA_OUT_CONFLICT;
+		return;
+	}
 	if (adopt && k->phase == KEEPER_HOLDING) {
 		/* Adopted meanwhile; the next acknowledgement of a renewal answers. */
 		k->pending = KEEPER_OP_ADOPT;
