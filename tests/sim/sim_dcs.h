@@ -48,7 +48,7 @@ struct sim_op {
 	/* answer */
 	enum dcs_outcome outcome;
 	int64_t new_version, revision, lease_ttl_ms;
-	bool lease_gone, answered;
+	bool lease_gone, answered, again;
 	struct sim_snapshot *snapshot;
 };
 

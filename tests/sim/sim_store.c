@@ -118,9 +118,34 @@ static struct sim_request take(struct sim_worker *w, uint32_t id)
 	return (struct sim_request){ 0 };
 }
 
+/* The backend asks for a new lease by itself when the old one is gone, except for a renewal: there it means loss. */
+static bool again_with_new_lease(struct sim *s, int node, struct sim_op *op)
+{
+	struct sim_worker *w = &s->nodes[node].w;
+	if (!op->lease_gone || op->kind == DCS_RENEW || op->answered || op->again)
+		return false;
+	if (op->session == w->session)
+		w->session = dcs_session_new(s, node);
+	int64_t delay = net_delay(s, node, SIM_STORE);
+	if (delay < 0)
+		return false;
+	op->again = true;
+	op->lease_gone = false;
+	op->session = w->session;
+	op->ttl_ms = w->store_ttl_ms;
+	op->sent_local_ms = node_clock(s, node);
+	for (unsigned i = 0; i < SIM_REQUESTS; i++)
+		if (w->requests[i].use != REQ_NONE && w->requests[i].id == op->id)
+			w->requests[i].sent_local_ms = op->sent_local_ms;
+	sim_at(s, s->now_ms + delay, EV_OP_ARRIVES, -1, 0, 0, op);
+	return true;
+}
+
 static void answered(struct sim *s, int node, struct sim_op *op)
 {
 	struct sim_worker *w = &s->nodes[node].w;
+	if (again_with_new_lease(s, node, op))
+		return;
 	struct sim_request req = op->answered ? (struct sim_request){ 0 } : take(w, op->id);
 	if (req.use != REQ_NONE) {
 		w->store_failing_ms = 0;
@@ -142,6 +167,9 @@ static void deadline(struct sim *s, int node, uint32_t id)
 		return;
 	if (!w->store_failing_ms)
 		w->store_failing_ms = req.sent_local_ms;
+	/* The store counts as failing from then on: the rules want to know at once. */
+	int64_t failing = w->store_failing_ms + worker_settings(s, node)->retry_timeout_ms;
+	node_turn_soon(s, node, node_when(s, node, failing) - s->now_ms);
 	finish(s, node, req, HA_OUT_UNKNOWN, NULL);
 }
 

@@ -291,7 +291,7 @@ static void on_keeper_tick(struct sim *s, const struct sim_event *ev)
 	worker_keeper(s, ev->node, (struct keeper_event){ .kind = KEEPER_TICK });
 	/* The gentle demotion starts when it is due, not at the next beat. */
 	int64_t gentle = keeper_gentle_ms(&w->keeper);
-	if (gentle && node_clock(s, ev->node) >= gentle)
+	if (gentle && node_clock(s, ev->node) >= gentle - 5000)
 		node_turn_soon(s, ev->node, 0);
 }
 

@@ -131,6 +131,12 @@ static void test_release_order(void **state)
 	step(&f, 9000, (struct keeper_event){ .kind = KEEPER_TICK });
 	assert_int_equal(find(&f, KEEPER_DONE)->outcome, HA_OUT_UNKNOWN);
 	assert_int_equal(keeper_lock(&f.k, 9000), LOCK_NONE);
+	/* The release may still arrive: that revision of the key is not ours before it was moved. */
+	step(&f, 9100, (struct keeper_event){ .kind = KEEPER_VERDICT, .verdict = VERDICT_HOLD, .at_ms = 9100 });
+	step(&f, 9200, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .leader_is_me = true, .session_is_mine = true,
+		.leader_version = 7, .revision = 20 });
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_ADOPT);
+	assert_int_equal(find(&f, KEEPER_SEND)->version, 7);
 }
 
 static void test_verdict_stale(void **state)

@@ -241,9 +241,20 @@ static bool report_open(const struct keeper *k)
 	return (k->ack_seq != k->seq || zero_wanted) && !k->supervisor_silent;
 }
 
+/* A release without an answer may still arrive, and then it deletes this revision of the key. So that revision is
+ * never ours again: when the key turns out to be there, it is moved to a new one first (adopted), and the late
+ * release finds another. */
+static void give_up(struct keeper *k, enum ha_outcome outcome)
+{
+	bool open_end = outcome != HA_OUT_OK && outcome != HA_OUT_CONFLICT;
+	k->given_up_version = open_end ? k->key_version : 0;
+}
+
 static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 {
 	if (k->pending && now_ms >= k->pending_deadline_ms) {
+		if (k->phase == KEEPER_RELEASING)
+			give_up(k, HA_OUT_UNKNOWN);
 		if (k->phase == KEEPER_RELEASING || k->phase == KEEPER_ACQUIRING)
 			k->phase = KEEPER_IDLE;
 		else if (k->phase == KEEPER_ZEROING)
@@ -311,7 +322,7 @@ static void on_snapshot(
 			if (k->phase == KEEPER_START && k->lease_until_ms)
 				lose(k, plan, now_ms);
 			k->phase = KEEPER_IDLE;
-		} else if (ev->session_is_mine) {
+		} else if (ev->session_is_mine && ev->leader_version != k->given_up_version) {
 			/* An acquire without an answer did happen. No lease before a renewal proves
 			 * it. */
 			hold(k, ev->leader_version);
@@ -325,7 +336,7 @@ static void on_snapshot(
 	case KEEPER_ADOPTING:
 		if (!ev->leader_is_me) {
 			lose(k, plan, now_ms);
-		} else if (ev->session_is_mine) {
+		} else if (ev->session_is_mine && ev->leader_version != k->given_up_version) {
 			hold(k, ev->leader_version);
 			k->renew_at_ms = now_ms;
 		} else {
@@ -402,9 +413,11 @@ static void on_renew_answer(
 		if (ev->op == KEEPER_OP_ADOPT && !ev->lease_gone) {
 			/* Perhaps an earlier adoption did happen and only its answer was lost: look
 			 * before giving up. */
-			k->phase = KEEPER_HOLDING;
+			k->phase = k->given_up_version ? KEEPER_IDLE : KEEPER_HOLDING;
 			k->key_version = 0;
 			k->renew_at_ms = now_ms;
+			if (k->phase == KEEPER_IDLE)
+				done(k, plan, HA_OUT_CONFLICT);
 			break;
 		}
 		lose(k, plan, now_ms);
@@ -424,6 +437,7 @@ static void on_command_answer(
 {
 	if (ev->op == KEEPER_OP_RELEASE) {
 		/* Unknown counts as released: nothing of ours rests on the key any more. */
+		give_up(k, ev->outcome);
 		k->phase = KEEPER_IDLE;
 		k->lost = false;
 		done(k, plan, ev->outcome);

@@ -110,6 +110,7 @@ struct keeper {
 	uint32_t epoch;	     /* answers to sends of an earlier epoch are void */
 	int64_t key_version; /* revision of the key when it became ours */
 	int64_t adopt_version;
+	int64_t given_up_version; /* a release of this revision may still arrive; 0 = none */
 	/* proven by the store */
 	int64_t lease_sent_ms, lease_until_ms, lease_ttl_ms;
 	int64_t failsafe_sent_ms, failsafe_until_ms;
