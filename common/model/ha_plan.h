@@ -117,6 +117,7 @@ struct ha_memory {
 	int64_t await_deadline_ms;
 	char stage_rule[16];
 	int stage_arg[4];
+	int64_t started_ms;       /* first call of this incarnation */
 	/* healthy time */
 	char old_leader[LIMIT_NAME];
 	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; bool nofailover; int failover_priority; } old_members[LIMIT_MEMBERS];

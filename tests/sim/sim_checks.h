@@ -31,6 +31,7 @@ struct sim_checks {
 struct sim_coverage {
 	struct { char rule[16]; uint64_t count; } rules[SIM_RULES];
 	unsigned count;
+	uint64_t timelines_reused;
 };
 extern struct sim_coverage sim_coverage;
 

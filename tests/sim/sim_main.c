@@ -111,7 +111,8 @@ static void coverage(void)
 	printf("rules:");
 	for (unsigned i = 0; i < sim_coverage.count; i++)
 		printf(" %s=%llu", sim_coverage.rules[i].rule, (unsigned long long)sim_coverage.rules[i].count);
-	printf("\n%u rules decided\n", sim_coverage.count);
+	printf("\n%u rules decided; %llu timeline numbers were used twice\n", sim_coverage.count,
+		(unsigned long long)sim_coverage.timelines_reused);
 }
 
 static int finish(struct run *r, double began)

@@ -473,6 +473,8 @@ void ha_step(const struct ha_view *view, struct ha_memory *memory, const struct 
 	remember_position(&s);
 	task_ended(&s);
 	pause_changed(&s);
+	if (memory->started_ms == 0)
+		memory->started_ms = view->now_ms;
 	bool decided;
 	if (s.r->present && memory->stage != STAGE_START && !stage_is_stale(&s))
 		decided = stage_rules[memory->stage](&s);
