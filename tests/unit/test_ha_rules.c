@@ -355,6 +355,11 @@ static void failsafe_leader_old(struct fx *f)
 	f->v.failsafe_last_ms = FX_NOW - 30000;
 	fx_peer(f, "b", 1000);
 }
+static void failsafe_forgotten(struct fx *f)
+{
+	failsafe_leader_old(f);
+	f->m.started_ms = FX_NOW - 1000;
+}
 static void task_promote(struct fx *f)
 {
 	f->v.task = TASK_PROMOTE;
@@ -796,6 +801,8 @@ static const struct row rows[] = {
 		"continue" },
 	{ "9.4 injected leader", "", LOCK_NONE, 'R', failsafe_leader, "E6", QUIET, VERDICT_NONE,
 		"following a leader (b)" },
+	{ "X13 a word may have been given before the start", "", LOCK_NONE, 'R', failsafe_forgotten, "C5",
+		QUIET, VERDICT_NONE, "not the healthiest" },
 	{ "9.4 injected leader expired", "", LOCK_NONE, 'R', failsafe_leader_old, "G5", HA_ACQUIRE,
 		0, VERDICT_HOLD, "promoted" },
 
