@@ -178,7 +178,7 @@ struct ha_memory {
 struct ha_plan {
 	struct ha_action actions[LIMIT_PLAN_ACTIONS];
 	unsigned count;
-	char names[LIMIT_MEMBERS * 2][LIMIT_NAME]; /* shared pool for action name lists */
+	char names[LIMIT_MEMBERS * 3][LIMIT_NAME]; /* shared pool for action name lists */
 	unsigned name_count;
 	enum ha_await await;
 	int64_t await_deadline_ms;

@@ -14,9 +14,7 @@ struct row {
 	const char *words;
 };
 
-/* ---- what rows add
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- what rows add ---- */
 
 static void none(struct fx *f)
 {
@@ -591,9 +589,7 @@ static void key_of_other(struct fx *f)
 	fx_leader(f, "c");
 }
 
-/* ---- the table
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 #define TASK(t)	     HA_TASK_START, t
 #define DEMOTE(mode) HA_TASK_START, 100 + (mode)

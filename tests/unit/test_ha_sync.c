@@ -4,9 +4,7 @@
 #include "tests/unit/ha_fixture.h"
 #include "worker/ha/sync_state.h"
 
-/* ---- the setting as text
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the setting as text ---- */
 
 struct ssn_row {
 	const char *text;
@@ -57,9 +55,7 @@ static void test_ssn(void **state)
 	}
 }
 
-/* ---- PostgreSQL
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- PostgreSQL ---- */
 
 static bool in_list(const char *list, const char *name)
 {
@@ -162,9 +158,7 @@ static struct fx *leader(enum sync_mode mode)
 	return f;
 }
 
-/* ---- priority
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- priority ---- */
 
 static void test_priority(void **state)
 {
@@ -311,9 +305,7 @@ static void test_candidates(void **state)
 	free(f);
 }
 
-/* ---- quorum
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- quorum ---- */
 
 static void test_quorum_machine(void **state)
 {
@@ -359,9 +351,7 @@ static void test_priority_to_quorum(void **state)
 	free(f);
 }
 
-/* ---- before a promotion
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- before a promotion ---- */
 
 static struct fx *candidate(enum sync_mode mode, const char *leader_name, int quorum,
 	const char *voter1, const char *voter2)
@@ -426,9 +416,7 @@ static void test_prepromote_refused(void **state)
 	free(f);
 }
 
-/* ---- the race (3.4, D10)
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- the race (3.4, D10) ---- */
 
 static struct fx *racer(enum sync_mode mode, const char *leader_name, int quorum,
 	const char *voter1, const char *voter2)

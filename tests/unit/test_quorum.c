@@ -11,9 +11,7 @@
 
 #include "worker/ha/quorum.h"
 
-/* ---- vectors
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- vectors ---- */
 
 struct vector {
 	const char *leader;
@@ -127,9 +125,7 @@ static void test_vectors(void **state)
 	assert_int_equal(bad, 0);
 }
 
-/* ---- search
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- search ---- */
 
 /* What the store and PostgreSQL hold, in few bits. */
 struct small {

@@ -37,7 +37,8 @@ static bool rule_adopt_key(struct step *s)
 		if (s->m->stage_count == 0)
 			return plan_reread(s, STAGE_CONFIRM_LOST, "X2");
 		plan_wake(s, s->v->now_ms + 1000);
-		return plan_done(s, "X2", "waiting for the end of the leader key that was given back");
+		return plan_done(
+			s, "X2", "waiting for the end of the leader key that was given back");
 	}
 	if (s->m->stage_count >= ADOPT_STAGES_MAX)
 		return plan_done(s, "X2", "leader key of my name could not be taken over");

@@ -14,9 +14,7 @@ static const char *bare_word(const struct step *s)
 	return s->c->failover_leader[0] != '\0' ? "switchover" : "failover";
 }
 
-/* ---- 3.6
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- 3.6 ---- */
 
 static bool may_take_over(const struct step *s, const struct member *p, bool exclude_candidate)
 {
@@ -111,9 +109,7 @@ void failover_names(struct step *s, struct ha_action *a)
 	a->quorum = (int)needed_votes(s, false);
 }
 
-/* ---- E-M
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- E-M ---- */
 
 static void clear_key(struct step *s)
 {
@@ -190,9 +186,7 @@ bool handover_leader_polled(struct step *s, bool possible)
 	return leader_after_handover(s);
 }
 
-/* ---- D-M
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- D-M ---- */
 
 /* The last part: I was not the leader (or nobody was named), and it goes by health without the lag
  * rule. */
@@ -250,7 +244,11 @@ enum may handover_no_leader(struct step *s)
 	}
 	if (s->sync == SYNC_PRIORITY && !cluster_sync_matches(c, s->v->name))
 		return MAY_NO;
-	if (target == NULL || target->api_url[0] == '\0')
+	/* R: D7 keeps a candidate outside of /sync from taking over; to leave it to that one all
+	 * the same would leave the cluster without a leader for ever (V5). */
+	bool barred = c->failover_leader[0] != '\0' && s->sync_active &&
+		      !cluster_sync_matches(c, candidate);
+	if (target == NULL || target->api_url[0] == '\0' || barred)
 		return manual_rest(s, true);
 	struct ha_action *a;
 	poll_begin(s, POLL_MANUAL_TARGET, &a);

@@ -46,9 +46,7 @@ bool rule_leader_exists(struct step *s)
 	return leader_after_handover(s);
 }
 
-/* ---- G
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- G ---- */
 
 static bool no_watchdog(struct step *s)
 {
@@ -114,7 +112,8 @@ bool promote_now(struct step *s)
 
 static bool act_armed(struct step *s, enum act_why why)
 {
-	if (!s->paused && s->m->promote_result == TASK_RESULT_FALSE) {
+	/* S2: never under a PostgreSQL that became primary all the same. */
+	if (!s->paused && !s->primary && s->m->promote_result == TASK_RESULT_FALSE) {
 		plan_note(s, HA_LOG_WARNING,
 			"Releasing the leader key voluntarily because the pre-promote script "
 			"failed");

@@ -2,8 +2,7 @@
  */
 #include "worker/ha/step.h"
 
-/* ---- who is asked, and what the answers mean (3.2 to 3.4)
- * ------------------------------------------------------------ */
+/* ---- who is asked, and what the answers mean (3.2 to 3.4) ---- */
 
 void poll_begin(struct step *s, enum poll_use use, struct ha_action **out)
 {
@@ -126,8 +125,7 @@ bool race_health(struct step *s, const char *former)
 	return ahead == 0 && str_eq(s->c->sync_leader, s->v->name);
 }
 
-/* ---- D: is this node eligible?
- * --------------------------------------------------------------------------------------- */
+/* ---- D: is this node eligible? ---- */
 
 /* D4: a primary without the key takes it back, unless another led meanwhile. */
 static enum may primary_may(struct step *s)
@@ -254,9 +252,7 @@ static enum may eligible(struct step *s)
 	return s->primary ? primary_may(s) : standby_may(s);
 }
 
-/* ---- C
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- C ---- */
 
 /* C1: the old primary may only have lost its agent; while its WAL still flows it is better left to
  * live. */
@@ -361,8 +357,7 @@ bool stage_acquire(struct step *s)
 	return act_primary(s, ACT_ACQUIRED);
 }
 
-/* ---- what peers and readers are told
- * ----------------------------------------------------------------------------------- */
+/* ---- what peers and readers are told ---- */
 
 bool ha_effective_nofailover(const struct ha_view *view, const struct ha_memory *memory)
 {

@@ -4,9 +4,7 @@
 
 #include <inttypes.h>
 
-/* ---- schedules (1.14)
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- schedules (1.14) ---- */
 
 /* Wall time as text; civil calendar from days, without the C library's time zones. */
 static void iso_time(int64_t wall_us, char out[static 40])
@@ -51,9 +49,7 @@ enum due schedule_due(struct step *s, const char *what, int64_t at_wall_us, bool
 	return DUE_NOW;
 }
 
-/* ---- while_not_sync (1.14)
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- while_not_sync (1.14) ---- */
 
 bool ha_effective_nosync(const struct ha_view *view, const struct ha_memory *memory)
 {
@@ -77,8 +73,7 @@ bool wait_not_sync(struct step *s)
 	return plan_done(s, "N1", "Waiting for primary to release us from synchronous standby");
 }
 
-/* ---- the end of the agent (1.15)
- * ----------------------------------------------------------------------------------------- */
+/* ---- the end of the agent (1.15) ---- */
 
 static bool shutdown_done(struct step *s, bool leave)
 {
@@ -126,9 +121,7 @@ bool rule_shutdown(struct step *s)
 	return shutdown_done(s, false);
 }
 
-/* ---- O
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- O ---- */
 
 static bool refuse(struct step *s, enum ha_task task, const char *rule, const char *text)
 {
@@ -174,9 +167,7 @@ bool stage_reinit(struct step *s)
 	return plan_done(s, "O", "reinitialize started");
 }
 
-/* ---- N
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- N ---- */
 
 static bool restart_now(struct step *s, int64_t timeout_ms, const char *rule)
 {

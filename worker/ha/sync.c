@@ -12,9 +12,7 @@
 
 enum pass { PASS_DONE = 0, PASS_AWAITS };
 
-/* ---- writing
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 static void print_set(const struct sync_state *st, const struct qset *set, char *out, size_t n)
 {
@@ -70,8 +68,8 @@ static void ask_ssn(struct step *s, const struct sync_state *st, const struct qs
 	struct ha_action *a = plan_add(s, HA_SET_SSN);
 	a->ssn = ssn;
 	for (unsigned i = 0; i < st->name_count; i++) {
-		if (qset_has(set, (int)i))
-			plan_name(s, a, st->names[i]);
+		bool listed = !qset_has(set, (int)i) || plan_name(s, a, st->names[i]);
+		INVARIANT(listed); /* a part of the list would be another promise */
 	}
 }
 
@@ -92,11 +90,13 @@ static enum pass write_sync(struct step *s, const struct sync_state *st, const s
 	/* st->names may point into the memory's list, so the new one is made aside. */
 	char names[LIMIT_SYNC_NAMES][LIMIT_NAME];
 	unsigned count = 0;
-	for (unsigned i = 0; i < st->name_count && count < LIMIT_SYNC_NAMES; i++) {
+	for (unsigned i = 0; i < st->name_count; i++) {
 		if (!qset_has(voters, (int)i))
 			continue;
-		plan_name(s, a, st->names[i]);
-		bool fits = str_copy(names[count++], LIMIT_NAME, st->names[i]);
+		/* sync_pass saw to it that there are not more. */
+		INVARIANT(count < LIMIT_SYNC_NAMES);
+		bool fits = plan_name(s, a, st->names[i]) &&
+			    str_copy(names[count++], LIMIT_NAME, st->names[i]);
 		INVARIANT(fits);
 	}
 	memcpy(m->sync_voters, names, count * sizeof(names[0]));
@@ -111,9 +111,7 @@ static enum pass write_sync(struct step *s, const struct sync_state *st, const s
 	return PASS_AWAITS;
 }
 
-/* ---- strict step (5.4)
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- strict step (5.4) ---- */
 
 static bool strict_step(struct step *s, const struct sync_state *st)
 {
@@ -144,9 +142,7 @@ static bool strict_step(struct step *s, const struct sync_state *st)
 	return false;
 }
 
-/* ---- priority (5.5)
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- priority (5.5) ---- */
 
 static enum pass priority_pass(struct step *s, const struct sync_state *st)
 {
@@ -190,9 +186,7 @@ static enum pass priority_pass(struct step *s, const struct sync_state *st)
 	return PASS_DONE;
 }
 
-/* ---- quorum (5.7)
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- quorum (5.7) ---- */
 
 static struct quorum_state quorum_of(const struct step *s, const struct sync_state *st)
 {
@@ -244,9 +238,7 @@ static enum pass quorum_pass(struct step *s, const struct sync_state *st)
 	return PASS_DONE;
 }
 
-/* ---- G3, G4
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- G3, G4 ---- */
 
 /* Off: /sync goes first, because nothing stands behind its promise any more once the setting is
  * gone. */
@@ -271,7 +263,8 @@ static bool sync_pass(struct step *s, enum act_why why)
 	}
 	if (!sync_state_read(s, &st)) {
 		plan_note(s, HA_LOG_ERROR,
-			"more than %d names take part in synchronous replication", QUORUM_NAMES);
+			"more than %d names take part in synchronous replication",
+			LIMIT_SYNC_NAMES);
 		return false;
 	}
 	/* X12: while an unanswered write may still take effect, what it would promise is unknown,
@@ -326,9 +319,7 @@ bool stage_sync(struct step *s)
 	return (written && sync_pass(s, why)) || act_primary_done(s, why);
 }
 
-/* ---- 5.6
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- 5.6 ---- */
 
 /* The members of the old /sync but me: who may hold what the old leader acknowledged. */
 static struct qset old_members(const struct sync_state *st)

@@ -1,8 +1,7 @@
 /* See sync_state.h. Pure. */
 #include "worker/ha/sync_state.h"
 
-/* ---- synchronous_standby_names
- * ------------------------------------------------------------------------------------------ */
+/* ---- synchronous_standby_names ---- */
 
 enum token_kind {
 	TOKEN_END = 0,
@@ -163,9 +162,7 @@ bool ssn_parse(const char *text, struct ssn *out)
 	return true;
 }
 
-/* ---- names
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- names ---- */
 
 /* Order of names without case, ASCII; equal names are one (ha 0). */
 static int name_compare(const char *a, const char *b)
@@ -203,8 +200,7 @@ static int name_bit(const struct sync_state *st, const char *name)
 	return -1;
 }
 
-/* ---- /sync: C, or what this node wrote since
- * ------------------------------------------------------------------------------ */
+/* ---- /sync: C, or what this node wrote since ---- */
 
 struct sync_key {
 	const char *leader;
@@ -228,9 +224,7 @@ static struct sync_key sync_key(struct step *s)
 		c->sync_voter_count, c->sync_key_exists ? c->sync_version : -1 };
 }
 
-/* ---- 5.2, 5.3
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- 5.2, 5.3 ---- */
 
 struct candidate {
 	const struct member *member;
@@ -431,7 +425,8 @@ bool sync_state_read(struct step *s, struct sync_state *st)
 		fits = name_insert(st, st->ssn.names[i]);
 	if (fits && key.leader[0] != '\0')
 		fits = name_insert(st, key.leader);
-	if (!fits)
+	/* Any set of these names must fit into one action and one key. */
+	if (!fits || st->name_count > LIMIT_SYNC_NAMES)
 		return false;
 	st->me = name_bit(st, s->v->name);
 	st->leader = key.leader[0] != '\0' ? name_bit(st, key.leader) : -1;

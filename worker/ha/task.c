@@ -38,6 +38,17 @@ static void rewind_check_ended(struct step *s)
 		m->rewind_state = now;
 }
 
+static void rewind_ended(struct step *s, enum ha_task_result result)
+{
+	struct ha_memory *m = s->m;
+	bool removes = s->set->remove_on_rewind_failure || s->set->remove_on_diverged;
+	m->task_failed_ms[1] = result == TASK_RESULT_TRUE ? 0 : s->v->now_ms;
+	if (result == TASK_RESULT_TRUE)
+		m->rewind_state = REWIND_SUCCESS;
+	else if (result == TASK_RESULT_FALSE) /* with removal the directory is gone: A12 clones */
+		m->rewind_state = removes ? REWIND_INITIAL : REWIND_FAILED;
+}
+
 /* Called once for each end of a task, before anything is decided. */
 void task_ended(struct step *s)
 {
@@ -45,18 +56,9 @@ void task_ended(struct step *s)
 	enum ha_task_result result = s->v->task_result;
 	switch (s->v->task_ended) {
 	case TASK_REWIND_CHECK: rewind_check_ended(s); break;
-	case TASK_REWIND:
-		if (result == TASK_RESULT_TRUE)
-			m->rewind_state = REWIND_SUCCESS;
-		else if (result ==
-			 TASK_RESULT_FALSE) /* with removal the directory is gone: A12 clones */
-			m->rewind_state =
-				s->set->remove_on_rewind_failure || s->set->remove_on_diverged
-					? REWIND_INITIAL
-					: REWIND_FAILED;
-		break;
-	case TASK_PROMOTE: /* FALSE = pre_promote forbade it; everything else leaves the next try to
-			      E4 */
+	case TASK_REWIND: rewind_ended(s, result); break;
+	case TASK_PROMOTE:
+		/* FALSE = pre_promote forbade it; everything else leaves the next try to E4. */
 		m->promote_result =
 			result == TASK_RESULT_FALSE ? TASK_RESULT_FALSE : TASK_RESULT_NONE;
 		break;
@@ -83,9 +85,7 @@ void task_ended(struct step *s)
 	}
 }
 
-/* ---- H
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- H ---- */
 
 static bool lock_updated(struct step *s)
 {
@@ -154,9 +154,7 @@ bool rule_task_running(struct step *s)
 	return plan_done(s, "H5", "%s in progress", ha_task_word(s->v->task));
 }
 
-/* ---- I
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- I ---- */
 
 static int64_t start_left_ms(const struct step *s)
 {
