@@ -189,6 +189,7 @@ static void test_store_away(void **state)
 	struct fx *f = fx_new();
 	fx_as_leader(f);
 	fx_run(f);
+	assert_true(f->plan.next_run_ms == f->v.gentle_at_ms); /* asked again in time, whatever loop_wait is */
 	f->v.store = STORE_FAILING;
 	fx_lock(f, LOCK_UNCERTAIN);
 	fx_run(f);

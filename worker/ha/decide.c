@@ -482,8 +482,10 @@ void ha_step(const struct ha_view *view, struct ha_memory *memory, const struct 
 	else
 		decided = cycle_run(&s);
 	INVARIANT(decided);
-	if (plan->await == AWAIT_NONE)
+	if (plan->await == AWAIT_NONE) {
+		failsafe_wake(&s);
 		finish_cycle(&s);
+	}
 	set_verdict(&s);
 	memory->last_cycle_ms = view->now_ms;
 }

@@ -104,6 +104,14 @@ static bool store_fails(const struct step *s)
 	return s->v->now_ms >= s->v->gentle_at_ms - ahead_ms;
 }
 
+/* The deadline may fall between two cycles; whoever holds the key is asked again in time. */
+void failsafe_wake(struct step *s)
+{
+	int64_t at_ms = s->v->gentle_at_ms - (s->set->failsafe_mode ? FAILSAFE_ROUND_MS : 0);
+	if (s->has_lock && s->primary && !s->paused && at_ms > s->v->now_ms)
+		plan_wake(s, at_ms);
+}
+
 static bool primary_cut_off(struct step *s)
 {
 	if (s->v->lock == LOCK_HELD && lease_allows(s)) {

@@ -164,6 +164,7 @@ void task_ended(struct step *s);
 /* failsafe.c: J */
 bool rule_store_failing(struct step *s);
 bool stage_failsafe(struct step *s);
+void failsafe_wake(struct step *s);
 bool failsafe_excluded(const struct step *s); /* D9 */
 void failsafe_inject(struct step *s);
 
