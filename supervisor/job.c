@@ -354,6 +354,7 @@ static void kill_tree(struct sup *s, const struct job *j)
 		.root_pidfd = -1,
 		.uid = s->privs.uid,
 		.gid = s->privs.gid,
+		.any_holder = true,
 		.as_user = s->privs.root };
 	if (j->out[0].fd >= 0 && fstat(j->out[0].fd, &st) == 0) {
 		t.life_dev = st.st_dev;

@@ -191,6 +191,8 @@ static bool fd_is_life(int dir, pid_t pid, const char *name, const struct killtr
 	if (statx(dir, name, AT_STATX_DONT_SYNC, STATX_INO, &sx) < 0 || sx.stx_ino != t->life_ino ||
 		makedev(sx.stx_dev_major, sx.stx_dev_minor) != t->life_dev)
 		return false;
+	if (t->any_holder)
+		return true;
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.20s", (int)pid, name);
 	ssize_t n = read_file(path, info, sizeof(info));
 	const char *lock = n > 0 ? strstr(info, "FLOCK") : NULL;
@@ -409,7 +411,7 @@ void killtree_run(struct killtree *kt, const struct killtree_target *t, bool by_
 	enter_proc(t);
 	/* What their children do then is found by the life file; without one the whole tree is
 	 * listed first. */
-	if (out->root_stopped && t->life_ino != 0)
+	if (out->root_stopped && t->life_ino != 0 && !t->any_holder)
 		kill_backends(kt, t, out);
 	out->backends_us = clock_boot_us() - start_us;
 	unsigned fresh = 1;

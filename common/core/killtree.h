@@ -26,7 +26,8 @@ struct killtree_target {
 	ino_t life_ino;
 	uid_t uid; /* who runs PostgreSQL */
 	gid_t gid;
-	bool as_user; /* we are root: look at /proc with the file system ids of uid and gid */
+	bool any_holder; /* a job: whoever has the file (its output) open counts, lock or not */
+	bool as_user;	 /* we are root: look at /proc with the file system ids of uid and gid */
 };
 
 struct killtree_report {

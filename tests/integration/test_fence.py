@@ -122,8 +122,8 @@ def test_fence_kills_all(server):
     report, log = fence(server)
     assert report["phase"] == PROVEN
     assert report["stopped"] == 1 and report["denied"] == 0
-    # All of the tree in the first passes: the clients, what postmaster started, the archiver's shell and its children.
-    assert report["signalled"] >= len(before) - 2
+    # Every child of the postmaster at once; what lost its parent by that was found by the life file.
+    assert report["signalled"] >= 20
     nothing_left(server, before)
     assert "nothing of PostgreSQL is left" in log
 
