@@ -170,6 +170,7 @@ struct ha_memory {
 	uint64_t ssn_asked_hash;     /* last synchronous_standby_names asked for, and when */
 	int64_t ssn_asked_ms;
 	int64_t last_cycle_ms;
+	int64_t fencing_ms;          /* since when the fence works or waits for its proof; 0 = it does not */
 	int64_t held_ms;             /* when this incarnation was last seen to hold the leader key */
 	int64_t behind_checked_tli, behind_checked_ms; /* F10: last check for this timeline of the leader */
 	int64_t sync_wait_ms;        /* quorum RESTART: not before */

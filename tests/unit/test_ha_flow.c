@@ -189,7 +189,8 @@ static void test_store_away(void **state)
 	struct fx *f = fx_new();
 	fx_as_leader(f);
 	fx_run(f);
-	assert_true(f->plan.next_run_ms == f->v.gentle_at_ms); /* asked again in time, whatever loop_wait is */
+	assert_true(f->plan.next_run_ms ==
+		    f->v.gentle_at_ms); /* asked again in time, whatever loop_wait is */
 	f->v.store = STORE_FAILING;
 	fx_lock(f, LOCK_UNCERTAIN);
 	fx_run(f);
@@ -499,6 +500,28 @@ static void test_any_facts(void **state)
 	free(f);
 }
 
+/* A fence without its proof: the key is kept for a moment, then left to run out (V2, S2). */
+static void test_fence_without_proof(void **state)
+{
+	(void)state;
+	struct fx *f = fx_new();
+	fx_as_leader(f);
+	fx_pg(f, 'D');
+	f->v.proc = PG_PROC_FENCING;
+	fx_run(f);
+	expect(f, "X4");
+	assert_int_equal(f->plan.verdict, VERDICT_HOLD);
+	f->v.now_ms += f->set.ttl_ms;
+	fx_lock(f, LOCK_HELD);
+	fx_run(f);
+	assert_int_equal(f->plan.verdict, VERDICT_DROP);
+	assert_null(fx_find(f, HA_RELEASE));
+	f->v.proc = PG_PROC_NONE;
+	fx_run(f);
+	assert_int_equal(f->m.fencing_ms, 0);
+	free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -519,6 +542,7 @@ int main(void)
 		cmocka_unit_test(test_resume),
 		cmocka_unit_test(test_slots_and_callback),
 		cmocka_unit_test(test_restart_of_voter),
+		cmocka_unit_test(test_fence_without_proof),
 		cmocka_unit_test(test_any_facts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,8 +144,17 @@ static bool rule_recovered(struct step *s)
  * talked to. */
 static bool rule_fencing(struct step *s)
 {
-	if (s->v->proc != PG_PROC_FENCING)
+	if (s->v->proc != PG_PROC_FENCING) {
+		s->m->fencing_ms = 0;
 		return false;
+	}
+	if (s->m->fencing_ms == 0)
+		s->m->fencing_ms = s->v->now_ms;
+	/* A process that cannot die would keep the key, and the cluster without a primary, for
+	 * ever (V2). It is not released either, because nothing proves that all are dead (S2): it
+	 * is left to run out. */
+	if (s->has_lock && s->v->now_ms - s->m->fencing_ms >= s->set->ttl_ms)
+		s->plan->verdict = VERDICT_DROP;
 	return plan_done(s, "X4", "waiting for the proof that PostgreSQL was killed");
 }
 
