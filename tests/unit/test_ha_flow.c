@@ -516,6 +516,7 @@ static void test_fence_without_proof(void **state)
 	fx_run(f);
 	assert_int_equal(f->plan.verdict, VERDICT_DROP);
 	assert_null(fx_find(f, HA_RELEASE));
+	assert_null(fx_find(f, HA_TOUCH_MEMBER)); /* it may share the leader key's session */
 	f->v.proc = PG_PROC_NONE;
 	fx_run(f);
 	assert_int_equal(f->m.fencing_ms, 0);

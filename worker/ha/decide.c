@@ -458,7 +458,12 @@ bool finish_cycle(struct step *s)
 				plan_add(s, HA_WRITE_FAILSAFE);
 		}
 	}
-	plan_add(s, HA_TOUCH_MEMBER);
+	/* Where both keys hang on one session, a write of the member key would keep alive the
+	 * leader key that is to run out. */
+	bool running_out =
+		s->has_lock && s->plan->verdict == VERDICT_DROP && !plan_has(s, HA_RELEASE);
+	if (!running_out)
+		plan_add(s, HA_TOUCH_MEMBER);
 	return true;
 }
 
