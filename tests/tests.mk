@@ -20,12 +20,16 @@ SEED ?=
 sim:
 	@$(MAKE) --no-print-directory SAN=0 sim-run
 sim-run: $(SIM_BIN)
-	@if [ -n "$(SIM_BIN)" ]; then $(SIM_BIN) $(if $(SEED),--seed $(SEED),--short); fi
+	@if [ -n "$(SIM_BIN)" ]; then $(SIM_BIN) $(if $(SEED),--seed $(SEED) $(if $(SCENARIO),--scenario tests/sim/scenarios/$(SCENARIO)) $(if $(V),-v),--short); fi
 N ?= 10000
 FROM ?=
 sim-long: 
 	@$(MAKE) --no-print-directory SAN=0 $(SIM_BIN:build/san/%=build/release/%)
 	@$(SIM_BIN) --long $(N) $(if $(FROM),--from $(FROM))
+
+sim-mutations:
+	@$(MAKE) --no-print-directory SAN=0 sim-bin
+	@tests/sim/mutations.sh $(N_HISTORIES)
 
 integration:
 	@$(MAKE) --no-print-directory SAN=1 integration-bins
@@ -36,7 +40,7 @@ lint:
 deps:
 	@tests/check-deps.sh
 
-.PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long integration lint deps
+.PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long sim-mutations integration lint deps
 
 # The search includes guard.c itself and runs without sanitizers, for depth; test_guard runs with them.
 $(B)/tests/unit/test_guard_search.o: OPT := -O2 -g

@@ -166,6 +166,18 @@ static void check_nothing_lost(struct sim *s, int node, int16_t branch, uint64_t
 	}
 }
 
+/* S9: what is past the end of its timeline, as /history tells it, is a branch of its own and must not lead. */
+static void check_divergence(struct sim *s, int node, const struct sim_branch *b)
+{
+	const struct cluster *c = &s->dcs.now.c;
+	if (in_pause(s) || s->checks.manual_ms > s->now_ms - 300000)
+		return;
+	for (unsigned i = 0; i < c->history_count; i++)
+		if (c->history[i].timeline == b->tli - 1 && b->start_lsn > c->history[i].lsn)
+			violation(s, "S9", "%s is promoted at %" PRIX64 " although timeline %" PRId64 " ended at %" PRIX64,
+				sim_name(node), b->start_lsn, b->tli - 1, c->history[i].lsn);
+}
+
 /* S14: what /status said is what an automatic election may at most be behind, by maximum_lag_on_failover. */
 static void check_lag(struct sim *s, int node, uint64_t lsn)
 {
@@ -189,6 +201,7 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	if (settings_sync_mode(set) != SYNC_OFF)
 		check_nothing_lost(s, node, b->parent, b->start_lsn, "is promoted");
 	check_lag(s, node, b->start_lsn);
+	check_divergence(s, node, b);
 	/* PostgreSQL takes the next number that its own node has not heard of. When a new leader dies before anybody
 	 * followed it and before /history names its timeline, the number comes again, and 6.3 takes the two for one.
 	 * Nobody who decides can see it; what is lost was bounded by S14 and S4. Counted and shown, not judged; a named

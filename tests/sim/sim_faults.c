@@ -367,9 +367,29 @@ static bool is_instant(enum sim_fault_kind k)
 	}
 }
 
+/* Troubles that matter together: a standby is behind or out of sight when the leader goes. */
+static void plan_pair(struct sim *s, struct rng *r)
+{
+	static const enum sim_fault_kind first[] = { FAULT_PG_LAG, FAULT_NET_SPLIT, FAULT_NODE_OFF, FAULT_NET_ISOLATE,
+		FAULT_STORE_LOSSY, FAULT_OP_SWITCHOVER_ANY, FAULT_STORE_SLOW };
+	static const enum sim_fault_kind then[] = { FAULT_NODE_OFF, FAULT_NET_ISOLATE, FAULT_PG_CRASH,
+		FAULT_KILL_WORKER, FAULT_OP_SWITCHOVER_ANY, FAULT_STORE_CUT };
+	int64_t at = sim_range(r, 40000, s->cfg.heal_ms - 100000);
+	struct sim_fault a = { .hit = -1, .kind = first[rng_below(r, 7)], .at_ms = at,
+		.node = (int8_t)rng_below(r, s->cfg.member_count), .arg = (uint32_t)rng_next(r) };
+	struct sim_fault b = { .hit = -1, .kind = then[rng_below(r, 6)], .at_ms = at + sim_range(r, 50, 25000),
+		.node = -1, .arg = (uint32_t)rng_next(r) };
+	a.for_ms = is_instant(a.kind) ? 0 : sim_range(r, 20000, 90000);
+	b.for_ms = is_instant(b.kind) ? 0 : sim_range(r, 5000, 90000);
+	s->faults.list[s->faults.count++] = a;
+	s->faults.list[s->faults.count++] = b;
+}
+
 void faults_plan(struct sim *s, struct rng *r)
 {
-	unsigned count = (unsigned)rng_below(r, 14);
+	for (unsigned pairs = (unsigned)rng_below(r, 4); pairs; pairs--)
+		plan_pair(s, r);
+	unsigned count = (unsigned)rng_below(r, 12);
 	int64_t last = s->cfg.heal_ms - 5000, at = 30000;
 	for (unsigned i = 0; i < count; i++) {
 		struct sim_fault *f = &s->faults.list[s->faults.count];

@@ -8,6 +8,8 @@
 
 struct run {
 	struct sim *sim;
+	bool stop_at_first;
+	char first[280]; /* the first violation */
 	uint64_t passed, failed, events, turns, acks, promotions;
 	bool quiet;
 };
@@ -84,6 +86,8 @@ static void tell(struct sim *s, uint64_t seed, const struct sim_scenario *scenar
 static bool history(struct run *r, uint64_t seed, const struct sim_scenario *scenario)
 {
 	struct sim *s = r->sim;
+	if (r->stop_at_first && r->failed)
+		return false;
 	bool ok = one(s, seed, scenario, NULL);
 	r->events += s->events;
 	r->turns += s->turns;
@@ -93,6 +97,8 @@ static bool history(struct run *r, uint64_t seed, const struct sim_scenario *sce
 		r->passed++;
 		return true;
 	}
+	if (!r->failed)
+		snprintf(r->first, sizeof(r->first), "%s: %s", s->checks.what, s->checks.text);
 	r->failed++;
 	if (!r->quiet && r->failed <= 5) {
 		struct sim_fault_mask drop = shrink(s, seed, scenario);
@@ -189,14 +195,13 @@ static int usage(void)
 /* For mutations: how many histories until the first violation. */
 static int until_caught(struct run *r, uint64_t count, uint64_t from)
 {
-	r->quiet = true;
+	r->quiet = r->stop_at_first = true;
 	bool caught = !scenario_each(r->sim, SCENARIO_DIR, (scenario_fn)history, r);
 	caught = caught || !corpus_each(CORPUS_FILE, (corpus_fn)history, r);
 	for (uint64_t i = from; i < from + count && !caught; i++)
 		caught = !history(r, i, NULL);
 	if (caught)
-		printf("caught after %llu by %s: %s\n", (unsigned long long)(r->passed + r->failed),
-			r->sim->checks.what, r->sim->checks.text);
+		printf("caught after %llu by %s\n", (unsigned long long)(r->passed + r->failed), r->first);
 	else
 		printf("SURVIVED %llu histories\n", (unsigned long long)r->passed);
 	return caught ? 0 : 1;

@@ -62,6 +62,8 @@ static void choose_settings(struct sim *s, struct rng *r)
 	set->sync_node_count = 1 + (int)rng_below(r, 2);
 	set->failsafe_mode = sim_chance(r, 300);
 	set->check_timeline = sim_chance(r, 300);
+	if (sim_chance(r, 300))
+		set->maximum_lag_on_failover = 4096;
 	set->remove_on_rewind_failure = true;
 	set->remove_on_diverged = true;
 	if (sim_chance(r, 200))
@@ -78,8 +80,8 @@ static void choose_cluster(struct sim *s, struct rng *r)
 	s->cfg.member_count = sizes[rng_below(r, 10)];
 	s->cfg.duration_ms = 600000;
 	s->cfg.heal_ms = 420000;
-	s->cfg.loss_per_mille = sim_chance(r, 300) ? (unsigned)rng_below(r, 30) : 0;
-	s->cfg.dup_per_mille = sim_chance(r, 300) ? (unsigned)rng_below(r, 30) : 0;
+	s->cfg.loss_per_mille = sim_chance(r, 400) ? (unsigned)rng_below(r, 60) : 0;
+	s->cfg.dup_per_mille = sim_chance(r, 400) ? (unsigned)rng_below(r, 60) : 0;
 	s->cfg.unanswered_per_mille = sim_chance(r, 300) ? (unsigned)rng_below(r, 50) : 0;
 	bool skew = sim_chance(r, 500);
 	for (unsigned i = 0; i < s->cfg.member_count; i++) {

@@ -361,8 +361,9 @@ void quorum_resolve(const struct quorum_state *state, struct quorum_steps *out)
 	INVARIANT(s->wanted >= 1);
 	s->numsync = min(s->numsync, qset_count(&s->sync));
 	phase_leader(&w);
+	/* Phase 2, see quorum.h: why it is not taken for granted. */
 	struct qset streaming = qset_and(s->sync, s->active);
-	if (s->confirmed == 0 && !qset_empty(&streaming)) /* phase 2 */
+	if (s->assume_confirmed && s->confirmed == 0 && !qset_empty(&streaming))
 		s->confirmed =
 			max(0, min(qset_count(&streaming), qset_count(&s->voters) - s->quorum));
 	if (!w.stop)

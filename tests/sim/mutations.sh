@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# make sim-mutations: breaks one rule at a time in a copy of the tree and asks the simulator whether it notices.
+# A row of the table below is: name | file | text | replacement (first occurrence, Perl literal text).
+# "~": a second line of defence; breaking it alone is not expected to show (the store's atomic create, the lease that runs
+# out, the supervisor that refuses, or a process the model does not take apart stand behind it).
+# Prints mutation -> after how many histories it was caught, and by which invariant. Fails when one survives that is
+# not marked "~", or when a text is not found any more: a mutation that changes nothing tests nothing.
+#
+# usage: tests/sim/mutations.sh [HISTORIES [NAME]]
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+max=${1:-1500}
+only=${2:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tar -cf - --exclude=./build --exclude=./.git . | tar -xf - -C "$work"
+mkdir -p "$work/build" && [ -d build/release ] && cp -a build/release "$work/build/"
+
+table() {
+	cat <<'ROWS'
+race: nofailover is ignored | worker/ha/race.c | if (s->paused || is_nofailover(s)) | if (s->paused)
+~ race: a peer that says primary does not count | worker/ha/race.c | if (!p->in_recovery) { | if (false) {
+race: a peer that is ahead does not count | worker/ha/race.c | if (p->position > my_position(s)) { | if (false) {
+race: lag is not looked at | worker/ha/race.c | if (with_lag && lagging(s, my_position(s))) { | if (false) {
+race: a non-voter may be elected | worker/ha/race.c | if (s->sync_active && !s->quorum_active && !cluster_sync_matches(s->c, s->v->name)) | if (false)
+race: quorum votes are not counted | worker/ha/race.c | if (!s->quorum_active || votes >= s->c->sync_quorum) | if (true)
+race: one vote less is enough | worker/ha/race.c | votes >= s->c->sync_quorum | votes + 1 >= s->c->sync_quorum
+race: a failsafe promise is forgotten by a restart (X13) | worker/ha/race.c | if (promise_forgotten(s)) | if (false)
+~ race: an old primary with an older timeline may lead | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) {
+race: proven divergence does not count (S9) | worker/ha/race.c | return my_position(s) > s->c->history[i].lsn; | return false;
+~ race: unknown counts as acquired | worker/ha/race.c | case HA_OUT_UNKNOWN: | case HA_OUT_UNKNOWN: break;
+sync: the promise grows before PostgreSQL keeps it | worker/ha/sync.c | if (!set || st->ssn.quorum) { /* 7 */ | if (false) {
+sync: the setting shrinks before the promise | worker/ha/sync.c | if (!qset_equal(&common, &st->voters)) /* 6 | if (false) /* 6
+sync: a voter is forgotten in the transition | worker/ha/quorum.c | emit(w, QUORUM_STEP_SYNC, s->numsync, &s->sync); | emit(w, QUORUM_STEP_SYNC, s->numsync > 1 ? s->numsync - 1 : 1, &s->sync);
+sync: quorum is written one too low | worker/ha/quorum.c | emit(w, QUORUM_STEP_QUORUM, s->quorum, &s->voters); | emit(w, QUORUM_STEP_QUORUM, s->quorum > 0 ? s->quorum - 1 : 0, &s->voters);
+sync: an unanswered write is taken for not done (X12) | worker/ha/sync.c | if (s->m->sync_unknown && st.leader == st.me) | if (false)
+sync: strict mode lets commits through alone | worker/ha/sync.c | if (strict_step(s, st)) /* 4 */ | if (false)
+sync: the new leader promises nothing before it writes | worker/ha/sync.c | n = n < least ? least : n; | n = 0; (void)least;
+keeper: the lease counts from the answer | worker/ha/keeper_rules.c | k->lease_until_ms = ev->sent_at_ms + ttl; | k->lease_until_ms = now_ms + ttl + 2000;
+keeper: unknown counts as renewed | worker/ha/keeper_rules.c | 	if (k->open)@@NL@@		k->open--;@@NL@@ | 	struct keeper_event yes = *ev;@@NL@@	yes.outcome = yes.outcome == HA_OUT_UNKNOWN ? HA_OUT_OK : yes.outcome;@@NL@@	ev = &yes;@@NL@@
+~ keeper: a conflict is not a loss | worker/ha/keeper_rules.c | 		lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
+~ keeper: the release leaves before lease 0 is acknowledged | worker/ha/keeper_rules.c | k->phase = KEEPER_ZEROING; | k->phase = KEEPER_RELEASING; send_op(k, plan, KEEPER_OP_RELEASE, false, ev->deadline_ms);
+keeper: a given-up key is renewed again | worker/ha/keeper_rules.c | k->given_up_version = open_end ? k->key_version : 0; | k->given_up_version = 0; (void)open_end;
+~ keeper: a stale verdict serves for ever | worker/ha/keeper_rules.c | return k->verdict == VERDICT_HOLD && | return k->verdict == VERDICT_HOLD \|\|
+keeper: a shorter ttl does not cut the lease | worker/ha/keeper_rules.c | if (k->lease_until_ms > now_ms + ttl_ms) { | if (false) {
+keeper: no adoption, the predecessor's lease counts | worker/ha/keeper_rules.c | k->phase == KEEPER_ADOPTING ? KEEPER_OP_ADOPT : KEEPER_OP_RENEW | KEEPER_OP_RENEW
+guard: the supervisor never fences for the lease | supervisor/guard.c | if (is_live(g) && now_ms >= permitted_until(g)) | if (false && is_live(g) && now_ms >= permitted_until(g))
+guard: the fence comes a ttl late | supervisor/guard.c | int64_t margin = guard_margin_ms(ttl_of(g)); | int64_t margin = -ttl_of(g);
+rules: a lost lock is not acted on | worker/ha/decide.c | rule_lock_lost, | 
+rules: the store may be away for ever | worker/ha/decide.c | rule_store_failing, | 
+rules: a primary without the lock goes on | worker/ha/replica.c | return follow_demote(s, why); /* F4 */ | (void)follow_demote;
+rules: nothing starts PostgreSQL after a crash | worker/ha/decide.c | rule_not_running, | 
+ROWS
+}
+
+trim() {
+	local v=$1
+	v=${v#"${v%%[![:blank:]]*}"}
+	printf '%s' "${v%"${v##*[![:blank:]]}"}"
+}
+
+apply() { # file from to
+	FROM=${2//@@NL@@/$'\n'} TO=${3//@@NL@@/$'\n'} perl -0777 -i -pe '
+		BEGIN { $f = $ENV{FROM}; $t = $ENV{TO}; $t =~ s/\\\|/|/g; }
+		my $i = index($_, $f);
+		if ($i >= 0) { substr($_, $i, length $f) = $t; $done = 1; }
+		END { exit($done ? 0 : 3); }' "$1"
+}
+
+total=0 caught=0 bad=0
+while IFS= read -r row; do
+	# " | " separates; a text may hold "||".
+	IFS=$'\x1f' read -r name file from to < <(printf '%s\n' "${row// | /$'\x1f'}")
+	name=$(trim "$name") file=$(trim "$file")
+	[ -n "$only" ] && [[ $name != *"$only"* ]] && continue
+	total=$((total + 1))
+	cp -p "$file" "$work/saved"
+	if ! (cd "$work" && apply "$file" "$from" "${to:-}"); then
+		printf '%-58s TEXT NOT FOUND in %s\n' "$name" "$file"
+		bad=$((bad + 1))
+		continue
+	fi
+	if ! make -C "$work" --no-print-directory -s SAN=0 WARN=-w sim-bin >"$work/log" 2>&1; then
+		printf '%-58s DOES NOT COMPILE\n' "$name"
+		bad=$((bad + 1))
+	else
+		result=$(cd "$work" && timeout 300 build/release/tests/sim/sim --until-caught "$max" 2>&1 | tail -1)
+		[ -n "$result" ] || result="caught after a crash"
+		case $result in
+		caught* | *INVARIANT* | *invariant*) caught=$((caught + 1)) ;;
+		*) [[ $name == "~"* ]] || bad=$((bad + 1)) ;;
+		esac
+		printf '%-58s %s\n' "$name" "${result:0:110}"
+	fi
+	cp "$work/saved" "$work/$file" # a new time stamp: it is compiled again
+done < <(table)
+echo "mutations: $caught of $total caught"
+[ "$bad" -eq 0 ]
