@@ -1,4 +1,5 @@
-/* One simulated cluster: its configuration, its nodes, the store, the network, the faults, the checker's memory. */
+/* One simulated cluster: its configuration, its nodes, the store, the network, the faults, the
+ * checker's memory. */
 #pragma once
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,39 +15,39 @@
 enum sim_kind {
 	/* store */
 	EV_OP_ARRIVES = 1, /* ptr op; a: copy number */
-	EV_OP_ANSWER,      /* ptr op, at the worker */
-	EV_OP_DEADLINE,    /* a: request id, at the worker */
-	EV_SESSION,        /* a: session: may have run out */
-	EV_WATCH_SEND,     /* a: node */
-	EV_WATCH,          /* ptr snapshot, at the worker */
+	EV_OP_ANSWER,	   /* ptr op, at the worker */
+	EV_OP_DEADLINE,	   /* a: request id, at the worker */
+	EV_SESSION,	   /* a: session: may have run out */
+	EV_WATCH_SEND,	   /* a: node */
+	EV_WATCH,	   /* ptr snapshot, at the worker */
 	/* local messages */
-	EV_SUP_MSG,        /* ptr sim_message, worker -> supervisor */
-	EV_WORKER_MSG,     /* ptr sim_message, supervisor -> worker */
-	EV_DM_MSG,         /* ptr sim_message, supervisor <-> dead-man */
-	EV_GUARD_TICK,     /* a: wake_at (local) */
-	EV_PEER_PING,      /* supervisor or dead-man: say that you live */
-	EV_KILLED,         /* b: generation; SIGKILL reached everything */
+	EV_SUP_MSG,    /* ptr sim_message, worker -> supervisor */
+	EV_WORKER_MSG, /* ptr sim_message, supervisor -> worker */
+	EV_DM_MSG,     /* ptr sim_message, supervisor <-> dead-man */
+	EV_GUARD_TICK, /* a: wake_at (local) */
+	EV_PEER_PING,  /* supervisor or dead-man: say that you live */
+	EV_KILLED,     /* b: generation; SIGKILL reached everything */
 	EV_PROVEN,
-	EV_PROC_START,     /* a: proc */
-	EV_PROC_SILENT,    /* a: proc; a stopped helper is noticed */
+	EV_PROC_START,	/* a: proc */
+	EV_PROC_SILENT, /* a: proc; a stopped helper is noticed */
 	/* worker */
-	EV_TURN,           /* a: not before this turn number */
+	EV_TURN, /* a: not before this turn number */
 	EV_KEEPER,
-	EV_AWAIT,          /* deadline of an awaited operation; a: serial */
-	EV_PEER_REQUEST,   /* ptr sim_message, at api of the peer */
-	EV_PEER_ANSWER,    /* ptr sim_message, at the worker */
-	EV_TASK,           /* a: task serial */
-	EV_EXEC,           /* go on with the plan */
-	EV_PROOF,          /* prove once more that this is a standby */
+	EV_AWAIT,	 /* deadline of an awaited operation; a: serial */
+	EV_PEER_REQUEST, /* ptr sim_message, at api of the peer */
+	EV_PEER_ANSWER,	 /* ptr sim_message, at the worker */
+	EV_TASK,	 /* a: task serial */
+	EV_EXEC,	 /* go on with the plan */
+	EV_PROOF,	 /* prove once more that this is a standby */
 	/* PostgreSQL */
-	EV_PG_PHASE,       /* a: generation; b: phase to enter */
-	EV_PG_WAL,         /* at the standby; a: lsn; b: generation of the sender */
-	EV_PG_FEEDBACK,    /* at the primary; a: lsn; b: standby */
-	EV_PG_TICK,        /* connect, notice broken links */
-	EV_PG_EXIT,        /* a: generation; b: exit class; the supervisor sees it */
+	EV_PG_PHASE,	/* a: generation; b: phase to enter */
+	EV_PG_WAL,	/* at the standby; a: lsn; b: generation of the sender */
+	EV_PG_FEEDBACK, /* at the primary; a: lsn; b: standby */
+	EV_PG_TICK,	/* connect, notice broken links */
+	EV_PG_EXIT,	/* a: generation; b: exit class; the supervisor sees it */
 	/* outside */
 	EV_CLIENT,
-	EV_FAULT,          /* a: index; b: 1 begins, 0 ends */
+	EV_FAULT, /* a: index; b: 1 begins, 0 ends */
 	EV_HEAL,
 	EV_CHECK,
 	EV_END,
@@ -89,19 +90,21 @@ void sim_build(struct sim *s, uint64_t seed, const struct sim_fault_mask *drop);
 void sim_drop_faults(struct sim *s, const struct sim_fault_mask *drop);
 void sim_run(struct sim *s);
 void sim_free(struct sim *s);
-void sim_at(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, int64_t a, int64_t b, void *ptr);
-void sim_at_proc(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, enum sim_proc proc, int64_t a,
-	int64_t b, void *ptr);
+void sim_at(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, int64_t a, int64_t b,
+	void *ptr);
+void sim_at_proc(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, enum sim_proc proc,
+	int64_t a, int64_t b, void *ptr);
 const struct settings *sim_settings(const struct sim *s, int64_t version); /* NULL = none */
 const struct settings *sim_config_now(const struct sim *s);
 
 /* Timeline of a replay; costs nothing when it is off. */
-#define sim_log(s, node, ...)                     \
-	do {                                      \
-		if ((s)->trace)                   \
-			sim_print(s, node, __VA_ARGS__); \
+#define sim_log(s, node, ...)                                                                      \
+	do {                                                                                       \
+		if ((s)->trace)                                                                    \
+			sim_print(s, node, __VA_ARGS__);                                           \
 	} while (0)
-__attribute__((format(printf, 3, 4))) void sim_print(const struct sim *s, int node, const char *fmt, ...);
+__attribute__((format(printf, 3, 4))) void sim_print(
+	const struct sim *s, int node, const char *fmt, ...);
 static inline const char *sim_name(int node)
 {
 	static const char *const names[] = { "a", "b", "c", "d", "e", "f", "g" };

@@ -66,7 +66,8 @@ static bool settled(const struct sim *s)
 static bool lease_or_failsafe(const struct sim *s, int node)
 {
 	const struct sim_node *n = &s->nodes[node];
-	/* What was under way when a suspended node went on is answered before anybody can act (ha 2.5). */
+	/* What was under way when a suspended node went on is answered before anybody can act
+	 * (ha 2.5). */
 	if (dcs_lease_of(s, node) || (n->resumed_ms && s->now_ms - n->resumed_ms <= 150))
 		return true;
 	const struct settings *set = worker_settings(s, node);
@@ -94,18 +95,22 @@ static void check_sync_promise(struct sim *s, int node)
 	const struct cluster *c = &s->dcs.now.c;
 	const struct sim_ssn *n = &s->nodes[node].pg.ssn;
 	uint32_t v = voters(s), me = 1u << node;
-	if (!settled(s) || settings_sync_mode(set) == SYNC_OFF || strcmp(c->sync_leader, sim_name(node)) != 0 || !v)
+	if (!settled(s) || settings_sync_mode(set) == SYNC_OFF ||
+		strcmp(c->sync_leader, sim_name(node)) != 0 || !v)
 		return;
 	if (!n->set) {
-		violation(s, "S7", "%s acknowledges alone while /sync names voters %02x", sim_name(node), v);
+		violation(s, "S7", "%s acknowledges alone while /sync names voters %02x",
+			sim_name(node), v);
 		return;
 	}
 	if (n->quorum) {
 		if (bits(v | me | n->names) > (unsigned)(c->sync_quorum + n->n + 1))
-			violation(s, "S7", "quorum promise of %s: voters %02x q=%d, names %02x n=%d", sim_name(node), v,
-				c->sync_quorum, n->names, n->n);
+			violation(s, "S7",
+				"quorum promise of %s: voters %02x q=%d, names %02x n=%d",
+				sim_name(node), v, c->sync_quorum, n->names, n->n);
 	} else if ((v & ~n->names) != 0 || n->n != (int)bits(n->names)) {
-		violation(s, "S7", "sync promise of %s: voters %02x, names %02x n=%d", sim_name(node), v, n->names, n->n);
+		violation(s, "S7", "sync promise of %s: voters %02x, names %02x n=%d",
+			sim_name(node), v, n->names, n->n);
 	}
 }
 
@@ -120,12 +125,12 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 	bool paused = node_in_pause(s, node);
 	bool thawed = s->nodes[node].resumed_ms && s->now_ms - s->nodes[node].resumed_ms <= 150;
 	if (!paused && !lease_or_failsafe(s, node))
-		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)", sim_name(node),
-			sim_name(dcs_leader_node(s)));
+		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)",
+			sim_name(node), sim_name(dcs_leader_node(s)));
 	for (unsigned i = 0; i < s->cfg.member_count && !paused && !thawed; i++)
 		if ((int)i != node && k->last_ack_ms[i] >= p->first_ack_ms)
-			violation(s, "S1", "%s and %s acknowledge commits at the same time", sim_name(node),
-				sim_name((int)i));
+			violation(s, "S1", "%s and %s acknowledge commits at the same time",
+				sim_name(node), sim_name((int)i));
 	if (k->last_any_ack_ms && s->now_ms - k->last_any_ack_ms > k->longest_outage_ms)
 		k->longest_outage_ms = s->now_ms - k->last_any_ack_ms;
 	if (paused)
@@ -155,18 +160,22 @@ static bool by_hand(const struct sim *s, int node)
 	return s->checks.manual_candidate == node && s->now_ms - s->checks.manual_ms < 300000;
 }
 
-static void check_nothing_lost(struct sim *s, int node, int16_t branch, uint64_t lsn, const char *how)
+static void check_nothing_lost(
+	struct sim *s, int node, int16_t branch, uint64_t lsn, const char *how)
 {
 	for (int16_t i = 0; i < (int16_t)s->branch_count; i++) {
 		uint64_t acked = s->branches[i].acked_sync_lsn;
 		if (acked && !branch_contains(s, branch, lsn, i, acked))
-			violation(s, "S4", "%s %s at %" PRIX64 " without the acknowledged commit %" PRIX64
-				" of timeline %" PRId64 " (%s)", sim_name(node), how, lsn, acked,
-				s->branches[i].tli, sim_name(s->branches[i].node));
+			violation(s, "S4",
+				"%s %s at %" PRIX64 " without the acknowledged commit %" PRIX64
+				" of timeline %" PRId64 " (%s)",
+				sim_name(node), how, lsn, acked, s->branches[i].tli,
+				sim_name(s->branches[i].node));
 	}
 }
 
-/* S9: what is past the end of its timeline, as /history tells it, is a branch of its own and must not lead. */
+/* S9: what is past the end of its timeline, as /history tells it, is a branch of its own and must
+ * not lead. */
 static void check_divergence(struct sim *s, int node, const struct sim_branch *b)
 {
 	const struct cluster *c = &s->dcs.now.c;
@@ -174,11 +183,14 @@ static void check_divergence(struct sim *s, int node, const struct sim_branch *b
 		return;
 	for (unsigned i = 0; i < c->history_count; i++)
 		if (c->history[i].timeline == b->tli - 1 && b->start_lsn > c->history[i].lsn)
-			violation(s, "S9", "%s is promoted at %" PRIX64 " although timeline %" PRId64 " ended at %" PRIX64,
+			violation(s, "S9",
+				"%s is promoted at %" PRIX64 " although timeline %" PRId64
+				" ended at %" PRIX64,
 				sim_name(node), b->start_lsn, b->tli - 1, c->history[i].lsn);
 }
 
-/* S14: what /status said is what an automatic election may at most be behind, by maximum_lag_on_failover. */
+/* S14: what /status said is what an automatic election may at most be behind, by
+ * maximum_lag_on_failover. */
 static void check_lag(struct sim *s, int node, uint64_t lsn)
 {
 	const struct settings *set = sim_config_now(s);
@@ -186,8 +198,8 @@ static void check_lag(struct sim *s, int node, uint64_t lsn)
 	if (in_pause(s) || s->checks.manual_ms > s->now_ms - 300000 || !c->status_present)
 		return;
 	if (c->last_lsn > lsn && c->last_lsn - lsn > (uint64_t)set->maximum_lag_on_failover)
-		violation(s, "S14", "%s promoted at %" PRIX64 ", /status says %" PRIX64, sim_name(node), lsn,
-			c->last_lsn);
+		violation(s, "S14", "%s promoted at %" PRIX64 ", /status says %" PRIX64,
+			sim_name(node), lsn, c->last_lsn);
 }
 
 void check_promoted(struct sim *s, int node, int16_t branch)
@@ -202,10 +214,11 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 		check_nothing_lost(s, node, b->parent, b->start_lsn, "is promoted");
 	check_lag(s, node, b->start_lsn);
 	check_divergence(s, node, b);
-	/* PostgreSQL takes the next number that its own node has not heard of. When a new leader dies before anybody
-	 * followed it and before /history names its timeline, the number comes again, and 6.3 takes the two for one.
-	 * Nobody who decides can see it; what is lost was bounded by S14 and S4. Counted and shown, not judged; a named
-	 * weakness in tests/sim/README.md. */
+	/* PostgreSQL takes the next number that its own node has not heard of. When a new leader
+	 * dies before anybody followed it and before /history names its timeline, the number comes
+	 * again, and 6.3 takes the two for one. Nobody who decides can see it; what is lost was
+	 * bounded by S14 and S4. Counted and shown, not judged; a named weakness in
+	 * tests/sim/README.md. */
 	if (b->tli <= s->checks.max_tli) {
 		sim_coverage.timelines_reused++;
 		s->checks.liveness_exempt = true;
@@ -216,7 +229,8 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
 	if (s->nodes[node].pg.sysid != 1)
-		violation(s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));
+		violation(
+			s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));
 }
 
 void check_started_primary(struct sim *s, int node)
@@ -237,7 +251,8 @@ void check_promote_signal(struct sim *s, int node)
 void check_release(struct sim *s, int node)
 {
 	if (pg_accepts_writes(s, node) && !node_in_pause(s, node))
-		violation(s, "S2", "%s released the key while PostgreSQL accepts writes", sim_name(node));
+		violation(s, "S2", "%s released the key while PostgreSQL accepts writes",
+			sim_name(node));
 }
 
 void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
@@ -254,23 +269,28 @@ static void cover(const char *rule)
 		}
 	if (sim_coverage.count == SIM_RULES)
 		return;
-	snprintf(sim_coverage.rules[sim_coverage.count].rule, sizeof(sim_coverage.rules[0].rule), "%s", rule);
+	snprintf(sim_coverage.rules[sim_coverage.count].rule, sizeof(sim_coverage.rules[0].rule),
+		"%s", rule);
 	sim_coverage.rules[sim_coverage.count++].count = 1;
 }
 
 void check_plan(struct sim *s, int node, const struct ha_plan *plan)
 {
 	if (plan->rule[0] == '\0')
-		violation(s, "RULE", "a decision of %s names no rule: %s", sim_name(node), plan->reason);
+		violation(s, "RULE", "a decision of %s names no rule: %s", sim_name(node),
+			plan->reason);
 	cover(plan->rule);
 	for (unsigned i = 0; i < plan->count; i++) {
 		mix(s, plan->actions[i].kind);
-		if (plan->actions[i].kind == HA_TASK_START && plan->actions[i].task != TASK_COPY_SLOTS)
+		if (plan->actions[i].kind == HA_TASK_START &&
+			plan->actions[i].task != TASK_COPY_SLOTS)
 			s->checks.quiet_tasks += s->checks.quiet;
 	}
 	if (plan->await == AWAIT_NONE || plan->count)
 		sim_log(s, node, "[%s] %s%s", plan->rule, plan->reason,
-			plan->verdict == VERDICT_DROP ? " (drop)" : plan->await ? "..." : "");
+			plan->verdict == VERDICT_DROP ? " (drop)"
+			: plan->await		      ? "..."
+						      : "");
 }
 
 void check_config_changed(struct sim *s)
@@ -280,7 +300,8 @@ void check_config_changed(struct sim *s)
 	if (s->checks.paused && !set->pause)
 		s->checks.pause_ended_ms = s->now_ms;
 	s->checks.paused = set->pause;
-	/* Switched off, on again or between its kinds: what the old mode promised is gone with /sync. */
+	/* Switched off, on again or between its kinds: what the old mode promised is gone with
+	 * /sync. */
 	for (unsigned i = 0; i < s->branch_count; i++)
 		s->branches[i].acked_sync_lsn = 0;
 }
@@ -302,8 +323,8 @@ void check_sync_written(struct sim *s)
 void check_exit(struct sim *s, int node, int code)
 {
 	if (code != 0 && s->nodes[node].pg.sysid == 1 && !in_pause(s))
-		violation(s, "EXIT", "the worker of %s gave up with status %d: %s", sim_name(node), code,
-			s->nodes[node].w.plan.reason);
+		violation(s, "EXIT", "the worker of %s gave up with status %d: %s", sim_name(node),
+			code, s->nodes[node].w.plan.reason);
 }
 
 void check_alive(struct sim *s)
@@ -313,10 +334,11 @@ void check_alive(struct sim *s)
 	if (s->checks.liveness_exempt)
 		return;
 	if (leader < 0)
-		violation(s, "V1", "no leader %" PRId64 " s after the heal", (s->now_ms - s->cfg.heal_ms) / 1000);
-	else if (!pg_accepts_writes(s, leader))
-		violation(s, "V1", "leader %s does not accept writes %" PRId64 " s after the heal", sim_name(leader),
+		violation(s, "V1", "no leader %" PRId64 " s after the heal",
 			(s->now_ms - s->cfg.heal_ms) / 1000);
+	else if (!pg_accepts_writes(s, leader))
+		violation(s, "V1", "leader %s does not accept writes %" PRId64 " s after the heal",
+			sim_name(leader), (s->now_ms - s->cfg.heal_ms) / 1000);
 }
 
 void check_at_end(struct sim *s)
@@ -333,8 +355,10 @@ void check_at_end(struct sim *s)
 		violation(s, "V7", "no commit was acknowledged for %" PRId64 " s at the end",
 			(s->now_ms - s->checks.last_any_ack_ms) / 1000);
 	if (s->checks.quiet_tasks > 2 * s->cfg.member_count)
-		violation(s, "QUIET", "%u tasks started although nothing happened", s->checks.quiet_tasks);
+		violation(s, "QUIET", "%u tasks started although nothing happened",
+			s->checks.quiet_tasks);
 	for (int i = 0; i < (int)s->cfg.member_count; i++)
 		if (i != leader && !s->nodes[i].pg.streaming && s->nodes[i].on)
-			violation(s, "V3", "%s does not stream at the end (phase %d)", sim_name(i), s->nodes[i].pg.phase);
+			violation(s, "V3", "%s does not stream at the end (phase %d)", sim_name(i),
+				s->nodes[i].pg.phase);
 }

@@ -18,18 +18,21 @@ struct sim_checks {
 	bool paused;
 	int manual_candidate; /* -1 */
 	int64_t manual_ms;
-	bool manual_lossy;    /* a failover: data loss is the operator's */
+	bool manual_lossy; /* a failover: data loss is the operator's */
 	int64_t max_tli;
 	bool liveness_exempt; /* a fault that cannot heal by itself happened */
 	unsigned quiet_tasks, quiet_promotions;
 	bool quiet;
 	int64_t longest_outage_ms;
-	uint64_t trace_hash;  /* of everything decided: the same seed gives the same */
+	uint64_t trace_hash; /* of everything decided: the same seed gives the same */
 };
 
 /* Coverage of rules over all histories of one run of the program. */
 struct sim_coverage {
-	struct { char rule[16]; uint64_t count; } rules[SIM_RULES];
+	struct {
+		char rule[16];
+		uint64_t count;
+	} rules[SIM_RULES];
 	unsigned count;
 	uint64_t timelines_reused;
 };
@@ -47,6 +50,7 @@ void check_config_changed(struct sim *s);
 void check_manual(struct sim *s, int leader, int candidate);
 void check_sync_written(struct sim *s);
 void check_exit(struct sim *s, int node, int code);
-void check_alive(struct sim *s);    /* liveness, when the bound after the heal is over */
+void check_alive(struct sim *s); /* liveness, when the bound after the heal is over */
 void check_at_end(struct sim *s);
-__attribute__((format(printf, 3, 4))) void violation(struct sim *s, const char *what, const char *fmt, ...);
+__attribute__((format(printf, 3, 4))) void violation(
+	struct sim *s, const char *what, const char *fmt, ...);

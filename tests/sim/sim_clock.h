@@ -1,5 +1,5 @@
-/* Virtual time: one event heap, one arena per history. Ties are broken by insertion order, so that a seed replays
- * byte for byte. */
+/* Virtual time: one event heap, one arena per history. Ties are broken by insertion order, so that
+ * a seed replays byte for byte. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -7,7 +7,8 @@
 
 #include "common/core/rng.h"
 
-/* Addressed to a process of a node: void when that process is another incarnation by then, kept while it is stopped. */
+/* Addressed to a process of a node: void when that process is another incarnation by then, kept
+ * while it is stopped. */
 struct sim_event {
 	int64_t at_ms;
 	uint64_t seq;
@@ -29,7 +30,8 @@ void heap_push(struct sim_heap *h, struct sim_event ev);
 bool heap_pop(struct sim_heap *h, struct sim_event *out);
 void heap_done(struct sim_heap *h);
 
-/* Memory of one history: given back as a whole. Blocks of one size class are reused by a free list. */
+/* Memory of one history: given back as a whole. Blocks of one size class are reused by a free list.
+ */
 #define ARENA_CLASSES 4
 struct arena {
 	char *chunk[64];

@@ -1,4 +1,5 @@
-/* The simulated store. A request is applied in one instant, whatever happened to it on the way: lost, late, twice. */
+/* The simulated store. A request is applied in one instant, whatever happened to it on the way:
+ * lost, late, twice. */
 #include "tests/sim/sim_dcs.h"
 
 #include <string.h>
@@ -82,7 +83,8 @@ static void set_leader(struct sim *s, int node, uint32_t session)
 	c->leader_version = changed(s);
 	s->dcs.leader_since_ms = s->now_ms;
 	s->dcs.leader_changes++;
-	sim_log(s, -1, "store: leader key %s%s", node >= 0 ? "held by " : "free", node >= 0 ? sim_name(node) : "");
+	sim_log(s, -1, "store: leader key %s%s", node >= 0 ? "held by " : "free",
+		node >= 0 ? sim_name(node) : "");
 }
 
 static void member_write(struct sim *s, int node, const struct sim_op *op)
@@ -149,7 +151,8 @@ static bool keep_alive(struct sim *s, struct sim_op *op)
 	if (op->session && !session->used) {
 		session->used = session->alive = true;
 		session->ttl_ms = op->ttl_ms;
-		sim_at(s, s->now_ms + op->ttl_ms + SESSION_GRACE_MS, EV_SESSION, -1, op->session, 0, NULL);
+		sim_at(s, s->now_ms + op->ttl_ms + SESSION_GRACE_MS, EV_SESSION, -1, op->session, 0,
+			NULL);
 	}
 	if (!op->session || !session->alive) {
 		op->lease_gone = true;
@@ -194,8 +197,7 @@ static enum dcs_outcome on_lease(struct sim *s, struct sim_op *op)
 			c->leader_version != op->version)
 			return DCS_CONFLICT;
 		break;
-	default:
-		break;
+	default: break;
 	}
 	set_leader(s, op->node, op->session);
 	op->new_version = c->leader_version;
@@ -215,7 +217,8 @@ static void write_sync(struct sim *s, const struct sim_op *op)
 			strcpy(c->sync_voters[c->sync_voter_count++], sim_name(i));
 	if (op->kind == DCS_DELETE_SYNC)
 		s->dcs.sync_off_ms = s->now_ms;
-	sim_log(s, op->node, "store: /sync leader=%s q=%d voters=%02x", c->sync_leader, c->sync_quorum, op->names);
+	sim_log(s, op->node, "store: /sync leader=%s q=%d voters=%02x", c->sync_leader,
+		c->sync_quorum, op->names);
 }
 
 static enum dcs_outcome on_sync(struct sim *s, struct sim_op *op)
@@ -239,7 +242,8 @@ static enum dcs_outcome on_failover(struct sim *s, struct sim_op *op)
 	c->failover_present = op->failover_leader >= 0 || op->failover_candidate >= 0;
 	c->failover_key_exists = true;
 	strcpy(c->failover_leader, op->failover_leader >= 0 ? sim_name(op->failover_leader) : "");
-	strcpy(c->failover_candidate, op->failover_candidate >= 0 ? sim_name(op->failover_candidate) : "");
+	strcpy(c->failover_candidate,
+		op->failover_candidate >= 0 ? sim_name(op->failover_candidate) : "");
 	op->new_version = c->failover_version = changed(s);
 	return DCS_OK;
 }
@@ -253,7 +257,8 @@ static enum dcs_outcome on_plain(struct sim *s, struct sim_op *op)
 	case DCS_TOUCH_MEMBER:
 		if (!keep_alive(s, op))
 			return DCS_CONFLICT;
-		if (op->suppressed && s->dcs.member_present[op->node] && s->dcs.member_session[op->node] == op->session)
+		if (op->suppressed && s->dcs.member_present[op->node] &&
+			s->dcs.member_session[op->node] == op->session)
 			return DCS_OK;
 		member_write(s, op->node, op);
 		break;
@@ -268,7 +273,8 @@ static enum dcs_outcome on_plain(struct sim *s, struct sim_op *op)
 			if (op->names & (1u << i)) {
 				struct failsafe_member *f = &c->failsafe[c->failsafe_count++];
 				strcpy(f->name, sim_name(i));
-				snprintf(f->api_url, sizeof(f->api_url), "http://%s:8008/patroni", sim_name(i));
+				snprintf(f->api_url, sizeof(f->api_url), "http://%s:8008/patroni",
+					sim_name(i));
 			}
 		break;
 	case DCS_SET_HISTORY:
@@ -276,11 +282,8 @@ static enum dcs_outcome on_plain(struct sim *s, struct sim_op *op)
 		c->history_count = op->history_count;
 		memcpy(c->history, op->history, op->history_count * sizeof(*op->history));
 		break;
-	case DCS_INIT_SET:
-		c->init_present = true;
-		break;
-	default:
-		return DCS_OK;
+	case DCS_INIT_SET: c->init_present = true; break;
+	default: return DCS_OK;
 	}
 	op->new_version = changed(s);
 	return DCS_OK;
@@ -297,9 +300,7 @@ void dcs_apply(struct sim *s, struct sim_op *op)
 	case DCS_RENEW:
 	case DCS_ADOPT:
 	case DCS_TAKE:
-	case DCS_RELEASE:
-		op->outcome = on_lease(s, op);
-		break;
+	case DCS_RELEASE: op->outcome = on_lease(s, op); break;
 	case DCS_SET_SYNC:
 	case DCS_DELETE_SYNC:
 		op->outcome = op->leader_only && !mine(s, op) ? DCS_CONFLICT : on_sync(s, op);
@@ -307,9 +308,7 @@ void dcs_apply(struct sim *s, struct sim_op *op)
 	case DCS_SET_FAILOVER:
 		op->outcome = op->leader_only && !mine(s, op) ? DCS_CONFLICT : on_failover(s, op);
 		break;
-	default:
-		op->outcome = on_plain(s, op);
-		break;
+	default: op->outcome = on_plain(s, op); break;
 	}
 	op->revision = tree(s)->revision;
 }
@@ -362,7 +361,8 @@ void dcs_put_config(struct sim *s, int64_t version)
 
 void dcs_put_failover(struct sim *s, int leader, int candidate)
 {
-	struct sim_op op = { .kind = DCS_SET_FAILOVER, .failover_leader = (int8_t)leader,
+	struct sim_op op = { .kind = DCS_SET_FAILOVER,
+		.failover_leader = (int8_t)leader,
 		.failover_candidate = (int8_t)candidate };
 	on_failover(s, &op);
 	check_manual(s, leader, candidate);

@@ -1,4 +1,5 @@
-/* The simulated store: linearizable keys, sessions that expire on its own clock, watches that lag. */
+/* The simulated store: linearizable keys, sessions that expire on its own clock, watches that lag.
+ */
 #pragma once
 #include "common/dcs/dcs.h"
 #include "tests/sim/sim_clock.h"
@@ -38,9 +39,9 @@ struct sim_op {
 	int64_t ttl_ms, version;
 	bool create, leader_only;
 	bool suppressed; /* an equal value: only the session lives on */
-	uint64_t lsn;         /* status */
+	uint64_t lsn;	 /* status */
 	int quorum;
-	uint32_t names;       /* voters or failsafe members: bit per node */
+	uint32_t names;				    /* voters or failsafe members: bit per node */
 	int8_t failover_leader, failover_candidate; /* -1 none */
 	struct member member;
 	struct history_row *history;
@@ -53,7 +54,7 @@ struct sim_op {
 };
 
 struct sim_dcs {
-	struct sim_snapshot now; /* the truth; refs unused */
+	struct sim_snapshot now;     /* the truth; refs unused */
 	struct sim_snapshot *latest; /* copy of it, made when first asked for */
 	struct sim_session sessions[SIM_SESSIONS];
 	uint32_t session_count;

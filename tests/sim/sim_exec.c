@@ -19,8 +19,10 @@ static void submit(struct sim *s, int node, struct sim_op *op, bool awaited)
 {
 	struct sim_worker *w = &s->nodes[node].w;
 	const struct settings *set = worker_settings(s, node);
-	int64_t deadline = awaited ? w->plan.await_deadline_ms : node_clock(s, node) + set->retry_timeout_ms;
-	store_submit(s, node, op, (struct sim_request){ .use = awaited ? REQ_AWAIT : REQ_FIRE }, deadline, false);
+	int64_t deadline =
+		awaited ? w->plan.await_deadline_ms : node_clock(s, node) + set->retry_timeout_ms;
+	store_submit(s, node, op, (struct sim_request){ .use = awaited ? REQ_AWAIT : REQ_FIRE },
+		deadline, false);
 }
 
 static void write_status(struct sim *s, int node, uint64_t lsn)
@@ -91,17 +93,21 @@ static void touch_member(struct sim *s, int node)
 	m->checkpoint_pending = v.lock == LOCK_HELD && w->memory.rewind_state != REWIND_CHECKPOINT;
 	if (w->task.kind == TASK_NONE && v.sql->valid) {
 		m->timeline = v.sql->timeline;
-		m->xlog_location = pg_sql_position(v.sql) & ~0xfffffull; /* the key is not written for every commit */
+		m->xlog_location = pg_sql_position(v.sql) &
+				   ~0xfffffull; /* the key is not written for every commit */
 		if (n->pg.streaming)
 			strcpy(m->replication_state, "streaming");
 	}
-	uint64_t hash = hash_bytes(m->state, sizeof(m->state)) ^ hash_bytes(m->role, sizeof(m->role)) * 3 ^
-			hash_bytes(&m->tags, sizeof(m->tags)) * 5 ^ (uint64_t)m->timeline * 977 ^ m->xlog_location ^
-			(uint64_t)m->checkpoint_pending << 60 ^ (uint64_t)n->pg.streaming << 61;
+	uint64_t hash = hash_bytes(m->state, sizeof(m->state)) ^
+			hash_bytes(m->role, sizeof(m->role)) * 3 ^
+			hash_bytes(&m->tags, sizeof(m->tags)) * 5 ^ (uint64_t)m->timeline * 977 ^
+			m->xlog_location ^ (uint64_t)m->checkpoint_pending << 60 ^
+			(uint64_t)n->pg.streaming << 61;
 	bool there = w->snap && cluster_member_peek(&w->snap->c, m->name) != NULL;
 	int64_t now = node_clock(s, node);
 	/* Equal: only the session is kept alive, and not at every event. */
-	if (there && hash == w->member_hash && now - w->member_ms < worker_settings(s, node)->ttl_ms / 3) {
+	if (there && hash == w->member_hash &&
+		now - w->member_ms < worker_settings(s, node)->ttl_ms / 3) {
 		arena_give(&s->arena, ARENA_OP, op);
 		return;
 	}
@@ -113,7 +119,8 @@ static void touch_member(struct sim *s, int node)
 
 static void write_sync(struct sim *s, int node, const struct ha_action *a, bool awaited)
 {
-	struct sim_op *op = store_op(s, node, a->kind == HA_WRITE_SYNC ? DCS_SET_SYNC : DCS_DELETE_SYNC);
+	struct sim_op *op =
+		store_op(s, node, a->kind == HA_WRITE_SYNC ? DCS_SET_SYNC : DCS_DELETE_SYNC);
 	op->leader_only = true;
 	op->version = a->version;
 	op->quorum = a->quorum;
@@ -133,8 +140,10 @@ static void write_failover(struct sim *s, int node, const struct ha_action *a)
 
 static void set_ssn(struct sim *s, int node, const struct ha_action *a)
 {
-	struct sim_ssn ssn = { .set = a->ssn.managed && (a->ssn.n > 0 || a->ssn.placeholder), .n = a->ssn.n,
-		.quorum = a->ssn.quorum, .placeholder = a->ssn.placeholder };
+	struct sim_ssn ssn = { .set = a->ssn.managed && (a->ssn.n > 0 || a->ssn.placeholder),
+		.n = a->ssn.n,
+		.quorum = a->ssn.quorum,
+		.placeholder = a->ssn.placeholder };
 	if (ssn.set)
 		ssn.names = mask_of(&s->nodes[node].w.plan, a);
 	pg_set_ssn(s, node, ssn);
@@ -154,8 +163,10 @@ static void stop_pg(struct sim *s, int node, const struct ha_action *a)
 	struct sim_node *n = &s->nodes[node];
 	if (n->sup.guard.pm_state == PG_PROC_NONE)
 		return;
-	struct sim_message m = { .kind = SM_STOP, .generation = n->sup.guard.generation,
-		.mode = a->stop_mode ? a->stop_mode : PG_STOP_FAST, .until_ms = a->timeout_ms,
+	struct sim_message m = { .kind = SM_STOP,
+		.generation = n->sup.guard.generation,
+		.mode = a->stop_mode ? a->stop_mode : PG_STOP_FAST,
+		.until_ms = a->timeout_ms,
 		.deadline_ms = node_clock(s, node) + 10000 };
 	worker_to_sup(s, node, m);
 	n->w.stop_wait = true;
@@ -165,10 +176,14 @@ static void stop_pg(struct sim *s, int node, const struct ha_action *a)
 static void order_keeper(struct sim *s, int node, const struct ha_action *a)
 {
 	struct sim_worker *w = &s->nodes[node].w;
-	int64_t deadline = w->plan.await != AWAIT_NONE ? w->plan.await_deadline_ms
-						       : node_clock(s, node) + worker_settings(s, node)->retry_timeout_ms;
+	int64_t deadline =
+		w->plan.await != AWAIT_NONE
+			? w->plan.await_deadline_ms
+			: node_clock(s, node) + worker_settings(s, node)->retry_timeout_ms;
 	struct keeper_event ev = { .deadline_ms = deadline };
-	ev.kind = a->kind == HA_ACQUIRE ? KEEPER_ACQUIRE : a->kind == HA_RELEASE ? KEEPER_RELEASE : KEEPER_TAKE;
+	ev.kind = a->kind == HA_ACQUIRE	  ? KEEPER_ACQUIRE
+		  : a->kind == HA_RELEASE ? KEEPER_RELEASE
+					  : KEEPER_TAKE;
 	if (a->kind == HA_ACQUIRE && a->flag)
 		ev.leader_version = a->version;
 	if (a->kind == HA_RELEASE && a->lsn)
@@ -183,7 +198,7 @@ static void plain_store(struct sim *s, int node, const struct ha_action *a, bool
 	enum dcs_op_kind kind = a->kind == HA_WRITE_INIT    ? DCS_INIT_SET
 				: a->kind == HA_RACE_INIT   ? DCS_INIT_RACE
 				: a->kind == HA_CANCEL_INIT ? DCS_INIT_CANCEL
-				: a->kind == HA_REREAD      ? DCS_READ
+				: a->kind == HA_REREAD	    ? DCS_READ
 							    : DCS_SET_CONFIG;
 	struct sim_op *op = store_op(s, node, kind);
 	op->create = a->create;
@@ -195,44 +210,37 @@ static void postgres_action(struct sim *s, int node, const struct ha_action *a)
 	struct sim_node *n = &s->nodes[node];
 	struct sim_worker *w = &n->w;
 	switch (a->kind) {
-	case HA_STOP_PG:
-		stop_pg(s, node, a);
-		break;
-	case HA_FOLLOW_RELOAD:
-		follow(s, node, a);
-		break;
-	case HA_SET_ROLE:
-		w->role = a->role;
-		break;
+	case HA_STOP_PG: stop_pg(s, node, a); break;
+	case HA_FOLLOW_RELOAD: follow(s, node, a); break;
+	case HA_SET_ROLE: w->role = a->role; break;
 	case HA_SET_STATE:
 		w->state = a->state;
 		w->state_since_ms = node_clock(s, node);
 		break;
-	case HA_SET_SSN:
-		set_ssn(s, node, a);
-		break;
-	case HA_RESUME_REPLAY:
-		n->replay_stuck = false;
+	case HA_SET_SSN: set_ssn(s, node, a); break;
+	case HA_RESUME_REPLAY: n->replay_stuck = false; break;
+	case HA_POKE_WAL:
+		if (n->pg.phase == PGP_PRIMARY) {
+			n->pg.lsn += 64;
+			wal_send_all(s, node);
+		}
 		break;
 	case HA_CHECKPOINT:
 		w->checkpoint_done = true;
 		n->pg.checkpoint_tli = s->branches[n->pg.branch].tli;
 		break;
-	case HA_CALLBACK:
-		w->callbacks_called = true;
-		break;
+	case HA_CALLBACK: w->callbacks_called = true; break;
 	case HA_FENCE:
-		worker_to_sup(s, node, (struct sim_message){ .kind = SM_FENCE, .generation = n->sup.guard.generation });
+		worker_to_sup(s, node,
+			(struct sim_message){
+				.kind = SM_FENCE, .generation = n->sup.guard.generation });
 		break;
 	case HA_EXIT:
 		check_exit(s, node, a->code);
 		node_kill(s, node, PROC_WORKER);
 		break;
-	case HA_SHUTDOWN_DONE:
-		n->shutdown_done = true;
-		break;
-	default:
-		break;
+	case HA_SHUTDOWN_DONE: n->shutdown_done = true; break;
+	default: break;
 	}
 }
 
@@ -241,38 +249,23 @@ static void store_action(struct sim *s, int node, const struct ha_action *a, boo
 	switch (a->kind) {
 	case HA_ACQUIRE:
 	case HA_TAKE_LEADER:
-	case HA_RELEASE:
-		order_keeper(s, node, a);
-		break;
-	case HA_WRITE_STATUS:
-		write_status(s, node, a->lsn);
-		break;
-	case HA_WRITE_FAILSAFE:
-		write_failsafe(s, node);
-		break;
-	case HA_WRITE_HISTORY:
-		write_history(s, node);
-		break;
-	case HA_TOUCH_MEMBER:
-		touch_member(s, node);
-		break;
+	case HA_RELEASE: order_keeper(s, node, a); break;
+	case HA_WRITE_STATUS: write_status(s, node, a->lsn); break;
+	case HA_WRITE_FAILSAFE: write_failsafe(s, node); break;
+	case HA_WRITE_HISTORY: write_history(s, node); break;
+	case HA_TOUCH_MEMBER: touch_member(s, node); break;
 	case HA_WRITE_SYNC:
-	case HA_DELETE_SYNC:
-		write_sync(s, node, a, awaited);
-		break;
+	case HA_DELETE_SYNC: write_sync(s, node, a, awaited); break;
 	case HA_CLEAR_FAILOVER:
-	case HA_REWRITE_FAILOVER:
-		write_failover(s, node, a);
-		break;
+	case HA_REWRITE_FAILOVER: write_failover(s, node, a); break;
 	case HA_FAILSAFE_HOLD:
 		if (s->nodes[node].w.snap && s->nodes[node].w.snap->c.failsafe_count <= 1)
 			s->nodes[node].failsafe_round_ms = s->now_ms; /* nobody else to ask */
-		worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_FAILSAFE,
-			.at_ms = a->until_ms - worker_settings(s, node)->ttl_ms });
+		worker_keeper(s, node,
+			(struct keeper_event){ .kind = KEEPER_FAILSAFE,
+				.at_ms = a->until_ms - worker_settings(s, node)->ttl_ms });
 		break;
-	default:
-		plain_store(s, node, a, awaited);
-		break;
+	default: plain_store(s, node, a, awaited); break;
 	}
 }
 
@@ -285,25 +278,19 @@ static void one(struct sim *s, int node, const struct ha_action *a, bool awaited
 	case HA_WATCHDOG_OFF:
 	case HA_FORGET_SLOTS:
 	case HA_WAIT:
-	case HA_DROP_SCHEDULED_RESTART:
-		break;
+	case HA_DROP_SCHEDULED_RESTART: break;
 	case HA_REQUEST_REFUSED:
 		w->request = (struct ha_request){ .shutdown = w->request.shutdown };
 		break;
 	case HA_WATCHDOG_ARM:
 		if (awaited)
-			sim_at_proc(s, s->now_ms + 1, EV_AWAIT, node, PROC_WORKER, w->await_serial, 1, NULL);
+			sim_at_proc(s, s->now_ms + 1, EV_AWAIT, node, PROC_WORKER, w->await_serial,
+				1, NULL);
 		break;
 	case HA_POLL_PEERS:
-	case HA_FAILSAFE_ROUND:
-		peer_poll(s, node, a, a->kind == HA_FAILSAFE_ROUND);
-		break;
-	case HA_TASK_START:
-		task_start(s, node, a);
-		break;
-	case HA_TASK_CANCEL:
-		task_cancel(s, node);
-		break;
+	case HA_FAILSAFE_ROUND: peer_poll(s, node, a, a->kind == HA_FAILSAFE_ROUND); break;
+	case HA_TASK_START: task_start(s, node, a); break;
+	case HA_TASK_CANCEL: task_cancel(s, node); break;
 	case HA_RENAME_FAILED:
 	case HA_STOP_PG:
 	case HA_FOLLOW_RELOAD:
@@ -311,16 +298,13 @@ static void one(struct sim *s, int node, const struct ha_action *a, bool awaited
 	case HA_SET_STATE:
 	case HA_SET_SSN:
 	case HA_RESUME_REPLAY:
+	case HA_POKE_WAL:
 	case HA_CHECKPOINT:
 	case HA_CALLBACK:
 	case HA_FENCE:
 	case HA_EXIT:
-	case HA_SHUTDOWN_DONE:
-		postgres_action(s, node, a);
-		break;
-	default:
-		store_action(s, node, a, awaited);
-		break;
+	case HA_SHUTDOWN_DONE: postgres_action(s, node, a); break;
+	default: store_action(s, node, a, awaited); break;
 	}
 }
 
@@ -329,7 +313,8 @@ static bool still_stopping(struct sim *s, int node)
 	struct sim_node *n = &s->nodes[node];
 	if (!n->w.stop_wait)
 		return false;
-	if (n->sup.guard.generation == n->w.stop_generation && n->sup.guard.pm_state != PG_PROC_NONE) {
+	if (n->sup.guard.generation == n->w.stop_generation &&
+		n->sup.guard.pm_state != PG_PROC_NONE) {
 		sim_at_proc(s, s->now_ms + 25, EV_EXEC, node, PROC_WORKER, 0, 0, NULL);
 		return true;
 	}
@@ -350,8 +335,8 @@ void exec_plan(struct sim *s, int node)
 		bool awaited = w->plan.await != AWAIT_NONE && w->pc == w->plan.count;
 		if (awaited) {
 			w->await_serial++;
-			sim_at_proc(s, node_when(s, node, w->plan.await_deadline_ms) + 5, EV_AWAIT, node, PROC_WORKER,
-				w->await_serial, 0, NULL);
+			sim_at_proc(s, node_when(s, node, w->plan.await_deadline_ms) + 5, EV_AWAIT,
+				node, PROC_WORKER, w->await_serial, 0, NULL);
 		}
 		uint64_t turns = s->turns;
 		one(s, node, a, awaited);

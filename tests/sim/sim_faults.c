@@ -1,4 +1,5 @@
-/* The faults and operators of the simulator. Each has a beginning and, mostly, an end; what it hit is remembered. */
+/* The faults and operators of the simulator. Each has a beginning and, mostly, an end; what it hit
+ * is remembered. */
 #include "tests/sim/sim_faults.h"
 
 #include <string.h>
@@ -16,7 +17,8 @@ const char *fault_name(enum sim_fault_kind kind)
 	return kind < FAULT_KINDS ? names[kind] : "?";
 }
 
-/* Bits of the processes that are down or stopped: both enforcers at once is outside the promise (DESIGN 8). */
+/* Bits of the processes that are down or stopped: both enforcers at once is outside the promise
+ * (DESIGN 8). */
 static bool enforcer_ok(const struct sim *s, int node, enum sim_proc proc)
 {
 	const struct sim_process *o = &s->nodes[node].procs[proc == PROC_SUP ? PROC_DM : PROC_SUP];
@@ -24,14 +26,17 @@ static bool enforcer_ok(const struct sim *s, int node, enum sim_proc proc)
 	return o->alive && !o->frozen && p->alive && !p->frozen && !s->nodes[node].vm_paused;
 }
 
-static void change_config(struct sim *s, void (*edit)(struct settings *set, uint32_t arg), uint32_t arg)
+static void change_config(
+	struct sim *s, void (*edit)(struct settings *set, uint32_t arg), uint32_t arg)
 {
 	if (s->settings_count + 1 >= SIM_SETTINGS)
 		return;
 	struct settings *next = &s->settings[++s->settings_count];
 	*next = s->settings[s->settings_count - 1];
 	edit(next, arg);
-	sim_log(s, -1, "config: ttl %" PRId64 " loop_wait %" PRId64 " sync %d strict %d count %d failsafe %d pause %d",
+	sim_log(s, -1,
+		"config: ttl %" PRId64 " loop_wait %" PRId64
+		" sync %d strict %d count %d failsafe %d pause %d",
 		next->ttl_ms / 1000, next->loop_wait_ms / 1000, next->sync_mode, next->sync_strict,
 		next->sync_node_count, next->failsafe_mode, next->pause);
 	dcs_put_config(s, s->settings_count);
@@ -79,12 +84,8 @@ static bool process_fault(struct sim *s, struct sim_fault *f, bool begin)
 {
 	int node = f->hit;
 	switch (f->kind) {
-	case FAULT_KILL_WORKER:
-		node_kill(s, node, PROC_WORKER);
-		return true;
-	case FAULT_KILL_API:
-		node_kill(s, node, PROC_API);
-		return true;
+	case FAULT_KILL_WORKER: node_kill(s, node, PROC_WORKER); return true;
+	case FAULT_KILL_API: node_kill(s, node, PROC_API); return true;
 	case FAULT_KILL_SUPERVISOR:
 	case FAULT_KILL_DEADMAN: {
 		enum sim_proc proc = f->kind == FAULT_KILL_SUPERVISOR ? PROC_SUP : PROC_DM;
@@ -92,12 +93,8 @@ static bool process_fault(struct sim *s, struct sim_fault *f, bool begin)
 			node_kill(s, node, proc);
 		return true;
 	}
-	case FAULT_STOP_WORKER:
-		node_freeze(s, node, PROC_WORKER, begin);
-		return true;
-	case FAULT_STOP_API:
-		node_freeze(s, node, PROC_API, begin);
-		return true;
+	case FAULT_STOP_WORKER: node_freeze(s, node, PROC_WORKER, begin); return true;
+	case FAULT_STOP_API: node_freeze(s, node, PROC_API, begin); return true;
 	case FAULT_STOP_SUPERVISOR:
 	case FAULT_STOP_DEADMAN: {
 		enum sim_proc proc = f->kind == FAULT_STOP_SUPERVISOR ? PROC_SUP : PROC_DM;
@@ -105,14 +102,9 @@ static bool process_fault(struct sim *s, struct sim_fault *f, bool begin)
 			node_freeze(s, node, proc, begin);
 		return true;
 	}
-	case FAULT_NODE_OFF:
-		node_power(s, node, !begin);
-		return true;
-	case FAULT_VM_PAUSE:
-		node_vm_pause(s, node, begin);
-		return true;
-	default:
-		return false;
+	case FAULT_NODE_OFF: node_power(s, node, !begin); return true;
+	case FAULT_VM_PAUSE: node_vm_pause(s, node, begin); return true;
+	default: return false;
 	}
 }
 
@@ -127,12 +119,8 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 	struct sim_node *n = &s->nodes[f->hit];
 	int64_t ms = f->for_ms;
 	switch (f->kind) {
-	case FAULT_PG_CRASH:
-		pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "crash");
-		return true;
-	case FAULT_PG_HANG:
-		n->pg.hung = begin;
-		return true;
+	case FAULT_PG_CRASH: pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "crash"); return true;
+	case FAULT_PG_HANG: n->pg.hung = begin; return true;
 	case FAULT_PG_FREEZE:
 		if (begin)
 			n->pg.frozen = true;
@@ -150,39 +138,24 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 		if (begin)
 			pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "crash, long recovery ahead");
 		return true;
-	case FAULT_PG_SLOW_PROMOTE:
-		n->pg.promote_ms = begin ? ms : 0;
-		return true;
-	case FAULT_PG_SLOW_ARCHIVE:
-		n->pg.archive_ms = begin ? ms : 0;
-		return true;
-	case FAULT_PG_LAG:
-		n->pg.lag_ms = begin ? (int64_t)(f->arg % 20000) : 0;
-		return true;
-	case FAULT_PRE_PROMOTE_FAILS:
-		n->pre_promote_fails = begin;
-		return true;
-	case FAULT_PRE_PROMOTE_SLOW:
-		n->pre_promote_ms = begin ? ms : 0;
-		return true;
-	case FAULT_REWIND_FAILS:
-		n->rewind_fails = begin;
-		return true;
-	case FAULT_CLONE_SLOW:
-		n->clone_ms = begin ? ms : 0;
-		return true;
-	case FAULT_REPLAY_PAUSED:
-		n->replay_stuck = begin;
-		return true;
+	case FAULT_PG_SLOW_PROMOTE: n->pg.promote_ms = begin ? ms : 0; return true;
+	case FAULT_PG_SLOW_ARCHIVE: n->pg.archive_ms = begin ? ms : 0; return true;
+	case FAULT_PG_LAG: n->pg.lag_ms = begin ? (int64_t)(f->arg % 20000) : 0; return true;
+	case FAULT_PRE_PROMOTE_FAILS: n->pre_promote_fails = begin; return true;
+	case FAULT_PRE_PROMOTE_SLOW: n->pre_promote_ms = begin ? ms : 0; return true;
+	case FAULT_REWIND_FAILS: n->rewind_fails = begin; return true;
+	case FAULT_CLONE_SLOW: n->clone_ms = begin ? ms : 0; return true;
+	case FAULT_REPLAY_PAUSED: n->replay_stuck = begin; return true;
 	case FAULT_DIR_LOST:
 		pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "data directory lost");
 		n->pg.dir_empty = true;
 		n->pg.sysid = 0;
-		/* Whoever had everything may be gone; what remains may be too old to lead, by design. */
-		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF || !leads_elsewhere(s, f->hit);
+		/* Whoever had everything may be gone; what remains may be too old to lead, by
+		 * design. */
+		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF ||
+					     !leads_elsewhere(s, f->hit);
 		return true;
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -190,49 +163,38 @@ static void net_fault(struct sim *s, struct sim_fault *f, bool begin)
 {
 	int node = f->hit;
 	switch (f->kind) {
-	case FAULT_STORE_DOWN:
-		s->dcs.down = begin;
-		break;
+	case FAULT_STORE_DOWN: s->dcs.down = begin; break;
 	case FAULT_STORE_CUT:
 		net_cut(s, node, SIM_STORE, begin);
 		net_cut(s, SIM_STORE, node, begin);
 		break;
-	case FAULT_STORE_NO_ANSWERS:
-		net_cut(s, SIM_STORE, node, begin);
-		break;
+	case FAULT_STORE_NO_ANSWERS: net_cut(s, SIM_STORE, node, begin); break;
 	case FAULT_STORE_SLOW:
 		s->net.slow_ms[SIM_STORE] = begin ? (int64_t)(f->arg % 3000) : 0;
 		break;
 	case FAULT_STORE_LOSSY:
 		s->net.loss_per_mille[SIM_STORE] = begin ? 100 + f->arg % 600 : 0;
 		break;
-	case FAULT_STORE_LEADER:
-		dcs_leader_change(s);
-		break;
+	case FAULT_STORE_LEADER: dcs_leader_change(s); break;
 	case FAULT_NET_ISOLATE:
 		cut_members(s, 1u << node, begin);
 		net_cut(s, node, SIM_STORE, begin);
 		net_cut(s, SIM_STORE, node, begin);
 		break;
-	case FAULT_NET_SPLIT:
-		cut_members(s, f->arg, begin);
-		break;
+	case FAULT_NET_SPLIT: cut_members(s, f->arg, begin); break;
 	case FAULT_NET_ONE_WAY:
 		for (int i = 0; i < SIM_NODES; i++)
 			if (i != node)
 				net_cut(s, f->arg & 1 ? node : i, f->arg & 1 ? i : node, begin);
 		break;
-	case FAULT_NET_LOSSY:
-		s->net.loss_per_mille[node] = begin ? 100 + f->arg % 500 : 0;
-		break;
+	case FAULT_NET_LOSSY: s->net.loss_per_mille[node] = begin ? 100 + f->arg % 500 : 0; break;
 	case FAULT_WATCH_STALL:
 		s->dcs.watch_stalled_ms[node] = begin ? s->now_ms + f->for_ms : 0;
 		break;
 	case FAULT_WALL_STEP:
 		s->nodes[node].wall_offset_ms += ((int64_t)(f->arg % 120000) - 60000);
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 
@@ -241,17 +203,14 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 	int node = f->hit, leader = dcs_leader_node(s);
 	struct ha_request *req = &s->nodes[node].w.request;
 	switch (f->kind) {
-	case FAULT_OP_PAUSE:
-		change_config(s, edit_pause, begin);
-		break;
+	case FAULT_OP_PAUSE: change_config(s, edit_pause, begin); break;
 	case FAULT_OP_SWITCHOVER:
 	case FAULT_OP_SWITCHOVER_ANY:
 		if (leader >= 0)
-			dcs_put_failover(s, leader, f->kind == FAULT_OP_SWITCHOVER && node != leader ? node : -1);
+			dcs_put_failover(s, leader,
+				f->kind == FAULT_OP_SWITCHOVER && node != leader ? node : -1);
 		break;
-	case FAULT_OP_FAILOVER:
-		dcs_put_failover(s, -1, node);
-		break;
+	case FAULT_OP_FAILOVER: dcs_put_failover(s, -1, node); break;
 	case FAULT_OP_RESTART:
 		req->restart = true;
 		node_turn_soon(s, node, 1);
@@ -261,21 +220,11 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 		req->reinit_force = f->arg & 1;
 		node_turn_soon(s, node, 1);
 		break;
-	case FAULT_OP_TTL:
-		change_config(s, edit_ttl, f->arg);
-		break;
-	case FAULT_OP_SYNC_MODE:
-		change_config(s, edit_sync, f->arg);
-		break;
-	case FAULT_OP_NODE_COUNT:
-		change_config(s, edit_count, f->arg);
-		break;
-	case FAULT_OP_STRICT:
-		change_config(s, edit_strict, f->arg);
-		break;
-	case FAULT_OP_FAILSAFE:
-		change_config(s, edit_failsafe, f->arg);
-		break;
+	case FAULT_OP_TTL: change_config(s, edit_ttl, f->arg); break;
+	case FAULT_OP_SYNC_MODE: change_config(s, edit_sync, f->arg); break;
+	case FAULT_OP_NODE_COUNT: change_config(s, edit_count, f->arg); break;
+	case FAULT_OP_STRICT: change_config(s, edit_strict, f->arg); break;
+	case FAULT_OP_FAILSAFE: change_config(s, edit_failsafe, f->arg); break;
 	case FAULT_OP_NOFAILOVER:
 		s->nodes[node].tags.nofailover = begin;
 		s->nodes[node].nofailover_ms = s->now_ms;
@@ -290,8 +239,7 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 			node_power(s, node, true);
 		}
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 
@@ -303,7 +251,8 @@ void fault_event(struct sim *s, unsigned index, bool begin)
 		f->hit = f->node >= 0 ? f->node : (int8_t)leader;
 		if (f->hit < 0)
 			f->hit = (int8_t)(f->arg % s->cfg.member_count);
-		sim_log(s, f->hit, "FAULT %u %s for %" PRId64 " ms arg %u", index, fault_name(f->kind), f->for_ms, f->arg);
+		sim_log(s, f->hit, "FAULT %u %s for %" PRId64 " ms arg %u", index,
+			fault_name(f->kind), f->for_ms, f->arg);
 	} else if (f->hit < 0) {
 		return;
 	} else {
@@ -360,25 +309,29 @@ static bool is_instant(enum sim_fault_kind k)
 	case FAULT_OP_SYNC_MODE:
 	case FAULT_OP_NODE_COUNT:
 	case FAULT_OP_STRICT:
-	case FAULT_OP_FAILSAFE:
-		return true;
-	default:
-		return false;
+	case FAULT_OP_FAILSAFE: return true;
+	default: return false;
 	}
 }
 
 /* Troubles that matter together: a standby is behind or out of sight when the leader goes. */
 static void plan_pair(struct sim *s, struct rng *r)
 {
-	static const enum sim_fault_kind first[] = { FAULT_PG_LAG, FAULT_NET_SPLIT, FAULT_NODE_OFF, FAULT_NET_ISOLATE,
-		FAULT_STORE_LOSSY, FAULT_OP_SWITCHOVER_ANY, FAULT_STORE_SLOW };
-	static const enum sim_fault_kind then[] = { FAULT_NODE_OFF, FAULT_NET_ISOLATE, FAULT_PG_CRASH,
-		FAULT_KILL_WORKER, FAULT_OP_SWITCHOVER_ANY, FAULT_STORE_CUT };
+	static const enum sim_fault_kind first[] = { FAULT_PG_LAG, FAULT_NET_SPLIT, FAULT_NODE_OFF,
+		FAULT_NET_ISOLATE, FAULT_STORE_LOSSY, FAULT_OP_SWITCHOVER_ANY, FAULT_STORE_SLOW };
+	static const enum sim_fault_kind then[] = { FAULT_NODE_OFF, FAULT_NET_ISOLATE,
+		FAULT_PG_CRASH, FAULT_KILL_WORKER, FAULT_OP_SWITCHOVER_ANY, FAULT_STORE_CUT };
 	int64_t at = sim_range(r, 40000, s->cfg.heal_ms - 100000);
-	struct sim_fault a = { .hit = -1, .kind = first[rng_below(r, 7)], .at_ms = at,
-		.node = (int8_t)rng_below(r, s->cfg.member_count), .arg = (uint32_t)rng_next(r) };
-	struct sim_fault b = { .hit = -1, .kind = then[rng_below(r, 6)], .at_ms = at + sim_range(r, 50, 25000),
-		.node = -1, .arg = (uint32_t)rng_next(r) };
+	struct sim_fault a = { .hit = -1,
+		.kind = first[rng_below(r, 7)],
+		.at_ms = at,
+		.node = (int8_t)rng_below(r, s->cfg.member_count),
+		.arg = (uint32_t)rng_next(r) };
+	struct sim_fault b = { .hit = -1,
+		.kind = then[rng_below(r, 6)],
+		.at_ms = at + sim_range(r, 50, 25000),
+		.node = -1,
+		.arg = (uint32_t)rng_next(r) };
 	a.for_ms = is_instant(a.kind) ? 0 : sim_range(r, 20000, 90000);
 	b.for_ms = is_instant(b.kind) ? 0 : sim_range(r, 5000, 90000);
 	s->faults.list[s->faults.count++] = a;
@@ -395,14 +348,16 @@ void faults_plan(struct sim *s, struct rng *r)
 		struct sim_fault *f = &s->faults.list[s->faults.count];
 		*f = (struct sim_fault){ .hit = -1 };
 		f->kind = (enum sim_fault_kind)rng_below(r, FAULT_KINDS);
-		/* Troubles come in bunches: often the next one hits while the last is being dealt with. */
+		/* Troubles come in bunches: often the next one hits while the last is being dealt
+		 * with. */
 		at = sim_chance(r, 550) ? at + sim_range(r, 0, 15000) : sim_range(r, 30000, last);
 		f->at_ms = at > last ? last : at;
 		f->node = sim_chance(r, 550) ? -1 : (int8_t)rng_below(r, s->cfg.member_count);
 		f->arg = (uint32_t)rng_next(r);
 		int64_t ttl = s->settings[1].ttl_ms;
-		f->for_ms = is_instant(f->kind) ? 0 : sim_chance(r, 500) ? sim_range(r, 200, ttl / 2)
-								       : sim_range(r, ttl / 2, ttl * 5 / 2);
+		f->for_ms = is_instant(f->kind)	 ? 0
+			    : sim_chance(r, 500) ? sim_range(r, 200, ttl / 2)
+						 : sim_range(r, ttl / 2, ttl * 5 / 2);
 		s->faults.count++;
 	}
 }

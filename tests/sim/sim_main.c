@@ -1,4 +1,5 @@
-/* The simulator's command line: histories from seeds and scenarios; a failing one is shrunk, told and can be replayed. */
+/* The simulator's command line: histories from seeds and scenarios; a failing one is shrunk, told
+ * and can be replayed. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,7 +24,8 @@ static double seconds(void)
 
 static bool async_only; /* --async: histories without synchronous replication */
 
-static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenario, const struct sim_fault_mask *drop)
+static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenario,
+	const struct sim_fault_mask *drop)
 {
 	sim_build(s, seed, scenario ? NULL : drop);
 	if (async_only) {
@@ -44,7 +46,8 @@ static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenari
 }
 
 /* Leave out fault after fault as long as the same invariant still breaks. */
-static struct sim_fault_mask shrink(struct sim *s, uint64_t seed, const struct sim_scenario *scenario)
+static struct sim_fault_mask shrink(
+	struct sim *s, uint64_t seed, const struct sim_scenario *scenario)
 {
 	struct sim_fault_mask drop = { 0 };
 	char what[16];
@@ -61,25 +64,30 @@ static struct sim_fault_mask shrink(struct sim *s, uint64_t seed, const struct s
 	return drop;
 }
 
-static void tell(struct sim *s, uint64_t seed, const struct sim_scenario *scenario, const struct sim_fault_mask *drop)
+static void tell(struct sim *s, uint64_t seed, const struct sim_scenario *scenario,
+	const struct sim_fault_mask *drop)
 {
 	const struct settings *set = &s->settings[1];
-	printf("FAILED seed %llu%s%s: %s at %.3f s: %s\n", (unsigned long long)seed, scenario ? " scenario " : "",
-		scenario ? scenario->name : "", s->checks.what, (double)s->checks.at_ms / 1000, s->checks.text);
-	printf("  %u members, ttl %d loop_wait %d retry_timeout %d, sync mode %d strict %d count %d, failsafe %d, "
+	printf("FAILED seed %llu%s%s: %s at %.3f s: %s\n", (unsigned long long)seed,
+		scenario ? " scenario " : "", scenario ? scenario->name : "", s->checks.what,
+		(double)s->checks.at_ms / 1000, s->checks.text);
+	printf("  %u members, ttl %d loop_wait %d retry_timeout %d, sync mode %d strict %d count "
+	       "%d, failsafe %d, "
 	       "check_timeline %d\n",
 		s->cfg.member_count, (int)(set->ttl_ms / 1000), (int)(set->loop_wait_ms / 1000),
-		(int)(set->retry_timeout_ms / 1000), set->sync_mode, set->sync_strict, set->sync_node_count,
-		set->failsafe_mode, set->check_timeline);
+		(int)(set->retry_timeout_ms / 1000), set->sync_mode, set->sync_strict,
+		set->sync_node_count, set->failsafe_mode, set->check_timeline);
 	for (unsigned i = 0; i < s->faults.count; i++) {
 		const struct sim_fault *f = &s->faults.list[i];
 		if (!(drop->bits & (1ull << i)) && f->at_ms >= 0)
-			printf("  fault %u: %s at %.3f s for %.3f s on %s arg %u\n", i, fault_name(f->kind),
-				(double)f->at_ms / 1000, (double)f->for_ms / 1000,
+			printf("  fault %u: %s at %.3f s for %.3f s on %s arg %u\n", i,
+				fault_name(f->kind), (double)f->at_ms / 1000,
+				(double)f->for_ms / 1000,
 				f->node < 0 ? "the leader" : sim_name(f->node), f->arg);
 	}
-	printf("  replay: make sim SEED=%llu%s%s   shrunk: --seed %llu --drop %llx -v\n", (unsigned long long)seed,
-		scenario ? " SCENARIO=" : "", scenario ? scenario->name : "", (unsigned long long)seed,
+	printf("  replay: make sim SEED=%llu%s%s   shrunk: --seed %llu --drop %llx -v\n",
+		(unsigned long long)seed, scenario ? " SCENARIO=" : "",
+		scenario ? scenario->name : "", (unsigned long long)seed,
 		(unsigned long long)drop->bits);
 }
 
@@ -105,8 +113,9 @@ static bool history(struct run *r, uint64_t seed, const struct sim_scenario *sce
 		one(s, seed, scenario, &drop);
 		tell(s, seed, scenario, &drop);
 	} else if (!r->quiet) {
-		printf("FAILED seed %llu%s%s: %s %s\n", (unsigned long long)seed, scenario ? " scenario " : "",
-			scenario ? scenario->name : "", s->checks.what, s->checks.text);
+		printf("FAILED seed %llu%s%s: %s %s\n", (unsigned long long)seed,
+			scenario ? " scenario " : "", scenario ? scenario->name : "",
+			s->checks.what, s->checks.text);
 	}
 	fflush(stdout);
 	return false;
@@ -116,7 +125,8 @@ static void coverage(void)
 {
 	printf("rules:");
 	for (unsigned i = 0; i < sim_coverage.count; i++)
-		printf(" %s=%llu", sim_coverage.rules[i].rule, (unsigned long long)sim_coverage.rules[i].count);
+		printf(" %s=%llu", sim_coverage.rules[i].rule,
+			(unsigned long long)sim_coverage.rules[i].count);
 	printf("\n%u rules decided; %llu timeline numbers were used twice\n", sim_coverage.count,
 		(unsigned long long)sim_coverage.timelines_reused);
 }
@@ -125,14 +135,18 @@ static int finish(struct run *r, double began)
 {
 	double took = seconds() - began;
 	coverage();
-	printf("%llu events, %llu decisions, %llu acknowledged commits, %llu promotions, %.0f histories a minute\n",
-		(unsigned long long)r->events, (unsigned long long)r->turns, (unsigned long long)r->acks,
-		(unsigned long long)r->promotions, (double)(r->passed + r->failed) * 60 / (took > 0.01 ? took : 0.01));
-	printf("sim: %llu passed, %llu failed\n", (unsigned long long)r->passed, (unsigned long long)r->failed);
+	printf("%llu events, %llu decisions, %llu acknowledged commits, %llu promotions, %.0f "
+	       "histories a minute\n",
+		(unsigned long long)r->events, (unsigned long long)r->turns,
+		(unsigned long long)r->acks, (unsigned long long)r->promotions,
+		(double)(r->passed + r->failed) * 60 / (took > 0.01 ? took : 0.01));
+	printf("sim: %llu passed, %llu failed\n", (unsigned long long)r->passed,
+		(unsigned long long)r->failed);
 	const char *file = getenv("RESULT_FILE");
 	FILE *out = file ? fopen(file, "a") : NULL;
 	if (out) {
-		fprintf(out, "%llu %llu\n", (unsigned long long)r->passed, (unsigned long long)r->failed);
+		fprintf(out, "%llu %llu\n", (unsigned long long)r->passed,
+			(unsigned long long)r->failed);
 		fclose(out);
 	}
 	return r->failed ? 1 : 0;
@@ -157,8 +171,9 @@ static int run_long(struct run *r, uint64_t count, uint64_t from)
 	for (uint64_t i = from; i < from + count; i++) {
 		history(r, i, NULL);
 		if ((i - from + 1) % 1000 == 0) {
-			printf("at %llu: %llu failed (resume with --from %llu)\n", (unsigned long long)i,
-				(unsigned long long)r->failed, (unsigned long long)(i + 1));
+			printf("at %llu: %llu failed (resume with --from %llu)\n",
+				(unsigned long long)i, (unsigned long long)r->failed,
+				(unsigned long long)(i + 1));
 			fflush(stdout);
 		}
 	}
@@ -166,7 +181,8 @@ static int run_long(struct run *r, uint64_t count, uint64_t from)
 }
 
 /* Runs it twice: the same seed must give the same history to the last event. */
-static int run_seed(struct run *r, uint64_t seed, const struct sim_scenario *scenario, uint64_t drop_bits)
+static int run_seed(
+	struct run *r, uint64_t seed, const struct sim_scenario *scenario, uint64_t drop_bits)
 {
 	struct sim_fault_mask drop = { drop_bits };
 	bool ok = one(r->sim, seed, scenario, &drop);
@@ -181,13 +197,15 @@ static int run_seed(struct run *r, uint64_t seed, const struct sim_scenario *sce
 		return 2;
 	}
 	printf("%s: %llu events, %llu acknowledged, hash %016llx\n", ok ? "passed" : "failed",
-		(unsigned long long)events, (unsigned long long)r->sim->acks, (unsigned long long)hash);
+		(unsigned long long)events, (unsigned long long)r->sim->acks,
+		(unsigned long long)hash);
 	return ok ? 0 : 1;
 }
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim --short [--seconds N] | --long N [--from SEED] | --seed SEED [--drop HEX] "
+	fprintf(stderr, "usage: sim --short [--seconds N] | --long N [--from SEED] | --seed SEED "
+			"[--drop HEX] "
 			"[--scenario FILE] [--async] [-v] | --until-caught N [--from SEED]\n");
 	return 2;
 }
@@ -201,7 +219,8 @@ static int until_caught(struct run *r, uint64_t count, uint64_t from)
 	for (uint64_t i = from; i < from + count && !caught; i++)
 		caught = !history(r, i, NULL);
 	if (caught)
-		printf("caught after %llu by %s\n", (unsigned long long)(r->passed + r->failed), r->first);
+		printf("caught after %llu by %s\n", (unsigned long long)(r->passed + r->failed),
+			r->first);
 	else
 		printf("SURVIVED %llu histories\n", (unsigned long long)r->passed);
 	return caught ? 0 : 1;

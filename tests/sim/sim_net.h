@@ -9,7 +9,7 @@
 
 struct sim_net {
 	uint8_t cut[SIM_NODES + 1][SIM_NODES + 1]; /* [from][to]: how many faults cut it */
-	int64_t slow_ms[SIM_NODES + 1];            /* added to whatever enters or leaves */
+	int64_t slow_ms[SIM_NODES + 1];		   /* added to whatever enters or leaves */
 	unsigned loss_per_mille[SIM_NODES + 1];
 };
 

@@ -1,5 +1,6 @@
-/* Nodes and their processes: clocks, power, death, stop and continue. What waits for a stopped process is kept in
- * order; timers come after the messages that were waiting, as they do in a real one. */
+/* Nodes and their processes: clocks, power, death, stop and continue. What waits for a stopped
+ * process is kept in order; timers come after the messages that were waiting, as they do in a real
+ * one. */
 #include "tests/sim/sim_node.h"
 
 #include <stdlib.h>
@@ -92,7 +93,8 @@ static void release_kept(struct sim *s, struct sim_process *p)
 	for (int timers = 0; timers < 2; timers++)
 		for (unsigned i = 0; i < count; i++) {
 			struct sim_event ev = p->kept[i];
-			bool timer = ev.kind == EV_GUARD_TICK || ev.kind == EV_KEEPER || ev.kind == EV_TURN;
+			bool timer = ev.kind == EV_GUARD_TICK || ev.kind == EV_KEEPER ||
+				     ev.kind == EV_TURN;
 			if (timer != (timers == 1))
 				continue;
 			ev.at_ms = s->now_ms;
@@ -156,12 +158,14 @@ void node_freeze(struct sim *s, int node, enum sim_proc proc, bool on)
 	if (!on && !n->vm_paused)
 		release_kept(s, p);
 	if (on && (proc == PROC_WORKER || proc == PROC_API))
-		sim_at(s, s->now_ms + silence_ms(s, node), EV_PROC_SILENT, node, proc, p->incarnation, NULL);
+		sim_at(s, s->now_ms + silence_ms(s, node), EV_PROC_SILENT, node, proc,
+			p->incarnation, NULL);
 	if (proc == PROC_SUP && n->procs[PROC_WORKER].alive) {
 		struct sim_message *m = arena_take(&s->arena, ARENA_MESSAGE, sizeof(*m));
 		m->kind = SM_SILENT;
 		m->ok = !on;
-		sim_at_proc(s, s->now_ms + (on ? 3 * guard_peer_interval_ms(silence_ms(s, node) * 6) : 1),
+		sim_at_proc(s,
+			s->now_ms + (on ? 3 * guard_peer_interval_ms(silence_ms(s, node) * 6) : 1),
 			EV_WORKER_MSG, node, PROC_WORKER, p->incarnation, 0, m);
 	}
 }

@@ -17,10 +17,22 @@ struct sim_process {
 
 /* Between processes of a node, and between members (polls). */
 enum sim_message_kind {
-	SM_LEASE = 1, SM_PROOF, SM_START, SM_STOP, SM_PROMOTE, SM_FENCE, SM_PONG, /* to the supervisor */
-	SM_ACK, SM_ANSWER, SM_ASK_PROOF, SM_SILENT,                     /* to the worker */
-	SM_STATE, SM_DM_ACK, SM_PING,                                   /* enforcers */
-	SM_POLL, SM_FAILSAFE,                                           /* members */
+	SM_LEASE = 1,
+	SM_PROOF,
+	SM_START,
+	SM_STOP,
+	SM_PROMOTE,
+	SM_FENCE,
+	SM_PONG, /* to the supervisor */
+	SM_ACK,
+	SM_ANSWER,
+	SM_ASK_PROOF,
+	SM_SILENT, /* to the worker */
+	SM_STATE,
+	SM_DM_ACK,
+	SM_PING, /* enforcers */
+	SM_POLL,
+	SM_FAILSAFE, /* members */
 };
 struct sim_message {
 	enum sim_message_kind kind;
@@ -45,7 +57,10 @@ struct sim_enforcer {
 	struct guard guard;
 	bool fencing;
 	int64_t wake_at_ms; /* local; of the tick that is on its way */
-	struct { struct sim_message *msg; uint64_t seq; } held[8]; /* answers that wait for the dead-man */
+	struct {
+		struct sim_message *msg;
+		uint64_t seq;
+	} held[8]; /* answers that wait for the dead-man */
 	unsigned held_count;
 	int64_t stop_deadline_ms; /* of the postmaster's stop, local; 0 none */
 };
@@ -89,11 +104,11 @@ struct sim_worker {
 	bool session_asked;
 	struct sim_request requests[SIM_REQUESTS];
 	/* the turn */
-	bool stepping;       /* a plan is being carried out, or its answer is awaited */
+	bool stepping; /* a plan is being carried out, or its answer is awaited */
 	bool turn_wanted, cycle_read;
 	unsigned pc;
 	uint32_t blocked_on; /* message id that the plan waits for; 0 none */
-	bool stop_wait;      /* ... or the end of the postmaster */
+	bool stop_wait;	     /* ... or the end of the postmaster */
 	uint32_t await_serial;
 	struct ha_result result;
 	int64_t next_turn_ms; /* local */
@@ -135,8 +150,8 @@ struct sim_node {
 	bool pre_promote_fails, replay_stuck, shutdown_done;
 	bool rewind_fails;
 	int64_t last_paused_ms; /* an acknowledgement while its own agent was in pause */
-	int64_t nofailover_ms; /* since when tagged */
-	int64_t resumed_ms; /* true time of the last thaw; 0 = never */
+	int64_t nofailover_ms;	/* since when tagged */
+	int64_t resumed_ms;	/* true time of the last thaw; 0 = never */
 	int64_t pre_promote_ms, clone_ms;
 	struct sim_process procs[PROC_COUNT];
 	struct sim_enforcer sup, dm;
@@ -148,7 +163,8 @@ struct sim_node {
 
 /* Clocks. */
 int64_t node_clock(const struct sim *s, int node);
-int64_t node_when(const struct sim *s, int node, int64_t local_ms); /* the true time of a local one */
+int64_t node_when(
+	const struct sim *s, int node, int64_t local_ms); /* the true time of a local one */
 
 /* sim_node.c: life of processes */
 void node_init(struct sim *s, int node);
@@ -180,7 +196,8 @@ unsigned view_history(const struct sim *s, int node, struct history_row rows[SIM
 void exec_plan(struct sim *s, int node);
 void exec_answer(struct sim *s, int node, enum ha_outcome outcome, int64_t version);
 /* sim_store.c: requests of the worker to the store */
-uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_request req, int64_t deadline_ms, bool other);
+uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_request req,
+	int64_t deadline_ms, bool other);
 struct sim_op *store_op(struct sim *s, int node, enum dcs_op_kind kind);
 void store_event(struct sim *s, const struct sim_event *ev);
 void store_read(struct sim *s, int node, enum req_use use);

@@ -1,5 +1,6 @@
-/* Members that ask each other: GET /patroni in a race, POST /failsafe. Answered from the peer's api process; what a
- * hanging PostgreSQL does not tell is left out, so that such a peer counts as not reachable. */
+/* Members that ask each other: GET /patroni in a race, POST /failsafe. Answered from the peer's api
+ * process; what a hanging PostgreSQL does not tell is left out, so that such a peer counts as not
+ * reachable. */
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -36,10 +37,12 @@ void peer_poll(struct sim *s, int node, const struct ha_action *a, bool failsafe
 		m->from = (int8_t)node;
 		m->id = w->poll_serial;
 		m->from_incarnation = s->nodes[node].procs[PROC_WORKER].incarnation;
-		sim_at_proc(s, s->now_ms + delay, EV_PEER_REQUEST, i, failsafe ? PROC_WORKER : PROC_API, 0, 0, m);
+		sim_at_proc(s, s->now_ms + delay, EV_PEER_REQUEST, i,
+			failsafe ? PROC_WORKER : PROC_API, 0, 0, m);
 	}
 	int64_t wait = w->peers_open ? 2000 : 1;
-	sim_at_proc(s, s->now_ms + wait, EV_PEER_ANSWER, node, PROC_WORKER, w->poll_serial, 1, NULL);
+	sim_at_proc(
+		s, s->now_ms + wait, EV_PEER_ANSWER, node, PROC_WORKER, w->poll_serial, 1, NULL);
 }
 
 static void answer_poll(struct sim *s, int node, struct ha_peer *p)
@@ -48,8 +51,9 @@ static void answer_poll(struct sim *s, int node, struct ha_peer *p)
 	strcpy(p->name, sim_name(node));
 	p->nofailover = n->tags.nofailover || n->w.shown_nofailover;
 	p->failover_priority = n->tags.nofailover ? 0 : n->tags.failover_priority;
-	p->answered = !n->pg.hung && !n->pg.frozen && (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PROMOTING ||
-		n->pg.phase == PGP_PRIMARY);
+	p->answered = !n->pg.hung && !n->pg.frozen &&
+		      (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PROMOTING ||
+			      n->pg.phase == PGP_PRIMARY);
 	if (!p->answered)
 		return;
 	p->in_recovery = n->pg.phase != PGP_PRIMARY && n->w.role != PG_ROLE_PROMOTED;
@@ -80,7 +84,8 @@ static void request(struct sim *s, const struct sim_event *ev)
 	int64_t delay = net_delay(s, ev->node, m->from);
 	struct sim_process *asker = &s->nodes[m->from].procs[PROC_WORKER];
 	if (delay >= 0 && asker->incarnation == m->from_incarnation)
-		sim_at_proc(s, s->now_ms + delay, EV_PEER_ANSWER, m->from, PROC_WORKER, m->id, 0, m);
+		sim_at_proc(
+			s, s->now_ms + delay, EV_PEER_ANSWER, m->from, PROC_WORKER, m->id, 0, m);
 }
 
 static void close_poll(struct sim *s, int node)
@@ -92,8 +97,8 @@ static void close_poll(struct sim *s, int node)
 	w->poll_serial++;
 	if (failsafe && w->failsafe_all_ok)
 		s->nodes[node].failsafe_round_ms = w->peers_asked_true_ms;
-	sim_log(s, node, "%s: %u of %u unanswered%s", failsafe ? "failsafe round" : "poll", w->peers_open, w->peer_count,
-		failsafe && w->failsafe_all_ok ? ", all accept" : "");
+	sim_log(s, node, "%s: %u of %u unanswered%s", failsafe ? "failsafe round" : "poll",
+		w->peers_open, w->peer_count, failsafe && w->failsafe_all_ok ? ", all accept" : "");
 	exec_answer(s, node, HA_OUT_OK, 0);
 }
 

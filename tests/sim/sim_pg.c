@@ -1,4 +1,5 @@
-/* The simulated PostgreSQL: lineage, processes, promotion. Replication and clients are in sim_wal.c. */
+/* The simulated PostgreSQL: lineage, processes, promotion. Replication and clients are in
+ * sim_wal.c. */
 #include "tests/sim/sim_pg.h"
 
 #include <string.h>
@@ -29,7 +30,8 @@ bool pg_can_stream(const struct sim *s, int standby, int upstream)
 	return p->sysid == u->sysid && branch_contains(s, u->branch, u->lsn, p->branch, p->lsn);
 }
 
-uint64_t branch_common(const struct sim *s, int16_t x, uint64_t x_lsn, int16_t y, uint64_t y_lsn, int16_t *out_branch)
+uint64_t branch_common(const struct sim *s, int16_t x, uint64_t x_lsn, int16_t y, uint64_t y_lsn,
+	int16_t *out_branch)
 {
 	for (int16_t b = x; b >= 0; b = s->branches[b].parent) {
 		uint64_t lsn = y_lsn;
@@ -54,9 +56,16 @@ void pg_init_cluster(struct sim *s)
 	s->branches[0] = (struct sim_branch){ .parent = -1, .node = -1, .tli = 1 };
 	for (unsigned i = 0; i < s->cfg.member_count; i++) {
 		struct sim_pg *p = &s->nodes[i].pg;
-		*p = (struct sim_pg){ .dir_exists = true, .standby_signal = true, .can_rewind = true, .sysid = 1,
-			.lsn = 0x3000000, .replay_lsn = 0x3000000, .checkpoint_lsn = 0x2000028,
-			.checkpoint_tli = 1, .control = PG_DB_SHUTDOWNED_IN_RECOVERY, .upstream = -1 };
+		*p = (struct sim_pg){ .dir_exists = true,
+			.standby_signal = true,
+			.can_rewind = true,
+			.sysid = 1,
+			.lsn = 0x3000000,
+			.replay_lsn = 0x3000000,
+			.checkpoint_lsn = 0x2000028,
+			.checkpoint_tli = 1,
+			.control = PG_DB_SHUTDOWNED_IN_RECOVERY,
+			.upstream = -1 };
 	}
 }
 
@@ -69,7 +78,8 @@ static void enter(struct sim *s, int node, enum pg_phase phase)
 
 static void later(struct sim *s, int node, int64_t in_ms, enum pg_phase phase)
 {
-	sim_at(s, s->now_ms + in_ms, EV_PG_PHASE, node, (int64_t)s->nodes[node].pg.generation, phase, NULL);
+	sim_at(s, s->now_ms + in_ms, EV_PG_PHASE, node, (int64_t)s->nodes[node].pg.generation,
+		phase, NULL);
 }
 
 bool pg_accepts_writes(const struct sim *s, int node)
@@ -96,20 +106,23 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 	if (p->damaged || p->dir_empty || !p->dir_exists) {
 		sim_log(s, node, "postgres: cannot start, damaged or no data");
 		enter(s, node, PGP_RECOVERY);
-		sim_at(s, s->now_ms + 30, EV_PG_PHASE, node, (int64_t)p->generation, PGP_NONE, NULL);
+		sim_at(s, s->now_ms + 30, EV_PG_PHASE, node, (int64_t)p->generation, PGP_NONE,
+			NULL);
 		return;
 	}
 	enter(s, node, PGP_RECOVERY);
 	int64_t ms = sim_range(&s->rng, 50, 800) + p->recovery_ms;
 	p->recovery_ms = 0;
 	if (kind == PG_START_PRIMARY)
-		p->control = p->control == PG_DB_SHUTDOWNED ? PG_DB_STARTUP : PG_DB_IN_CRASH_RECOVERY;
+		p->control =
+			p->control == PG_DB_SHUTDOWNED ? PG_DB_STARTUP : PG_DB_IN_CRASH_RECOVERY;
 	else
 		p->control = PG_DB_IN_ARCHIVE_RECOVERY;
 	later(s, node, ms, kind == PG_START_PRIMARY ? PGP_PRIMARY : PGP_STANDBY);
 	sim_at(s, s->now_ms + ms + 1, EV_PG_TICK, node, (int64_t)p->generation, 0, NULL);
 	sim_log(s, node, "postgres: starts as %s, timeline %" PRId64 " lsn %" PRIX64,
-		kind == PG_START_PRIMARY ? "primary" : "standby", s->branches[p->branch].tli, p->lsn);
+		kind == PG_START_PRIMARY ? "primary" : "standby", s->branches[p->branch].tli,
+		p->lsn);
 }
 
 /* The process is gone; the supervisor hears of it as its parent. */
@@ -123,7 +136,8 @@ static void ended(struct sim *s, int node, enum exit_class class)
 	p->waiting_count = 0;
 	p->streaming = false;
 	n->exit_class = class;
-	sim_at_proc(s, s->now_ms + 1, EV_PG_EXIT, node, PROC_SUP, (int64_t)p->generation, class, NULL);
+	sim_at_proc(
+		s, s->now_ms + 1, EV_PG_EXIT, node, PROC_SUP, (int64_t)p->generation, class, NULL);
 }
 
 void pg_kill(struct sim *s, int node, enum exit_class class, const char *why)
@@ -142,8 +156,10 @@ void pg_stop(struct sim *s, int node, enum pg_stop_mode mode)
 	if (p->phase == PGP_NONE || p->stop_mode >= mode)
 		return;
 	p->stop_mode = mode;
-	sim_log(s, node, "postgres: %s stop", mode == PG_STOP_FAST ? "fast" : mode == PG_STOP_SMART ? "smart"
-												 : "immediate");
+	sim_log(s, node, "postgres: %s stop",
+		mode == PG_STOP_FAST	? "fast"
+		: mode == PG_STOP_SMART ? "smart"
+					: "immediate");
 	if (mode >= PG_STOP_IMMEDIATE) {
 		later(s, node, 5, PGP_NONE);
 		return;
@@ -182,15 +198,19 @@ static void promoted(struct sim *s, int node)
 	struct sim_pg *p = &s->nodes[node].pg;
 	INVARIANT(s->branch_count < SIM_BRANCHES);
 	int16_t b = (int16_t)s->branch_count++;
-	s->branches[b] = (struct sim_branch){ .parent = p->branch, .node = (int8_t)node,
-		.tli = s->branches[p->branch].tli + 1, .start_lsn = p->lsn, .born_ms = s->now_ms };
+	s->branches[b] = (struct sim_branch){ .parent = p->branch,
+		.node = (int8_t)node,
+		.tli = s->branches[p->branch].tli + 1,
+		.start_lsn = p->lsn,
+		.born_ms = s->now_ms };
 	s->promotions++;
 	p->branch = b;
 	p->standby_signal = false;
 	p->streaming = false;
 	p->control = PG_DB_IN_PRODUCTION;
 	memset(p->standby, 0, sizeof(p->standby));
-	sim_log(s, node, "postgres: promoted, timeline %" PRId64 " from %" PRIX64, s->branches[b].tli, p->lsn);
+	sim_log(s, node, "postgres: promoted, timeline %" PRId64 " from %" PRIX64,
+		s->branches[b].tli, p->lsn);
 	check_promoted(s, node, b);
 	p->lsn += 256;
 }
@@ -208,7 +228,8 @@ static void become_primary(struct sim *s, int node)
 	else
 		check_started_primary(s, node);
 	p->control = PG_DB_IN_PRODUCTION;
-	/* Its end-of-recovery or first regular checkpoint makes the new timeline visible in pg_control. */
+	/* Its end-of-recovery or first regular checkpoint makes the new timeline visible in
+	 * pg_control. */
 	p->checkpoint_lsn = p->lsn;
 	p->checkpoint_tli = s->branches[p->branch].tli;
 	p->promote_ms = 0;
@@ -244,7 +265,8 @@ static void shut(struct sim *s, int node)
 		return;
 	}
 	enter(s, node, PGP_SHUT);
-	p->control = p->standby_signal && !p->promote_file ? PG_DB_SHUTDOWNED_IN_RECOVERY : PG_DB_SHUTDOWNED;
+	p->control = p->standby_signal && !p->promote_file ? PG_DB_SHUTDOWNED_IN_RECOVERY
+							   : PG_DB_SHUTDOWNED;
 	later(s, node, 2 + p->archive_ms, PGP_NONE);
 	p->archive_ms = 0;
 	node_turn_soon(s, node, 0);
@@ -265,20 +287,15 @@ static void phase_event(struct sim *s, int node, enum pg_phase phase)
 		if (p->phase == PGP_PROMOTING || p->phase == PGP_RECOVERY)
 			become_primary(s, node);
 		break;
-	case PGP_STOPPING:
-		stopping(s, node);
-		break;
-	case PGP_SHUT:
-		shut(s, node);
-		break;
+	case PGP_STOPPING: stopping(s, node); break;
+	case PGP_SHUT: shut(s, node); break;
 	case PGP_NONE:
 		if (p->stop_mode >= PG_STOP_IMMEDIATE && p->phase != PGP_SHUT)
 			pg_kill(s, node, EXIT_CLASS_CODE, "immediate stop");
 		else
 			ended(s, node, EXIT_CLASS_CODE);
 		break;
-	default:
-		break;
+	default: break;
 	}
 	node_turn_soon(s, node, 2);
 }
@@ -305,10 +322,11 @@ void pg_event(struct sim *s, const struct sim_event *ev)
 void pg_readopted(struct sim *s, int node)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
-	enum pg_phase next = p->phase == PGP_RECOVERY	? (p->kind == PG_START_PRIMARY ? PGP_PRIMARY : PGP_STANDBY)
+	enum pg_phase next = p->phase == PGP_RECOVERY
+				     ? (p->kind == PG_START_PRIMARY ? PGP_PRIMARY : PGP_STANDBY)
 			     : p->phase == PGP_PROMOTING ? PGP_PRIMARY
-			     : p->phase == PGP_STOPPING  ? PGP_SHUT
-			     : p->phase == PGP_SHUT      ? PGP_NONE
+			     : p->phase == PGP_STOPPING	 ? PGP_SHUT
+			     : p->phase == PGP_SHUT	 ? PGP_NONE
 							 : p->phase;
 	if (next != p->phase)
 		later(s, node, 100, next);

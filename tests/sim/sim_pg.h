@@ -1,4 +1,5 @@
-/* The simulated PostgreSQL: a data directory with its lineage, a postmaster, replication, commits that wait. */
+/* The simulated PostgreSQL: a data directory with its lineage, a postmaster, replication, commits
+ * that wait. */
 #pragma once
 #include "common/model/pgstate.h"
 #include "tests/sim/sim_dcs.h"
@@ -9,10 +10,11 @@
 /* A stretch of WAL with one writer. The number of a timeline may repeat, a branch never does. */
 struct sim_branch {
 	int16_t parent; /* -1 */
-	int8_t node;    /* who promoted */
+	int8_t node;	/* who promoted */
 	int64_t tli;
 	uint64_t start_lsn;
-	uint64_t acked_lsn, acked_sync_lsn; /* highest that a client was told, in total and with a standby's word */
+	uint64_t acked_lsn, acked_sync_lsn; /* highest that a client was told, in total and with a
+					       standby's word */
 	int64_t born_ms;
 };
 
@@ -23,12 +25,12 @@ struct sim_commit {
 
 enum pg_phase {
 	PGP_NONE = 0,
-	PGP_RECOVERY,   /* starting: rejects connections */
+	PGP_RECOVERY, /* starting: rejects connections */
 	PGP_STANDBY,
 	PGP_PROMOTING,
 	PGP_PRIMARY,
-	PGP_STOPPING,   /* backends are gone, the checkpoint is being written */
-	PGP_SHUT,       /* pg_control says shut down; archives or sends, then exits */
+	PGP_STOPPING, /* backends are gone, the checkpoint is being written */
+	PGP_SHUT,     /* pg_control says shut down; archives or sends, then exits */
 };
 
 struct sim_ssn {
@@ -52,20 +54,24 @@ struct sim_pg {
 	uint64_t generation;
 	uint32_t kind; /* enum pg_start_kind */
 	int64_t started_ms, phase_ms;
-	bool hung;              /* answers no statement; its clients go on */
-	bool frozen;            /* SIGSTOP: nobody is answered */
+	bool hung;   /* answers no statement; its clients go on */
+	bool frozen; /* SIGSTOP: nobody is answered */
 	bool promote_file;
-	bool stuck;             /* a fast shutdown does not end */
+	bool stuck; /* a fast shutdown does not end */
 	enum pg_stop_mode stop_mode;
 	int64_t first_ack_ms, last_ack_ms;
 	/* primary */
 	struct sim_ssn ssn;
-	struct { bool connected; uint64_t flush; bool known; } standby[SIM_NODES];
+	struct {
+		bool connected;
+		uint64_t flush;
+		bool known;
+	} standby[SIM_NODES];
 	struct sim_commit waiting[SIM_WAITING];
 	unsigned waiting_count;
 	/* standby */
 	bool streaming;
-	uint64_t arriving_lsn;  /* sent to us, under way; 0 none */
+	uint64_t arriving_lsn; /* sent to us, under way; 0 none */
 	/* knobs of faults */
 	int64_t recovery_ms, promote_ms, stop_ms, archive_ms, lag_ms;
 };
@@ -88,7 +94,8 @@ bool pg_accepts_writes(const struct sim *s, int node);
 bool branch_contains(const struct sim *s, int16_t branch, uint64_t lsn, int16_t of, uint64_t upto);
 bool pg_can_stream(const struct sim *s, int standby, int upstream);
 /* Where two lineages part: the last position that both have. */
-uint64_t branch_common(const struct sim *s, int16_t x, uint64_t x_lsn, int16_t y, uint64_t y_lsn, int16_t *out_branch);
+uint64_t branch_common(const struct sim *s, int16_t x, uint64_t x_lsn, int16_t y, uint64_t y_lsn,
+	int16_t *out_branch);
 uint64_t pg_position(const struct sim_pg *p);
 static inline int64_t pg_tli(const struct sim_branch *all, const struct sim_pg *p)
 {

@@ -5,18 +5,28 @@
 
 #include "tests/sim/sim.h"
 
-void sim_at(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, int64_t a, int64_t b, void *ptr)
+void sim_at(
+	struct sim *s, int64_t at_ms, enum sim_kind kind, int node, int64_t a, int64_t b, void *ptr)
 {
-	heap_push(&s->heap, (struct sim_event){ .at_ms = at_ms, .kind = (uint16_t)kind, .node = (int8_t)node, .a = a,
-		.b = b, .ptr = ptr });
+	heap_push(&s->heap, (struct sim_event){ .at_ms = at_ms,
+				    .kind = (uint16_t)kind,
+				    .node = (int8_t)node,
+				    .a = a,
+				    .b = b,
+				    .ptr = ptr });
 }
 
-void sim_at_proc(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, enum sim_proc proc, int64_t a,
-	int64_t b, void *ptr)
+void sim_at_proc(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, enum sim_proc proc,
+	int64_t a, int64_t b, void *ptr)
 {
-	heap_push(&s->heap, (struct sim_event){ .at_ms = at_ms, .kind = (uint16_t)kind, .node = (int8_t)node,
-		.proc = (int8_t)proc, .incarnation = s->nodes[node].procs[proc].incarnation, .a = a, .b = b,
-		.ptr = ptr });
+	heap_push(&s->heap, (struct sim_event){ .at_ms = at_ms,
+				    .kind = (uint16_t)kind,
+				    .node = (int8_t)node,
+				    .proc = (int8_t)proc,
+				    .incarnation = s->nodes[node].procs[proc].incarnation,
+				    .a = a,
+				    .b = b,
+				    .ptr = ptr });
 }
 
 const struct settings *sim_settings(const struct sim *s, int64_t version)
@@ -43,10 +53,17 @@ static void choose_settings(struct sim *s, struct rng *r)
 {
 	struct settings *set = &s->settings[1];
 	s->settings_count = 1;
-	*set = (struct settings){ .ttl_ms = 30000, .loop_wait_ms = 10000, .retry_timeout_ms = 10000,
-		.maximum_lag_on_failover = 1048576, .maximum_lag_on_syncnode = -1,
-		.primary_start_timeout_ms = 300000, .sync_node_count = 1, .member_slots_ttl_ms = 1800000,
-		.use_slots = true, .use_pg_rewind = true, .watchdog_margin_ms = 5000 };
+	*set = (struct settings){ .ttl_ms = 30000,
+		.loop_wait_ms = 10000,
+		.retry_timeout_ms = 10000,
+		.maximum_lag_on_failover = 1048576,
+		.maximum_lag_on_syncnode = -1,
+		.primary_start_timeout_ms = 300000,
+		.sync_node_count = 1,
+		.member_slots_ttl_ms = 1800000,
+		.use_slots = true,
+		.use_pg_rewind = true,
+		.watchdog_margin_ms = 5000 };
 	set->tags = (struct tags){ .failover_priority = 1, .sync_priority = 1 };
 	if (sim_chance(r, 300)) {
 		set->ttl_ms = 20000;
@@ -182,7 +199,8 @@ static void client(struct sim *s)
 static int64_t liveness_bound_ms(const struct sim *s)
 {
 	const struct settings *set = sim_config_now(s);
-	return set->ttl_ms + 2 * set->loop_wait_ms + 2 * set->retry_timeout_ms + set->primary_race_backoff_ms + 20000;
+	return set->ttl_ms + 2 * set->loop_wait_ms + 2 * set->retry_timeout_ms +
+	       set->primary_race_backoff_ms + 20000;
 }
 
 static void outside(struct sim *s, struct sim_event *ev)
@@ -190,15 +208,9 @@ static void outside(struct sim *s, struct sim_event *ev)
 	switch (ev->kind) {
 	case EV_OP_ARRIVES:
 	case EV_SESSION:
-	case EV_WATCH_SEND:
-		store_event(s, ev);
-		break;
-	case EV_CLIENT:
-		client(s);
-		break;
-	case EV_FAULT:
-		fault_event(s, (unsigned)ev->a, ev->b == 1);
-		break;
+	case EV_WATCH_SEND: store_event(s, ev); break;
+	case EV_CLIENT: client(s); break;
+	case EV_FAULT: fault_event(s, (unsigned)ev->a, ev->b == 1); break;
 	case EV_HEAL:
 		s->healed = true;
 		faults_heal(s);
@@ -207,7 +219,8 @@ static void outside(struct sim *s, struct sim_event *ev)
 	case EV_CHECK: {
 		int leader = dcs_leader_node(s);
 		/* A recovery that began before the heal takes its time. */
-		if (leader >= 0 && s->nodes[leader].pg.phase == PGP_RECOVERY && s->now_ms < s->cfg.duration_ms - 40000)
+		if (leader >= 0 && s->nodes[leader].pg.phase == PGP_RECOVERY &&
+			s->now_ms < s->cfg.duration_ms - 40000)
 			sim_at(s, s->now_ms + 10000, EV_CHECK, -1, 0, 0, NULL);
 		else
 			check_alive(s);
@@ -217,8 +230,7 @@ static void outside(struct sim *s, struct sim_event *ev)
 		check_at_end(s);
 		s->ended = true;
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 

@@ -79,13 +79,21 @@ static bool read_expect(struct sim_scenario *sc, char **rest)
 static bool read_setting(struct sim_scenario *sc, const char *key, const char *value)
 {
 	struct settings *set = &sc->set;
-	struct { const char *key; int64_t *ms; } times[] = { { "ttl", &set->ttl_ms },
-		{ "loop_wait", &set->loop_wait_ms }, { "retry_timeout", &set->retry_timeout_ms },
-		{ "start_timeout", &set->primary_start_timeout_ms }, { "heal", &sc->heal_ms }, { "end", &sc->end_ms },
-		{ "race_backoff", &set->primary_race_backoff_ms }, { "stop_timeout", &set->primary_stop_timeout_ms } };
-	struct { const char *key; bool *flag; } flags[] = { { "strict", &set->sync_strict },
-		{ "failsafe", &set->failsafe_mode }, { "check_timeline", &set->check_timeline },
-		{ "use_pg_rewind", &set->use_pg_rewind }, { "remove_on_diverged", &set->remove_on_diverged } };
+	struct {
+		const char *key;
+		int64_t *ms;
+	} times[] = { { "ttl", &set->ttl_ms }, { "loop_wait", &set->loop_wait_ms },
+		{ "retry_timeout", &set->retry_timeout_ms },
+		{ "start_timeout", &set->primary_start_timeout_ms }, { "heal", &sc->heal_ms },
+		{ "end", &sc->end_ms }, { "race_backoff", &set->primary_race_backoff_ms },
+		{ "stop_timeout", &set->primary_stop_timeout_ms } };
+	struct {
+		const char *key;
+		bool *flag;
+	} flags[] = { { "strict", &set->sync_strict }, { "failsafe", &set->failsafe_mode },
+		{ "check_timeline", &set->check_timeline },
+		{ "use_pg_rewind", &set->use_pg_rewind },
+		{ "remove_on_diverged", &set->remove_on_diverged } };
 	for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 		if (strcmp(key, times[i].key) == 0) {
 			*times[i].ms = ms(value);
@@ -103,7 +111,9 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 	else if (strcmp(key, "nofailover") == 0 && sim_index(value) >= 0)
 		sc->nofailover |= 1u << sim_index(value);
 	else if (strcmp(key, "sync") == 0)
-		set->sync_mode = strcmp(value, "quorum") == 0 ? SYNC_QUORUM : strcmp(value, "priority") == 0 ? SYNC_PRIORITY : SYNC_OFF;
+		set->sync_mode = strcmp(value, "quorum") == 0	  ? SYNC_QUORUM
+				 : strcmp(value, "priority") == 0 ? SYNC_PRIORITY
+								  : SYNC_OFF;
 	else
 		return false;
 	return sc->member_count <= SIM_NODES;
@@ -118,10 +128,18 @@ static void defaults(struct sim_scenario *sc, const char *path)
 	sc->heal_ms = 420000;
 	sc->end_ms = 600000;
 	sc->promotions_min = sc->promotions_max = -1;
-	sc->set = (struct settings){ .ttl_ms = 30000, .loop_wait_ms = 10000, .retry_timeout_ms = 10000,
-		.maximum_lag_on_failover = 1048576, .maximum_lag_on_syncnode = -1, .primary_start_timeout_ms = 300000,
-		.sync_node_count = 1, .member_slots_ttl_ms = 1800000, .use_slots = true, .use_pg_rewind = true,
-		.remove_on_rewind_failure = true, .remove_on_diverged = true };
+	sc->set = (struct settings){ .ttl_ms = 30000,
+		.loop_wait_ms = 10000,
+		.retry_timeout_ms = 10000,
+		.maximum_lag_on_failover = 1048576,
+		.maximum_lag_on_syncnode = -1,
+		.primary_start_timeout_ms = 300000,
+		.sync_node_count = 1,
+		.member_slots_ttl_ms = 1800000,
+		.use_slots = true,
+		.use_pg_rewind = true,
+		.remove_on_rewind_failure = true,
+		.remove_on_diverged = true };
 	sc->set.tags = (struct tags){ .failover_priority = 1, .sync_priority = 1 };
 }
 
@@ -180,11 +198,14 @@ void scenario_judge(struct sim *s, const struct sim_scenario *sc)
 {
 	int promotions = (int)s->promotions;
 	if (sc->promotions_max >= 0 && promotions > sc->promotions_max)
-		violation(s, "EXPECT", "%d promotions, at most %d expected", promotions, sc->promotions_max);
+		violation(s, "EXPECT", "%d promotions, at most %d expected", promotions,
+			sc->promotions_max);
 	if (sc->promotions_min >= 0 && promotions < sc->promotions_min)
-		violation(s, "EXPECT", "%d promotions, at least %d expected", promotions, sc->promotions_min);
+		violation(s, "EXPECT", "%d promotions, at least %d expected", promotions,
+			sc->promotions_min);
 	if (sc->outage_max_ms && s->checks.longest_outage_ms > sc->outage_max_ms)
-		violation(s, "EXPECT", "no acknowledged commit for %" PRId64 " ms, at most %" PRId64 " expected",
+		violation(s, "EXPECT",
+			"no acknowledged commit for %" PRId64 " ms, at most %" PRId64 " expected",
 			s->checks.longest_outage_ms, sc->outage_max_ms);
 }
 

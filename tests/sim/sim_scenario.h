@@ -1,11 +1,13 @@
-/* Scenarios: small text files, one for each item of ha 12.3, run with several seeds; and the corpus of seeds that once failed.
+/* Scenarios: small text files, one for each item of ha 12.3, run with several seeds; and the corpus
+ * of seeds that once failed.
  *
  *   members 3                 ttl 30  loop_wait 10  retry_timeout 10   (seconds)
  *   sync off|priority|quorum  strict 0|1  node_count N  failsafe 0|1  check_timeline 0|1
  *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S
  *   nofailover NODE
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
- *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged commits) */
+ *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged
+ * commits) */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,7 +30,7 @@ struct sim_scenario {
 	struct sim_fault faults[SIM_FAULTS];
 	unsigned fault_count;
 	int promotions_min, promotions_max; /* -1 = not judged; the first election counts as one */
-	int64_t outage_max_ms;              /* 0 = not judged */
+	int64_t outage_max_ms;		    /* 0 = not judged */
 };
 
 struct run;

@@ -1,4 +1,5 @@
-/* Requests of a worker on their way to the store and back: delayed, lost, doubled, answered late or not at all. */
+/* Requests of a worker on their way to the store and back: delayed, lost, doubled, answered late or
+ * not at all. */
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -18,17 +19,20 @@ static struct sim_request *request_slot(struct sim_worker *w)
 	for (unsigned i = 0; i < SIM_REQUESTS; i++) {
 		if (w->requests[i].use == REQ_NONE)
 			return &w->requests[i];
-		if (w->requests[i].use == REQ_FIRE && (oldest->use != REQ_FIRE || w->requests[i].id < oldest->id))
+		if (w->requests[i].use == REQ_FIRE &&
+			(oldest->use != REQ_FIRE || w->requests[i].id < oldest->id))
 			oldest = &w->requests[i];
 	}
 	return oldest;
 }
 
-uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_request req, int64_t deadline_ms, bool other)
+uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_request req,
+	int64_t deadline_ms, bool other)
 {
 	struct sim_worker *w = &s->nodes[node].w;
 	struct sim_request *slot = request_slot(w);
-	(void)other; /* the store has one address here; a lost message is as good as a dead endpoint */
+	(void)other; /* the store has one address here; a lost message is as good as a dead endpoint
+		      */
 	req.id = ++w->next_id;
 	req.kind = op->kind;
 	req.sent_local_ms = node_clock(s, node);
@@ -40,17 +44,20 @@ uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_req
 	op->sent_local_ms = req.sent_local_ms;
 	op->old_session = w->old_session;
 	op->ttl_ms = w->store_ttl_ms;
-	sim_at_proc(s, node_when(s, node, deadline_ms), EV_OP_DEADLINE, node, PROC_WORKER, req.id, 0, NULL);
+	sim_at_proc(s, node_when(s, node, deadline_ms), EV_OP_DEADLINE, node, PROC_WORKER, req.id,
+		0, NULL);
 	int64_t delay = net_delay(s, node, SIM_STORE);
 	if (delay < 0)
 		return req.id;
 	if (s->cfg.loss_per_mille && sim_chance(&s->rng, s->cfg.loss_per_mille))
-		delay += sim_range(&s->rng, 1000, 20000); /* sent again by TCP, or stuck in a queue */
+		delay += sim_range(
+			&s->rng, 1000, 20000); /* sent again by TCP, or stuck in a queue */
 	sim_at(s, s->now_ms + delay, EV_OP_ARRIVES, -1, 0, 0, op);
 	if (s->cfg.dup_per_mille && sim_chance(&s->rng, s->cfg.dup_per_mille)) {
 		struct sim_op *copy = arena_take(&s->arena, ARENA_OP, sizeof(*copy));
 		*copy = *op;
-		sim_at(s, s->now_ms + delay + sim_range(&s->rng, 1, 15000), EV_OP_ARRIVES, -1, 1, 0, copy);
+		sim_at(s, s->now_ms + delay + sim_range(&s->rng, 1, 15000), EV_OP_ARRIVES, -1, 1, 0,
+			copy);
 	}
 	return req.id;
 }
@@ -66,7 +73,8 @@ static void arrives(struct sim *s, struct sim_op *op, bool copy)
 		return;
 	}
 	int64_t delay = net_delay(s, SIM_STORE, op->node);
-	if (delay < 0 || (s->cfg.unanswered_per_mille && sim_chance(&s->rng, s->cfg.unanswered_per_mille))) {
+	if (delay < 0 ||
+		(s->cfg.unanswered_per_mille && sim_chance(&s->rng, s->cfg.unanswered_per_mille))) {
 		snapshot_drop(s, op->snapshot);
 		return;
 	}
@@ -77,18 +85,27 @@ static void arrives(struct sim *s, struct sim_op *op, bool copy)
 
 static enum ha_outcome outcome_of(enum dcs_outcome o)
 {
-	return o == DCS_OK ? HA_OUT_OK : o == DCS_CONFLICT ? HA_OUT_CONFLICT : o == DCS_DENIED ? HA_OUT_DENIED : HA_OUT_UNKNOWN;
+	return o == DCS_OK	   ? HA_OUT_OK
+	       : o == DCS_CONFLICT ? HA_OUT_CONFLICT
+	       : o == DCS_DENIED   ? HA_OUT_DENIED
+				   : HA_OUT_UNKNOWN;
 }
 
-static void finish(struct sim *s, int node, struct sim_request req, enum ha_outcome outcome, struct sim_op *op)
+static void finish(
+	struct sim *s, int node, struct sim_request req, enum ha_outcome outcome, struct sim_op *op)
 {
 	struct sim_worker *w = &s->nodes[node].w;
 	switch (req.use) {
 	case REQ_KEEPER:
-		worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_ANSWER, .op = req.op, .epoch = req.epoch,
-			.outcome = outcome, .sent_at_ms = req.sent_local_ms,
-			.lease_ttl_ms = op ? op->lease_ttl_ms : 0, .version = op ? op->new_version : 0,
-			.lease_gone = op && op->lease_gone });
+		worker_keeper(s, node,
+			(struct keeper_event){ .kind = KEEPER_ANSWER,
+				.op = req.op,
+				.epoch = req.epoch,
+				.outcome = outcome,
+				.sent_at_ms = req.sent_local_ms,
+				.lease_ttl_ms = op ? op->lease_ttl_ms : 0,
+				.version = op ? op->new_version : 0,
+				.lease_gone = op && op->lease_gone });
 		break;
 	case REQ_READ:
 	case REQ_AWAIT:
@@ -102,8 +119,7 @@ static void finish(struct sim *s, int node, struct sim_request req, enum ha_outc
 		}
 		break;
 	case REQ_NONE:
-	case REQ_FIRE:
-		break;
+	case REQ_FIRE: break;
 	}
 }
 
@@ -118,7 +134,8 @@ static struct sim_request take(struct sim_worker *w, uint32_t id)
 	return (struct sim_request){ 0 };
 }
 
-/* The backend asks for a new lease by itself when the old one is gone, except for a renewal: there it means loss. */
+/* The backend asks for a new lease by itself when the old one is gone, except for a renewal: there
+ * it means loss. */
 static bool again_with_new_lease(struct sim *s, int node, struct sim_op *op)
 {
 	struct sim_worker *w = &s->nodes[node].w;
@@ -178,7 +195,8 @@ void store_read(struct sim *s, int node, enum req_use use)
 	const struct settings *set = worker_settings(s, node);
 	int64_t budget = set ? set->retry_timeout_ms : 10000;
 	struct sim_op *op = store_op(s, node, DCS_READ);
-	store_submit(s, node, op, (struct sim_request){ .use = use }, node_clock(s, node) + budget, false);
+	store_submit(s, node, op, (struct sim_request){ .use = use }, node_clock(s, node) + budget,
+		false);
 }
 
 /* The watch sends what is there when it gets through; several changes may come as one. */
@@ -201,26 +219,15 @@ static void watch_send(struct sim *s, int node)
 void store_event(struct sim *s, const struct sim_event *ev)
 {
 	switch (ev->kind) {
-	case EV_OP_ARRIVES:
-		arrives(s, ev->ptr, ev->a == 1);
-		break;
-	case EV_SESSION:
-		dcs_session_expire(s, (uint32_t)ev->a);
-		break;
-	case EV_WATCH_SEND:
-		watch_send(s, (int)ev->a);
-		break;
-	case EV_OP_ANSWER:
-		answered(s, ev->node, ev->ptr);
-		break;
-	case EV_OP_DEADLINE:
-		deadline(s, ev->node, (uint32_t)ev->a);
-		break;
+	case EV_OP_ARRIVES: arrives(s, ev->ptr, ev->a == 1); break;
+	case EV_SESSION: dcs_session_expire(s, (uint32_t)ev->a); break;
+	case EV_WATCH_SEND: watch_send(s, (int)ev->a); break;
+	case EV_OP_ANSWER: answered(s, ev->node, ev->ptr); break;
+	case EV_OP_DEADLINE: deadline(s, ev->node, (uint32_t)ev->a); break;
 	case EV_WATCH:
 		worker_snapshot(s, ev->node, ev->ptr);
 		snapshot_drop(s, ev->ptr);
 		break;
-	default:
-		break;
+	default: break;
 	}
 }

@@ -1,4 +1,5 @@
-/* Supervisor and dead-man of a node: the real guard_step, and a model of what carries its actions out. */
+/* Supervisor and dead-man of a node: the real guard_step, and a model of what carries its actions
+ * out. */
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -44,8 +45,8 @@ static void fence_begins(struct sim *s, int node, bool is_dm, bool sweep)
 	struct sim_enforcer *e = is_dm ? &n->dm : &n->sup;
 	/* DESIGN 8: SIGKILL is pending on every backend at most 100 ms after the deadline. */
 	int64_t ms = sweep ? 1 : sim_range(&s->rng, 1, 100);
-	sim_at_proc(s, s->now_ms + ms, EV_KILLED, node, is_dm ? PROC_DM : PROC_SUP, 0, (int64_t)e->guard.generation,
-		NULL);
+	sim_at_proc(s, s->now_ms + ms, EV_KILLED, node, is_dm ? PROC_DM : PROC_SUP, 0,
+		(int64_t)e->guard.generation, NULL);
 }
 
 static void carry_out(struct sim *s, int node, bool is_dm, const struct guard_actions *a)
@@ -67,12 +68,14 @@ static void carry_out(struct sim *s, int node, bool is_dm, const struct guard_ac
 	if (a->flags & GUARD_REPLACE_PEER) {
 		if (n->procs[PROC_DM].alive)
 			node_kill(s, node, PROC_DM);
-		sim_at(s, s->now_ms + sim_range(&s->rng, 5, 60), EV_PROC_START, node, PROC_DM, 0, NULL);
+		sim_at(s, s->now_ms + sim_range(&s->rng, 5, 60), EV_PROC_START, node, PROC_DM, 0,
+			NULL);
 	}
 	if (a->wake_at_ms != e->wake_at_ms) {
 		e->wake_at_ms = a->wake_at_ms;
 		int64_t at = node_when(s, node, a->wake_at_ms);
-		sim_at_proc(s, at, EV_GUARD_TICK, node, is_dm ? PROC_DM : PROC_SUP, a->wake_at_ms, 0, NULL);
+		sim_at_proc(s, at, EV_GUARD_TICK, node, is_dm ? PROC_DM : PROC_SUP, a->wake_at_ms,
+			0, NULL);
 	}
 }
 
@@ -100,7 +103,8 @@ static void answer(struct sim *s, int node, struct sim_message *m)
 	to_worker(s, node, m);
 }
 
-static void answer_when_synced(struct sim *s, int node, struct sim_message *m, const struct guard_actions *a)
+static void answer_when_synced(
+	struct sim *s, int node, struct sim_message *m, const struct guard_actions *a)
 {
 	struct sim_enforcer *e = &s->nodes[node].sup;
 	m->ok = !(a->flags & GUARD_REFUSED);
@@ -135,8 +139,10 @@ static void release_held(struct sim *s, int node)
 
 static void start_gate(struct sim *s, int node, struct sim_message *m)
 {
-	struct guard_event ev = { .kind = GUARD_EV_GATE, .generation = m->generation,
-		.lease_until_ms = m->until_ms, .deadline_ms = m->deadline_ms };
+	struct guard_event ev = { .kind = GUARD_EV_GATE,
+		.generation = m->generation,
+		.lease_until_ms = m->until_ms,
+		.deadline_ms = m->deadline_ms };
 	struct guard_actions a = step(s, node, false, ev);
 	m->kind = SM_ANSWER;
 	m->ok = !(a.flags & GUARD_REFUSED);
@@ -144,7 +150,8 @@ static void start_gate(struct sim *s, int node, struct sim_message *m)
 		pg_spawn(s, node, m->mode);
 	} else {
 		sim_log(s, node, "supervisor keeps the gate shut: %s", a.reason);
-		step(s, node, false, (struct guard_event){ .kind = GUARD_EV_EXIT, .generation = m->generation });
+		step(s, node, false,
+			(struct guard_event){ .kind = GUARD_EV_EXIT, .generation = m->generation });
 	}
 	to_worker(s, node, m);
 }
@@ -152,17 +159,20 @@ static void start_gate(struct sim *s, int node, struct sim_message *m)
 static void order(struct sim *s, int node, struct sim_message *m)
 {
 	struct sim_node *n = &s->nodes[node];
-	struct guard_event ev = { .generation = m->generation, .deadline_ms = m->deadline_ms,
+	struct guard_event ev = { .generation = m->generation,
+		.deadline_ms = m->deadline_ms,
 		.lease_until_ms = m->until_ms };
 	struct guard_actions a;
 	switch (m->kind) {
 	case SM_LEASE:
-		a = step(s, node, false, (struct guard_event){ .kind = GUARD_EV_LEASE, .lease = &m->lease });
+		a = step(s, node, false,
+			(struct guard_event){ .kind = GUARD_EV_LEASE, .lease = &m->lease });
 		m->seq = m->lease.seq;
 		answer_when_synced(s, node, m, &a);
 		return;
 	case SM_PROOF:
-		step(s, node, false, (struct guard_event){ .kind = GUARD_EV_PROOF, .proof = &m->proof });
+		step(s, node, false,
+			(struct guard_event){ .kind = GUARD_EV_PROOF, .proof = &m->proof });
 		return;
 	case SM_START:
 		ev.kind = GUARD_EV_START;
@@ -179,7 +189,8 @@ static void order(struct sim *s, int node, struct sim_message *m)
 	case SM_STOP:
 		if (m->mode >= PG_STOP_KILL) {
 			step(s, node, false,
-				(struct guard_event){ .kind = GUARD_EV_FENCE_ORDER, .generation = m->generation });
+				(struct guard_event){ .kind = GUARD_EV_FENCE_ORDER,
+					.generation = m->generation });
 			return;
 		}
 		ev.kind = GUARD_EV_STOP;
@@ -191,29 +202,34 @@ static void order(struct sim *s, int node, struct sim_message *m)
 				*next = *m;
 				next->mode++;
 				next->deadline_ms = INT64_MAX;
-				sim_at_proc(s, s->now_ms + m->until_ms, EV_SUP_MSG, node, PROC_SUP, 0, 0, next);
+				sim_at_proc(s, s->now_ms + m->until_ms, EV_SUP_MSG, node, PROC_SUP,
+					0, 0, next);
 			}
 		}
 		return;
 	case SM_FENCE:
 		step(s, node, false,
-			(struct guard_event){ .kind = GUARD_EV_FENCE_ORDER, .generation = m->generation });
+			(struct guard_event){
+				.kind = GUARD_EV_FENCE_ORDER, .generation = m->generation });
 		return;
-	default:
-		return;
+	default: return;
 	}
 }
 
 static void enforcer_message(struct sim *s, int node, bool is_dm, const struct sim_message *m)
 {
 	if (m->kind == SM_STATE) {
-		step(s, node, is_dm, (struct guard_event){ .kind = GUARD_EV_STATE, .state = &m->state });
+		step(s, node, is_dm,
+			(struct guard_event){ .kind = GUARD_EV_STATE, .state = &m->state });
 		if (is_dm)
 			to_other(s, node, true, SM_DM_ACK);
 		return;
 	}
-	step(s, node, is_dm, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN, .acked_seq = m->seq,
-		.peer_fencing = m->ok, .generation = m->generation });
+	step(s, node, is_dm,
+		(struct guard_event){ .kind = GUARD_EV_PEER_SEEN,
+			.acked_seq = m->seq,
+			.peer_fencing = m->ok,
+			.generation = m->generation });
 	if (!is_dm)
 		release_held(s, node);
 }
@@ -223,9 +239,10 @@ static void killed(struct sim *s, int node, bool is_dm, const struct sim_event *
 	struct sim_node *n = &s->nodes[node];
 	if (n->pg.generation == (uint64_t)ev->b)
 		pg_kill(s, node, EXIT_CLASS_FENCED, is_dm ? "dead-man's fence" : "fence");
-	step(s, node, is_dm, (struct guard_event){ .kind = GUARD_EV_KILLED, .generation = (uint64_t)ev->b });
-	sim_at_proc(s, s->now_ms + sim_range(&s->rng, 1, 15), EV_PROVEN, node, is_dm ? PROC_DM : PROC_SUP, 0, ev->b,
-		NULL);
+	step(s, node, is_dm,
+		(struct guard_event){ .kind = GUARD_EV_KILLED, .generation = (uint64_t)ev->b });
+	sim_at_proc(s, s->now_ms + sim_range(&s->rng, 1, 15), EV_PROVEN, node,
+		is_dm ? PROC_DM : PROC_SUP, 0, ev->b, NULL);
 }
 
 static void enforcer_event(struct sim *s, const struct sim_event *ev, bool is_dm)
@@ -244,35 +261,32 @@ static void enforcer_event(struct sim *s, const struct sim_event *ev, bool is_dm
 		e->wake_at_ms = 0;
 		step(s, node, is_dm, (struct guard_event){ .kind = GUARD_EV_TICK });
 		break;
-	case EV_KILLED:
-		killed(s, node, is_dm, ev);
-		break;
+	case EV_KILLED: killed(s, node, is_dm, ev); break;
 	case EV_PROVEN:
 		if (n->pg.phase != PGP_NONE && n->pg.generation == (uint64_t)ev->b)
 			break;
-		step(s, node, is_dm, (struct guard_event){ .kind = GUARD_EV_PROVEN, .generation = (uint64_t)ev->b });
+		step(s, node, is_dm,
+			(struct guard_event){
+				.kind = GUARD_EV_PROVEN, .generation = (uint64_t)ev->b });
 		if (!is_dm)
 			node_turn_soon(s, node, 1);
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 
 void sup_event(struct sim *s, const struct sim_event *ev)
 {
 	switch (ev->kind) {
-	case EV_SUP_MSG:
-		order(s, ev->node, ev->ptr);
-		break;
+	case EV_SUP_MSG: order(s, ev->node, ev->ptr); break;
 	case EV_PG_EXIT:
 		sim_log(s, ev->node, "postmaster ended");
-		step(s, ev->node, false, (struct guard_event){ .kind = GUARD_EV_EXIT, .generation = (uint64_t)ev->a });
+		step(s, ev->node, false,
+			(struct guard_event){
+				.kind = GUARD_EV_EXIT, .generation = (uint64_t)ev->a });
 		node_turn_soon(s, ev->node, 1);
 		break;
-	default:
-		enforcer_event(s, ev, false);
-		break;
+	default: enforcer_event(s, ev, false); break;
 	}
 }
 
@@ -306,7 +320,8 @@ void enforcers_peer_gone(struct sim *s, int node, enum sim_proc gone)
 
 static void helpers(struct sim *s, int node)
 {
-	sim_at(s, s->now_ms + sim_range(&s->rng, 20, 200), EV_PROC_START, node, PROC_WORKER, 0, NULL);
+	sim_at(s, s->now_ms + sim_range(&s->rng, 20, 200), EV_PROC_START, node, PROC_WORKER, 0,
+		NULL);
 	sim_at(s, s->now_ms + sim_range(&s->rng, 20, 100), EV_PROC_START, node, PROC_API, 0, NULL);
 }
 
@@ -319,7 +334,8 @@ void sup_start(struct sim *s, int node)
 	if (n->procs[PROC_DM].alive && !n->procs[PROC_DM].frozen) {
 		struct msg_dm_state state;
 		guard_export(&n->dm.guard, now, &state);
-		step(s, node, false, (struct guard_event){ .kind = GUARD_EV_STATE, .state = &state });
+		step(s, node, false,
+			(struct guard_event){ .kind = GUARD_EV_STATE, .state = &state });
 		step(s, node, true, (struct guard_event){ .kind = GUARD_EV_PEER_NEW });
 		step(s, node, false, (struct guard_event){ .kind = GUARD_EV_PEER_NEW });
 		/* What ended meanwhile is noticed by its pidfd. */
@@ -334,9 +350,11 @@ void sup_start(struct sim *s, int node)
 			sim_log(s, node, "postmaster adopted");
 			pg_readopted(s, node);
 			step(s, node, false,
-				(struct guard_event){ .kind = GUARD_EV_ADOPT, .generation = n->pg.generation });
+				(struct guard_event){
+					.kind = GUARD_EV_ADOPT, .generation = n->pg.generation });
 		}
-		sim_at(s, s->now_ms + sim_range(&s->rng, 5, 40), EV_PROC_START, node, PROC_DM, 0, NULL);
+		sim_at(s, s->now_ms + sim_range(&s->rng, 5, 40), EV_PROC_START, node, PROC_DM, 0,
+			NULL);
 	}
 	helpers(s, node);
 	step(s, node, false, (struct guard_event){ .kind = GUARD_EV_TICK });

@@ -1,4 +1,5 @@
-/* The model of the one background task: each is a small machine that is looked at every few milliseconds. */
+/* The model of the one background task: each is a small machine that is looked at every few
+ * milliseconds. */
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -29,8 +30,12 @@ static void ask_stop(struct sim *s, int node, enum pg_stop_mode mode, int64_t ti
 {
 	struct sim_node *n = &s->nodes[node];
 	n->w.task.generation = n->sup.guard.generation;
-	worker_to_sup(s, node, (struct sim_message){ .kind = SM_STOP, .generation = n->sup.guard.generation,
-		.mode = mode, .until_ms = timeout_ms, .deadline_ms = node_clock(s, node) + 10000 });
+	worker_to_sup(s, node,
+		(struct sim_message){ .kind = SM_STOP,
+			.generation = n->sup.guard.generation,
+			.mode = mode,
+			.until_ms = timeout_ms,
+			.deadline_ms = node_clock(s, node) + 10000 });
 	if (n->w.state == PG_STATE_RUNNING || n->w.state == PG_STATE_STARTING)
 		n->w.state = PG_STATE_STOPPING;
 }
@@ -48,9 +53,12 @@ static void ask_start(struct sim *s, int node, uint32_t kind)
 	t->answered = t->refused = false;
 	t->request_id = ++n->w.next_id;
 	n->pg.upstream = n->w.following;
-	worker_to_sup(s, node, (struct sim_message){ .kind = SM_START, .id = t->request_id, .mode = kind,
-		.until_ms = kind == PG_START_PRIMARY ? n->w.keeper.acked_until_ms : 0,
-		.deadline_ms = node_clock(s, node) + 2000 });
+	worker_to_sup(s, node,
+		(struct sim_message){ .kind = SM_START,
+			.id = t->request_id,
+			.mode = kind,
+			.until_ms = kind == PG_START_PRIMARY ? n->w.keeper.acked_until_ms : 0,
+			.deadline_ms = node_clock(s, node) + 2000 });
 	n->w.state = PG_STATE_STARTING;
 	n->w.state_since_ms = node_clock(s, node);
 	n->w.checkpoint_done = false;
@@ -71,7 +79,8 @@ static int started(struct sim *s, int node)
 		return 1;
 	if (n->pg.phase == PGP_NONE)
 		return -1;
-	int64_t limit = t->timeout_ms ? t->timeout_ms : worker_settings(s, node)->primary_start_timeout_ms;
+	int64_t limit =
+		t->timeout_ms ? t->timeout_ms : worker_settings(s, node)->primary_start_timeout_ms;
 	return now - t->since_ms > (limit ? limit : 60000) ? -2 : 0;
 }
 
@@ -82,7 +91,10 @@ static void start_ended(struct sim *s, int node, int how)
 		w->callbacks_called = true;
 	if (how == -1)
 		w->state = PG_STATE_START_FAILED;
-	finish(s, node, how > 0 ? TASK_RESULT_TRUE : how == -1 ? TASK_RESULT_FALSE : TASK_RESULT_NONE);
+	finish(s, node,
+		how > 0	    ? TASK_RESULT_TRUE
+		: how == -1 ? TASK_RESULT_FALSE
+			    : TASK_RESULT_NONE);
 }
 
 static void run_start(struct sim *s, int node, uint32_t kind, bool stop_first)
@@ -97,7 +109,8 @@ static void run_start(struct sim *s, int node, uint32_t kind, bool stop_first)
 		}
 		t->step = 1;
 		if (!stopped(s, node))
-			ask_stop(s, node, PG_STOP_FAST, worker_settings(s, node)->primary_stop_timeout_ms);
+			ask_stop(s, node, PG_STOP_FAST,
+				worker_settings(s, node)->primary_stop_timeout_ms);
 		/* fall through */
 	case 1:
 		if (!stopped(s, node))
@@ -105,7 +118,8 @@ static void run_start(struct sim *s, int node, uint32_t kind, bool stop_first)
 		if (t->kind == TASK_RESTART || t->kind == TASK_START_PRIMARY) {
 			bool primary = t->kind == TASK_START_PRIMARY || !n->pg.standby_signal;
 			kind = primary ? PG_START_PRIMARY : PG_START_STANDBY;
-			n->w.role = primary ? PG_ROLE_PRIMARY : PG_ROLE_REPLICA; /* as the data directory says */
+			n->w.role = primary ? PG_ROLE_PRIMARY
+					    : PG_ROLE_REPLICA; /* as the data directory says */
 		} else {
 			n->w.following = t->target;
 			n->w.follow_known = true;
@@ -141,9 +155,12 @@ static void run_promote(struct sim *s, int node)
 		t->request_id = ++n->w.next_id;
 		t->generation = n->sup.guard.generation;
 		t->until_ms = now + 1000;
-		worker_to_sup(s, node, (struct sim_message){ .kind = SM_PROMOTE, .id = t->request_id,
-			.generation = t->generation, .until_ms = n->w.keeper.acked_until_ms,
-			.deadline_ms = t->until_ms });
+		worker_to_sup(s, node,
+			(struct sim_message){ .kind = SM_PROMOTE,
+				.id = t->request_id,
+				.generation = t->generation,
+				.until_ms = n->w.keeper.acked_until_ms,
+				.deadline_ms = t->until_ms });
 		t->step = 1;
 		return;
 	case 1:
@@ -165,7 +182,8 @@ static void run_promote(struct sim *s, int node)
 			n->w.checkpoint_done = false;
 			n->w.callbacks_called = true;
 			finish(s, node, TASK_RESULT_TRUE);
-		} else if (now - t->since_ms > n->pre_promote_ms + worker_settings(s, node)->loop_wait_ms) {
+		} else if (now - t->since_ms >
+			   n->pre_promote_ms + worker_settings(s, node)->loop_wait_ms) {
 			finish(s, node, TASK_RESULT_NONE);
 		}
 	}
@@ -175,7 +193,8 @@ static void run_promote(struct sim *s, int node)
 
 static bool releases(enum ha_demote_mode mode)
 {
-	return mode == DEMOTE_GRACEFUL || mode == DEMOTE_IMMEDIATE || mode == DEMOTE_CLUSTER || mode == DEMOTE_SHUTDOWN;
+	return mode == DEMOTE_GRACEFUL || mode == DEMOTE_IMMEDIATE || mode == DEMOTE_CLUSTER ||
+	       mode == DEMOTE_SHUTDOWN;
 }
 
 static bool polite(enum ha_demote_mode mode)
@@ -190,10 +209,12 @@ static bool confirmed(struct sim *s, int node)
 	int have = 0;
 	for (unsigned i = 0; i < s->cfg.member_count; i++) {
 		const struct sim_node *o = &s->nodes[i];
-		if (!(n->w.task.names & (1u << i)) || !o->on || !o->procs[PROC_API].alive || o->procs[PROC_API].frozen)
+		if (!(n->w.task.names & (1u << i)) || !o->on || !o->procs[PROC_API].alive ||
+			o->procs[PROC_API].frozen)
 			continue;
-		if (net_open(s, node, (int)i) && net_open(s, (int)i, node) && o->pg.phase == PGP_STANDBY &&
-			!o->pg.hung && branch_contains(s, o->pg.branch, o->pg.lsn, n->pg.branch, n->pg.lsn))
+		if (net_open(s, node, (int)i) && net_open(s, (int)i, node) &&
+			o->pg.phase == PGP_STANDBY && !o->pg.hung &&
+			branch_contains(s, o->pg.branch, o->pg.lsn, n->pg.branch, n->pg.lsn))
 			have++;
 	}
 	return have >= (n->w.task.quorum > 1 ? n->w.task.quorum : 1);
@@ -211,15 +232,18 @@ static void release_key(struct sim *s, int node, uint64_t lsn)
 	}
 	w->task.release_asked = true;
 	w->task.release_until_ms = deadline + 500;
-	worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_RELEASE, .deadline_ms = deadline });
+	worker_keeper(
+		s, node, (struct keeper_event){ .kind = KEEPER_RELEASE, .deadline_ms = deadline });
 }
 
 static void shut_down_seen(struct sim *s, int node)
 {
 	struct sim_node *n = &s->nodes[node];
 	struct sim_message m = { .kind = SM_PROOF };
-	m.proof = (struct msg_proof){ .generation = n->pg.generation, .at_ms = node_clock(s, node),
-		.kind = n->pg.control == PG_DB_SHUTDOWNED ? PROOF_SHUTDOWN_CONTROL : PROOF_RECOVERY_CONTROL };
+	m.proof = (struct msg_proof){ .generation = n->pg.generation,
+		.at_ms = node_clock(s, node),
+		.kind = n->pg.control == PG_DB_SHUTDOWNED ? PROOF_SHUTDOWN_CONTROL
+							  : PROOF_RECOVERY_CONTROL };
 	worker_to_sup(s, node, m);
 }
 
@@ -245,11 +269,14 @@ static void run_demote(struct sim *s, int node)
 		t->was_up = !stopped(s, node);
 		if (t->was_up)
 			ask_stop(s, node, hard ? PG_STOP_IMMEDIATE : PG_STOP_FAST,
-				t->timeout_ms ? t->timeout_ms : hard ? 5000 : 0);
+				t->timeout_ms ? t->timeout_ms
+				: hard	      ? 5000
+					      : 0);
 		t->step = 1;
 		return;
 	}
-	bool clean = n->pg.control == PG_DB_SHUTDOWNED || n->pg.control == PG_DB_SHUTDOWNED_IN_RECOVERY;
+	bool clean =
+		n->pg.control == PG_DB_SHUTDOWNED || n->pg.control == PG_DB_SHUTDOWNED_IN_RECOVERY;
 	if ((n->pg.phase == PGP_SHUT || (stopped(s, node) && clean && t->was_up)) && t->step == 1) {
 		t->step = 2;
 		t->until_ms = now + 3000;
@@ -262,7 +289,8 @@ static void run_demote(struct sim *s, int node)
 		if (!t->release_asked)
 			release_key(s, node, n->pg.checkpoint_lsn);
 	}
-	if (!stopped(s, node) || (t->step == 2 && polite(t->demote) && !t->confirmed && now < t->until_ms))
+	if (!stopped(s, node) ||
+		(t->step == 2 && polite(t->demote) && !t->confirmed && now < t->until_ms))
 		return;
 	n->w.role = PG_ROLE_DEMOTED;
 	n->w.state = PG_STATE_STOPPED;
@@ -277,8 +305,9 @@ static bool source_ready(struct sim *s, int node, int from)
 	if (from < 0 || from == node)
 		return false;
 	const struct sim_pg *p = &s->nodes[from].pg;
-	return s->nodes[from].on && !s->nodes[from].vm_paused && !p->hung && !p->frozen && net_open(s, node, from) &&
-	       net_open(s, from, node) && (p->phase == PGP_PRIMARY || p->phase == PGP_STANDBY);
+	return s->nodes[from].on && !s->nodes[from].vm_paused && !p->hung && !p->frozen &&
+	       net_open(s, node, from) && net_open(s, from, node) &&
+	       (p->phase == PGP_PRIMARY || p->phase == PGP_STANDBY);
 }
 
 static int leader_in_sight(const struct sim *s, int node)
@@ -297,7 +326,8 @@ static enum ha_rewind_state rewind_verdict(struct sim *s, int node, int leader)
 		if (p->control == PG_DB_SHUTDOWNED) {
 			in_recovery = false;
 			lsn = p->checkpoint_lsn;
-		} else if (p->control != PG_DB_SHUTDOWNED_IN_RECOVERY && p->control != PG_DB_IN_ARCHIVE_RECOVERY) {
+		} else if (p->control != PG_DB_SHUTDOWNED_IN_RECOVERY &&
+			   p->control != PG_DB_IN_ARCHIVE_RECOVERY) {
 			return REWIND_CHECK;
 		} else {
 			lsn = p->lsn;
@@ -418,7 +448,8 @@ static void run_crash_recovery(struct sim *s, int node)
 	struct sim_task *t = &n->w.task;
 	if (t->step == 0) {
 		t->step = 1;
-		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 100, 1500) + n->pg.recovery_ms;
+		t->until_ms =
+			node_clock(s, node) + sim_range(&s->rng, 100, 1500) + n->pg.recovery_ms;
 	}
 	if (node_clock(s, node) < t->until_ms)
 		return;
@@ -442,41 +473,19 @@ static void run_crash_recovery(struct sim *s, int node)
 static void run(struct sim *s, int node)
 {
 	switch (task_of(s, node)->kind) {
-	case TASK_START_PRIMARY:
-		run_start(s, node, PG_START_PRIMARY, false);
-		break;
-	case TASK_RESTART:
-		run_start(s, node, PG_START_STANDBY, true);
-		break;
+	case TASK_START_PRIMARY: run_start(s, node, PG_START_PRIMARY, false); break;
+	case TASK_RESTART: run_start(s, node, PG_START_STANDBY, true); break;
 	case TASK_RESTART_AFTER_FAILURE:
-	case TASK_FOLLOW_AFTER_DEMOTION:
-		run_start(s, node, PG_START_STANDBY, false);
-		break;
-	case TASK_CHANGE_CONNINFO:
-		run_start(s, node, PG_START_STANDBY, true);
-		break;
-	case TASK_PROMOTE:
-		run_promote(s, node);
-		break;
-	case TASK_DEMOTE:
-		run_demote(s, node);
-		break;
-	case TASK_REWIND:
-		run_rewind(s, node);
-		break;
-	case TASK_REWIND_CHECK:
-		run_rewind_check(s, node);
-		break;
+	case TASK_FOLLOW_AFTER_DEMOTION: run_start(s, node, PG_START_STANDBY, false); break;
+	case TASK_CHANGE_CONNINFO: run_start(s, node, PG_START_STANDBY, true); break;
+	case TASK_PROMOTE: run_promote(s, node); break;
+	case TASK_DEMOTE: run_demote(s, node); break;
+	case TASK_REWIND: run_rewind(s, node); break;
+	case TASK_REWIND_CHECK: run_rewind_check(s, node); break;
 	case TASK_CLONE:
-	case TASK_REINIT:
-		run_clone(s, node);
-		break;
-	case TASK_CRASH_RECOVERY:
-		run_crash_recovery(s, node);
-		break;
-	case TASK_COPY_SLOTS:
-		finish(s, node, TASK_RESULT_TRUE);
-		break;
+	case TASK_REINIT: run_clone(s, node); break;
+	case TASK_CRASH_RECOVERY: run_crash_recovery(s, node); break;
+	case TASK_COPY_SLOTS: finish(s, node, TASK_RESULT_TRUE); break;
 	default:
 		finish(s, node, TASK_RESULT_FALSE); /* bootstrap is not part of the model */
 		break;
@@ -499,17 +508,23 @@ void task_start(struct sim *s, int node, const struct ha_action *a)
 	uint32_t serial = t->serial + 1;
 	if (t->kind) /* abandoned */
 		sim_log(s, node, "task %s abandoned", ha_task_word(t->kind));
-	*t = (struct sim_task){ .kind = a->task, .serial = serial, .since_ms = node_clock(s, node),
-		.demote = a->demote, .role = a->role, .timeout_ms = a->timeout_ms, .flag = a->flag,
-		.quorum = a->quorum, .target = (int8_t)(a->target[0] ? sim_index(a->target) : -1) };
+	*t = (struct sim_task){ .kind = a->task,
+		.serial = serial,
+		.since_ms = node_clock(s, node),
+		.demote = a->demote,
+		.role = a->role,
+		.timeout_ms = a->timeout_ms,
+		.flag = a->flag,
+		.quorum = a->quorum,
+		.target = (int8_t)(a->target[0] ? sim_index(a->target) : -1) };
 	for (unsigned i = 0; i < a->name_count; i++) {
 		int n = sim_index(w->plan.names[a->name_first + i]);
 		t->names |= n >= 0 ? 1u << n : 0;
 	}
 	if (t->kind == TASK_RESTART || t->kind == TASK_REINIT)
 		w->request = (struct ha_request){ .shutdown = w->request.shutdown };
-	sim_log(s, node, "task %s starts%s%s", ha_task_word(t->kind), t->target >= 0 ? " target=" : "",
-		t->target >= 0 ? sim_name(t->target) : "");
+	sim_log(s, node, "task %s starts%s%s", ha_task_word(t->kind),
+		t->target >= 0 ? " target=" : "", t->target >= 0 ? sim_name(t->target) : "");
 	again(s, node);
 }
 

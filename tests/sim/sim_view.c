@@ -25,7 +25,8 @@ static void show_ssn(char *out, size_t len, const struct sim_ssn *n)
 	if (!n->set)
 		out[0] = '\0';
 	else if (n->placeholder)
-		snprintf(out, len, n->quorum ? "ANY 1 (%s)" : "%s", "__patroni_strict_sync_replica_placeholder__");
+		snprintf(out, len, n->quorum ? "ANY 1 (%s)" : "%s",
+			"__patroni_strict_sync_replica_placeholder__");
 	else if (n->quorum)
 		snprintf(out, len, "ANY %d (%s)", n->n, names);
 	else if (strchr(names, ','))
@@ -43,12 +44,16 @@ static void senders(const struct sim *s, int node, struct pg_sql *sql)
 		if (!p->standby[i].connected)
 			continue;
 		struct pg_walsender *w = &scratch.senders[sql->walsender_count++];
-		*w = (struct pg_walsender){ .pid = 1000 + (int)i, .write_lsn = p->standby[i].flush,
-			.flush_lsn = p->standby[i].flush, .replay_lsn = p->standby[i].flush };
+		*w = (struct pg_walsender){ .pid = 1000 + (int)i,
+			.write_lsn = p->standby[i].flush,
+			.flush_lsn = p->standby[i].flush,
+			.replay_lsn = p->standby[i].flush };
 		strcpy(w->application_name, sim_name((int)i));
 		const char *state = "async";
 		if (p->ssn.set && (p->ssn.names & (1u << i)))
-			state = p->ssn.quorum ? "quorum" : taken++ < p->ssn.n ? "sync" : "potential";
+			state = p->ssn.quorum	     ? "quorum"
+				: taken++ < p->ssn.n ? "sync"
+						     : "potential";
 		strcpy(w->sync_state, state);
 	}
 }
@@ -59,8 +64,10 @@ static void view_sql(const struct sim *s, int node, int64_t now)
 	const struct sim_pg *p = &n->pg;
 	struct pg_sql *sql = &scratch.sql;
 	char *ssn = sql->synchronous_standby_names;
-	sql->valid = sql->rejecting = sql->in_recovery = sql->receiver_streaming = sql->replay_paused = false;
-	sql->flush_lsn = sql->replay_lsn = sql->receive_lsn = sql->written_lsn = sql->latest_end_lsn = 0;
+	sql->valid = sql->rejecting = sql->in_recovery = sql->receiver_streaming =
+		sql->replay_paused = false;
+	sql->flush_lsn = sql->replay_lsn = sql->receive_lsn = sql->written_lsn =
+		sql->latest_end_lsn = 0;
 	sql->walsender_count = 0;
 	sql->timeline = 0;
 	sql->failed_since_ms = 0;
@@ -113,8 +120,11 @@ static void view_files(const struct sim *s, int node, int64_t now)
 	f->control.checkpoint_lsn = f->control.checkpoint_redo = p->checkpoint_lsn;
 	f->control.checkpoint_tli = (uint32_t)p->checkpoint_tli;
 	f->control.min_recovery_lsn = p->control == PG_DB_IN_ARCHIVE_RECOVERY ||
-				      p->control == PG_DB_SHUTDOWNED_IN_RECOVERY ? p->lsn : 0;
-	f->control.min_recovery_tli = f->control.min_recovery_lsn ? (uint32_t)s->branches[p->branch].tli : 0;
+						      p->control == PG_DB_SHUTDOWNED_IN_RECOVERY
+					      ? p->lsn
+					      : 0;
+	f->control.min_recovery_tli =
+		f->control.min_recovery_lsn ? (uint32_t)s->branches[p->branch].tli : 0;
 	f->control.wal_log_hints = p->can_rewind;
 	f->control.wal_segment_size = 16 << 20;
 	f->control.control_version = 1300;
@@ -134,7 +144,8 @@ unsigned view_history(const struct sim *s, int node, struct history_row rows[SIM
 		r->lsn = s->branches[b].start_lsn;
 		strcpy(r->reason, "no recovery target specified");
 		r->time[0] = '\0';
-		strcpy(r->new_leader, s->branches[b].node >= 0 ? sim_name(s->branches[b].node) : "");
+		strcpy(r->new_leader,
+			s->branches[b].node >= 0 ? sim_name(s->branches[b].node) : "");
 	}
 	return count;
 }
@@ -165,7 +176,8 @@ static void view_failsafe(const struct sim_worker *w, struct ha_view *v)
 	if (w->failsafe_leader < 0)
 		return;
 	strcpy(v->failsafe_leader, sim_name(w->failsafe_leader));
-	snprintf(v->failsafe_conn_url, LIMIT_URL, "postgres://%s:5432/postgres", v->failsafe_leader);
+	snprintf(
+		v->failsafe_conn_url, LIMIT_URL, "postgres://%s:5432/postgres", v->failsafe_leader);
 	snprintf(v->failsafe_api_url, LIMIT_URL, "http://%s:8008/patroni", v->failsafe_leader);
 	v->failsafe_last_ms = w->failsafe_last_ms;
 }
@@ -195,14 +207,17 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	v->wall_us = (1000000000000 + now + n->wall_offset_ms) * 1000;
 	strcpy(v->name, sim_name(node));
 	if (n->pg.sysid && !n->pg.dir_empty)
-		snprintf(v->system_id, sizeof(v->system_id), "%llu", 7000000000000000000ull + (unsigned)n->pg.sysid);
+		snprintf(v->system_id, sizeof(v->system_id), "%llu",
+			7000000000000000000ull + (unsigned)n->pg.sysid);
 	scratch.set = *set;
 	scratch.set.tags = n->tags;
 	v->set = &scratch.set;
 	v->c = w->snap ? &w->snap->c : &scratch.nothing;
 	v->c_fresh = w->snap != NULL;
 	v->store_failing_since_ms = w->store_failing_ms;
-	v->store = w->store_failing_ms && now - w->store_failing_ms >= set->retry_timeout_ms ? STORE_FAILING : STORE_OK;
+	v->store = w->store_failing_ms && now - w->store_failing_ms >= set->retry_timeout_ms
+			   ? STORE_FAILING
+			   : STORE_OK;
 	v->lock = keeper_lock(&w->keeper, now);
 	v->lease_until_ms = keeper_lease_until_ms(&w->keeper);
 	v->gentle_at_ms = keeper_gentle_ms(&w->keeper);

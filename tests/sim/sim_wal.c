@@ -1,4 +1,5 @@
-/* Replication and clients of the simulated PostgreSQL: WAL on its way, confirmations, commits that wait. */
+/* Replication and clients of the simulated PostgreSQL: WAL on its way, confirmations, commits that
+ * wait. */
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -9,13 +10,15 @@ static bool sends(const struct sim *s, int node)
 {
 	const struct sim_node *n = &s->nodes[node];
 	return n->on && !n->vm_paused && !n->pg.frozen &&
-		(n->pg.phase == PGP_PRIMARY || n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_STOPPING);
+	       (n->pg.phase == PGP_PRIMARY || n->pg.phase == PGP_STANDBY ||
+		       n->pg.phase == PGP_STOPPING);
 }
 
 static bool receives(const struct sim *s, int node)
 {
 	const struct sim_node *n = &s->nodes[node];
-	return n->on && !n->vm_paused && !n->pg.frozen && (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PROMOTING);
+	return n->on && !n->vm_paused && !n->pg.frozen &&
+	       (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PROMOTING);
 }
 
 static void wal_send(struct sim *s, int from, int to)
@@ -27,7 +30,8 @@ static void wal_send(struct sim *s, int from, int to)
 	if (delay < 0)
 		delay = 200; /* sent again by TCP; a cut link is noticed by the tick */
 	p->arriving_lsn = u->lsn;
-	sim_at(s, s->now_ms + delay + p->lag_ms, EV_PG_WAL, to, (int64_t)u->lsn, (int64_t)u->generation, NULL);
+	sim_at(s, s->now_ms + delay + p->lag_ms, EV_PG_WAL, to, (int64_t)u->lsn,
+		(int64_t)u->generation, NULL);
 }
 
 void wal_send_all(struct sim *s, int node)
@@ -42,7 +46,8 @@ bool wal_senders_behind(const struct sim *s, int node)
 	for (unsigned i = 0; i < s->cfg.member_count; i++) {
 		const struct sim_pg *p = &s->nodes[i].pg;
 		if (s->nodes[node].pg.standby[i].connected && p->streaming && p->upstream == node &&
-			receives(s, (int)i) && net_open(s, node, (int)i) && p->lsn < s->nodes[node].pg.lsn)
+			receives(s, (int)i) && net_open(s, node, (int)i) &&
+			p->lsn < s->nodes[node].pg.lsn)
 			return true;
 	}
 	return false;
@@ -74,12 +79,14 @@ static void tick(struct sim *s, int node, int64_t generation)
 	struct sim_pg *p = &s->nodes[node].pg;
 	if ((uint64_t)generation != p->generation || p->phase == PGP_NONE)
 		return;
-	sim_at(s, s->now_ms + CONNECT_MS + (int64_t)rng_below(&s->rng, 100), EV_PG_TICK, node, generation, 0, NULL);
+	sim_at(s, s->now_ms + CONNECT_MS + (int64_t)rng_below(&s->rng, 100), EV_PG_TICK, node,
+		generation, 0, NULL);
 	notice_gone(s, node);
 	if (!receives(s, node))
 		return;
 	int u = p->upstream;
-	bool can = u >= 0 && sends(s, u) && net_open(s, node, u) && net_open(s, u, node) && pg_can_stream(s, node, u);
+	bool can = u >= 0 && sends(s, u) && net_open(s, node, u) && net_open(s, u, node) &&
+		   pg_can_stream(s, node, u);
 	if (p->streaming && (!can || !s->nodes[u].pg.standby[node].connected))
 		hang_up(s, node);
 	if (!p->streaming && can && s->nodes[u].pg.phase != PGP_STOPPING) {
@@ -128,8 +135,11 @@ void pg_set_ssn(struct sim *s, int node, struct sim_ssn ssn)
 	p->ssn_file = ssn;
 	if (p->phase == PGP_NONE)
 		return;
-	sim_log(s, node, "postgres: synchronous_standby_names %s n=%d names=%02x%s", ssn.quorum ? "ANY" : "priority",
-		ssn.n, ssn.names, ssn.placeholder ? " placeholder" : ssn.set ? "" : " (none)");
+	sim_log(s, node, "postgres: synchronous_standby_names %s n=%d names=%02x%s",
+		ssn.quorum ? "ANY" : "priority", ssn.n, ssn.names,
+		ssn.placeholder ? " placeholder"
+		: ssn.set	? ""
+				: " (none)");
 	p->ssn = ssn;
 	wal_release_waiting(s, node);
 }
@@ -201,6 +211,7 @@ void pg_client_write(struct sim *s, int node)
 		return;
 	}
 	if (p->waiting_count == SIM_WAITING)
-		p->waiting_count = SIM_WAITING / 2; /* clients gave up: cancelled, not acknowledged */
+		p->waiting_count =
+			SIM_WAITING / 2; /* clients gave up: cancelled, not acknowledged */
 	p->waiting[p->waiting_count++] = (struct sim_commit){ .lsn = p->lsn, .at_ms = s->now_ms };
 }

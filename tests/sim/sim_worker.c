@@ -1,4 +1,5 @@
-/* The model of worker/turn, keeper and publish: events in, ha_step and keeper_step in the middle, effects out. */
+/* The model of worker/turn, keeper and publish: events in, ha_step and keeper_step in the middle,
+ * effects out. */
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -14,7 +15,8 @@ void worker_to_sup(struct sim *s, int node, struct sim_message m)
 		return;
 	struct sim_message *copy = arena_take(&s->arena, ARENA_MESSAGE, sizeof(*copy));
 	*copy = m;
-	sim_at_proc(s, s->now_ms + (int64_t)rng_below(&s->rng, 2), EV_SUP_MSG, node, PROC_SUP, 0, 0, copy);
+	sim_at_proc(s, s->now_ms + (int64_t)rng_below(&s->rng, 2), EV_SUP_MSG, node, PROC_SUP, 0, 0,
+		copy);
 }
 
 void node_turn_soon(struct sim *s, int node, int64_t in_ms)
@@ -52,7 +54,8 @@ static void keeper_tick_at(struct sim *s, int node)
 		return;
 	w->keeper_tick_ms = next;
 	if (next < INT64_MAX)
-		sim_at_proc(s, node_when(s, node, next), EV_KEEPER, node, PROC_WORKER, next, 0, NULL);
+		sim_at_proc(
+			s, node_when(s, node, next), EV_KEEPER, node, PROC_WORKER, next, 0, NULL);
 }
 
 static void keeper_act(struct sim *s, int node, const struct keeper_action *a)
@@ -68,8 +71,11 @@ static void keeper_act(struct sim *s, int node, const struct keeper_action *a)
 	}
 	case KEEPER_REPORT: {
 		struct sim_message m = { .kind = SM_LEASE };
-		m.lease = (struct msg_lease){ .seq = a->seq, .sent_at_ms = a->sent_at_ms,
-			.lease_until_ms = a->lease_until_ms, .ttl_ms = a->ttl_ms, .policy = a->policy,
+		m.lease = (struct msg_lease){ .seq = a->seq,
+			.sent_at_ms = a->sent_at_ms,
+			.lease_until_ms = a->lease_until_ms,
+			.ttl_ms = a->ttl_ms,
+			.policy = a->policy,
 			.pause_enforce = a->pause_enforce,
 			.wall_offset_ms = 1000000000000 + s->nodes[node].wall_offset_ms };
 		worker_to_sup(s, node, m);
@@ -93,9 +99,7 @@ static void keeper_act(struct sim *s, int node, const struct keeper_action *a)
 		}
 		w->store_ttl_ms = a->ttl_ms;
 		break;
-	case KEEPER_WAKE:
-		node_turn_soon(s, node, 0);
-		break;
+	case KEEPER_WAKE: node_turn_soon(s, node, 0); break;
 	}
 }
 
@@ -112,9 +116,13 @@ void worker_keeper(struct sim *s, int node, struct keeper_event ev)
 static void keeper_config(struct sim *s, int node)
 {
 	const struct settings *set = worker_settings(s, node);
-	worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_CONFIG, .ttl_ms = set->ttl_ms,
-		.loop_wait_ms = set->loop_wait_ms, .retry_timeout_ms = set->retry_timeout_ms, .paused = set->pause,
-		.pause_enforce = set->pause_enforce });
+	worker_keeper(s, node,
+		(struct keeper_event){ .kind = KEEPER_CONFIG,
+			.ttl_ms = set->ttl_ms,
+			.loop_wait_ms = set->loop_wait_ms,
+			.retry_timeout_ms = set->retry_timeout_ms,
+			.paused = set->pause,
+			.pause_enforce = set->pause_enforce });
 }
 
 /* ---- snapshot ---- */
@@ -140,10 +148,14 @@ void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap)
 	snprintf(session, sizeof(session), "s%u", w->session);
 	snprintf(old, sizeof(old), "s%u", w->old_session);
 	bool mine = strcmp(snap->c.leader, sim_name(node)) == 0;
-	worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .leader_is_me = mine,
-		.session_is_mine = mine && (strcmp(snap->c.leader_session, session) == 0 ||
+	worker_keeper(s, node,
+		(struct keeper_event){ .kind = KEEPER_SNAPSHOT,
+			.leader_is_me = mine,
+			.session_is_mine =
+				mine && (strcmp(snap->c.leader_session, session) == 0 ||
 						strcmp(snap->c.leader_session, old) == 0),
-		.leader_version = snap->c.leader_version, .revision = snap->c.revision });
+			.leader_version = snap->c.leader_version,
+			.revision = snap->c.revision });
 	if (leader)
 		node_turn_soon(s, node, 0);
 }
@@ -165,7 +177,8 @@ static void prove(struct sim *s, int node)
 	else if (p->phase == PGP_STANDBY && !p->hung && !p->frozen)
 		m.proof.kind = PROOF_RECOVERY_SQL;
 	else if (p->standby_signal && !p->promote_file &&
-		(p->control == PG_DB_IN_ARCHIVE_RECOVERY || p->control == PG_DB_SHUTDOWNED_IN_RECOVERY))
+		 (p->control == PG_DB_IN_ARCHIVE_RECOVERY ||
+			 p->control == PG_DB_SHUTDOWNED_IN_RECOVERY))
 		m.proof.kind = PROOF_RECOVERY_CONTROL;
 	else
 		return;
@@ -177,7 +190,8 @@ static void prove(struct sim *s, int node)
 static void prove_again(struct sim *s, int node)
 {
 	prove(s, node);
-	sim_at_proc(s, s->now_ms + worker_settings(s, node)->ttl_ms / 5, EV_PROOF, node, PROC_WORKER, 0, 0, NULL);
+	sim_at_proc(s, s->now_ms + worker_settings(s, node)->ttl_ms / 5, EV_PROOF, node,
+		PROC_WORKER, 0, 0, NULL);
 }
 
 /* ---- the turn ---- */
@@ -192,8 +206,10 @@ static void run_step(struct sim *s, int node, const struct ha_result *result)
 	s->turns++;
 	check_plan(s, node, &w->plan);
 	if (w->plan.await == AWAIT_NONE || w->plan.verdict != VERDICT_NONE)
-		worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_VERDICT, .verdict = w->plan.verdict,
-			.at_ms = view.now_ms });
+		worker_keeper(s, node,
+			(struct keeper_event){ .kind = KEEPER_VERDICT,
+				.verdict = w->plan.verdict,
+				.at_ms = view.now_ms });
 	w->pc = 0;
 	w->stepping = true;
 	exec_plan(s, node);
@@ -234,7 +250,9 @@ void exec_answer(struct sim *s, int node, enum ha_outcome outcome, int64_t versi
 	if (!w->stepping || w->plan.await == AWAIT_NONE)
 		return;
 	w->await_serial++;
-	struct ha_result r = { .present = true, .outcome = outcome, .version = version,
+	struct ha_result r = { .present = true,
+		.outcome = outcome,
+		.version = version,
 		.failsafe_ok = w->failsafe_all_ok };
 	run_step(s, node, &r);
 }
@@ -264,21 +282,19 @@ static void from_sup(struct sim *s, int node, struct sim_message *m)
 {
 	switch (m->kind) {
 	case SM_ACK:
-		worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_ACK, .seq = m->seq, .accepted = m->ok });
+		worker_keeper(s, node,
+			(struct keeper_event){
+				.kind = KEEPER_ACK, .seq = m->seq, .accepted = m->ok });
 		break;
-	case SM_ASK_PROOF:
-		prove(s, node);
-		break;
+	case SM_ASK_PROOF: prove(s, node); break;
 	case SM_SILENT:
 		if (!m->ok && !s->nodes[node].procs[PROC_SUP].frozen)
 			break; /* it was heard again in time */
-		worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_SUPERVISOR, .alive = m->ok });
+		worker_keeper(s, node,
+			(struct keeper_event){ .kind = KEEPER_SUPERVISOR, .alive = m->ok });
 		break;
-	case SM_ANSWER:
-		task_message(s, node, m);
-		break;
-	default:
-		break;
+	case SM_ANSWER: task_message(s, node, m); break;
+	default: break;
 	}
 }
 
@@ -301,38 +317,24 @@ void worker_event(struct sim *s, const struct sim_event *ev)
 	switch (ev->kind) {
 	case EV_OP_ANSWER:
 	case EV_OP_DEADLINE:
-	case EV_WATCH:
-		store_event(s, ev);
-		break;
+	case EV_WATCH: store_event(s, ev); break;
 	case EV_TURN:
 		if ((uint64_t)ev->a == w->turn_serial)
 			turn(s, ev->node);
 		break;
-	case EV_KEEPER:
-		on_keeper_tick(s, ev);
-		break;
+	case EV_KEEPER: on_keeper_tick(s, ev); break;
 	case EV_AWAIT:
 		if (w->stepping && ev->a == w->await_serial)
-			exec_answer(s, ev->node, w->plan.await == AWAIT_TIME ? HA_OUT_OK : HA_OUT_UNKNOWN, 0);
+			exec_answer(s, ev->node,
+				w->plan.await == AWAIT_TIME ? HA_OUT_OK : HA_OUT_UNKNOWN, 0);
 		break;
-	case EV_WORKER_MSG:
-		from_sup(s, ev->node, ev->ptr);
-		break;
-	case EV_PROOF:
-		prove_again(s, ev->node);
-		break;
-	case EV_TASK:
-		task_event(s, ev);
-		break;
-	case EV_EXEC:
-		exec_plan(s, ev->node);
-		break;
+	case EV_WORKER_MSG: from_sup(s, ev->node, ev->ptr); break;
+	case EV_PROOF: prove_again(s, ev->node); break;
+	case EV_TASK: task_event(s, ev); break;
+	case EV_EXEC: exec_plan(s, ev->node); break;
 	case EV_PEER_ANSWER:
-	case EV_PEER_REQUEST:
-		peer_event(s, ev);
-		break;
-	default:
-		break;
+	case EV_PEER_REQUEST: peer_event(s, ev); break;
+	default: break;
 	}
 }
 
@@ -350,7 +352,8 @@ void worker_start(struct sim *s, int node)
 	w->failsafe_leader = -1;
 	w->state = PG_STATE_STOPPED;
 	w->role = n->pg.phase == PGP_PRIMARY ? PG_ROLE_PRIMARY : PG_ROLE_REPLICA;
-	keeper_init(&w->keeper, n->sup.guard.lease_seq, n->sup.guard.lease_until_ms, node_clock(s, node));
+	keeper_init(&w->keeper, n->sup.guard.lease_seq, n->sup.guard.lease_until_ms,
+		node_clock(s, node));
 	s->dcs.watch_pending[node] = false;
 	keeper_config(s, node);
 	prove_again(s, node);

@@ -20,10 +20,11 @@ struct quorum_state {
 	int numsync;	    /* n: how many must confirm */
 	struct qset sync;   /* S: names in synchronous_standby_names */
 	int confirmed;	    /* c */
-	/* Phase 2 of the contract: with c = 0 take #V - q of the streaming names for confirmed. X14: worker/ha does
-	 * not. It holds for commits of the leader that asks, not after a promotion: there the complete voter may be
-	 * the new leader itself, and a standby that lags would be let in with no votes (S5; found by the simulator).
-	 * Without it q stays higher until a standby confirmed, which takes one answer of it. */
+	/* Phase 2 of the contract: with c = 0 take #V - q of the streaming names for confirmed.
+	 * X14: worker/ha does not. It holds for commits of the leader that asks, not after a
+	 * promotion: there the complete voter may be the new leader itself, and a standby that lags
+	 * would be let in with no votes (S5; found by the simulator). Without it q stays higher
+	 * until a standby confirmed, which takes one answer of it. */
 	bool assume_confirmed;
 	struct qset active; /* A: who should be there */
 	int wanted;	    /* w: synchronous_node_count, at least 1 */

@@ -202,7 +202,8 @@ static bool promise_forgotten(struct step *s)
 		return false; /* D9 */
 	plan_wake(s, until_ms);
 	plan_note(s, HA_LOG_INFO,
-		"waiting for one ttl after the start, a failsafe round may have been accepted before it rule=X13");
+		"waiting for one ttl after the start, a failsafe round may have been accepted "
+		"before it rule=X13");
 	return true;
 }
 
@@ -212,7 +213,7 @@ static enum may standby_may(struct step *s)
 		return MAY_NO; /* D5, D6 */
 	if (promise_forgotten(s))
 		return MAY_NO;
-	if (s->c->failover_present) {  /* D7 */
+	if (s->c->failover_present) { /* D7 */
 		if (s->c->failover_leader[0] != '\0' && s->sync_active &&
 			!cluster_sync_matches(s->c, s->v->name))
 			return MAY_NO;

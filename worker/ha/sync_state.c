@@ -351,7 +351,10 @@ static void ssn_changed(struct step *s, const struct ssn *ssn)
 	INVARIANT(fits); /* both arrays have one size */
 	unsigned kept = 0;
 	for (unsigned i = 0; i < m->ready_count; i++) {
-		if (!ssn_lists(ssn, m->ready[i]))
+		/* X15: in quorum mode everybody confirms anew. A name that was ready may lack
+		 * commits that others of the old list acknowledged, and a smaller list or a larger
+		 * n lets it be elected with fewer votes (S5; found by the simulator). */
+		if (s->sync == SYNC_QUORUM || !ssn_lists(ssn, m->ready[i]))
 			continue;
 		if (kept != i)
 			memcpy(m->ready[kept], m->ready[i], LIMIT_NAME);
