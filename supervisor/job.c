@@ -359,6 +359,7 @@ static void kill_tree(struct sup *s, const struct job *j)
 	if (j->out[0].fd >= 0 && fstat(j->out[0].fd, &st) == 0) {
 		t.life_dev = st.st_dev;
 		t.life_ino = st.st_ino;
+		t.any_holder = true;
 	}
 	killtree_run(s->scratch, &t, t.life_ino != 0, &report);
 	log_warning("job killed name=%s id=%llu processes=%u", j->name, (unsigned long long)j->id,

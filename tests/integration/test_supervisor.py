@@ -156,7 +156,9 @@ def test_job_tree_is_cancelled(sup, work):
               f"( setsid sh -c \"trap '' TERM; sleep 99; : {mark}\" & ) ; while :; do sleep 1; done # {mark}")
     mid = sup.worker.do("job", "tree", 0, 300, 0, "sh", "-c", script)
     pid = int(sup.worker.wait(rf"JOB_EVENT job={mid} pid=(\d+) running=1")[1])
-    util.wait_until(lambda: len(util.processes_with(mark)) >= 3, 5, "the tree stands")
+    util.wait_until(lambda: len([p for p in util.processes_with(mark) if util.pid_state(p) == "S"]) >= 3, 5,
+                    "the tree stands")
+    time.sleep(0.2)  # a subshell has the command line of its parent until it executes: nothing else tells
     sup.worker.do("cancel", mid)
     sup.worker.wait(rf"JOB_EVENT job={mid} pid={pid} running=0 exit_class=2 exit_code=9 cancelled=1", 5)
     util.wait_until(lambda: not util.processes_with(mark), 3, "nothing of the tree is left")

@@ -93,9 +93,14 @@ def test_root_adopts_a_postmaster_of_the_user(sup):
     sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0 is_child=0", 5)
 
 
-def test_root_upgrades_in_place_but_only_to_itself(sup, work):
+def test_root_upgrades_in_place_but_only_to_itself(sup, request):
     import shutil
-    copy = os.path.join(work, "pgregent-copy")
+    # Not below the test directory: that is the PostgreSQL user's alone, and CAP_DAC_OVERRIDE is not kept.
+    import tempfile
+    place = tempfile.mkdtemp(prefix="pgregent-bin.", dir="/tmp")
+    request.addfinalizer(lambda: shutil.rmtree(place))
+    os.chmod(place, 0o755)
+    copy = os.path.join(place, "pgregent")
     shutil.copy(sup.binary, copy)
     sup.binary = copy
     sup.start()
