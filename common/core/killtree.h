@@ -24,9 +24,7 @@ struct killtree_target {
 			   caller */
 	dev_t life_dev; /* the life file; life_ino 0 = not known */
 	ino_t life_ino;
-	bool any_holder; /* it is the output pipe of a job: whoever holds it belongs to it, lock or
-			    not */
-	uid_t uid;	 /* who runs PostgreSQL */
+	uid_t uid; /* who runs PostgreSQL */
 	gid_t gid;
 	bool any_holder; /* a job: whoever has the file (its output) open counts, lock or not */
 	bool as_user;	 /* we are root: look at /proc with the file system ids of uid and gid */
