@@ -165,7 +165,12 @@ static void check_nothing_lost(
 {
 	for (int16_t i = 0; i < (int16_t)s->branch_count; i++) {
 		uint64_t acked = s->branches[i].acked_sync_lsn;
-		if (acked && !branch_contains(s, branch, lsn, i, acked))
+		if (!acked || branch_contains(s, branch, lsn, i, acked))
+			continue;
+		if (s->checks.timeline_reused) { /* two histories under one number: see README.md */
+			sim_coverage.lost_by_reuse++;
+			forget_acked(s);
+		} else
 			violation(s, "S4",
 				"%s %s at %" PRIX64 " without the acknowledged commit %" PRIX64
 				" of timeline %" PRId64 " (%s)",
@@ -221,6 +226,7 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	 * tests/sim/README.md. */
 	if (b->tli <= s->checks.max_tli) {
 		sim_coverage.timelines_reused++;
+		s->checks.timeline_reused = true;
 		s->checks.liveness_exempt = true;
 	}
 	if (b->tli > s->checks.max_tli)
@@ -237,7 +243,9 @@ void check_started_primary(struct sim *s, int node)
 {
 	const struct sim_pg *p = &s->nodes[node].pg;
 	mix(s, (uint64_t)s->now_ms * 37 + (uint64_t)node);
-	if (settings_sync_mode(sim_config_now(s)) != SYNC_OFF && !in_pause(s))
+	/* Without the lease it is about to be fenced, and what it acknowledges is S1. */
+	if (settings_sync_mode(sim_config_now(s)) != SYNC_OFF && !in_pause(s) &&
+		dcs_lease_of(s, node))
 		check_nothing_lost(s, node, p->branch, p->lsn, "starts as primary");
 }
 

@@ -23,6 +23,7 @@ struct sim_checks {
 	bool liveness_exempt; /* a fault that cannot heal by itself happened */
 	unsigned quiet_tasks, quiet_promotions;
 	bool quiet;
+	bool timeline_reused;
 	int64_t longest_outage_ms;
 	uint64_t trace_hash; /* of everything decided: the same seed gives the same */
 };
@@ -34,7 +35,7 @@ struct sim_coverage {
 		uint64_t count;
 	} rules[SIM_RULES];
 	unsigned count;
-	uint64_t timelines_reused;
+	uint64_t timelines_reused, lost_by_reuse;
 };
 extern struct sim_coverage sim_coverage;
 

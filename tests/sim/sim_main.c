@@ -127,8 +127,9 @@ static void coverage(void)
 	for (unsigned i = 0; i < sim_coverage.count; i++)
 		printf(" %s=%llu", sim_coverage.rules[i].rule,
 			(unsigned long long)sim_coverage.rules[i].count);
-	printf("\n%u rules decided; %llu timeline numbers were used twice\n", sim_coverage.count,
-		(unsigned long long)sim_coverage.timelines_reused);
+	printf("\n%u rules decided; %llu timeline numbers were used twice, %llu times with loss\n",
+		sim_coverage.count, (unsigned long long)sim_coverage.timelines_reused,
+		(unsigned long long)sim_coverage.lost_by_reuse);
 }
 
 static int finish(struct run *r, double began)
