@@ -262,6 +262,7 @@ void probe_set_generation(struct probe *p, uint64_t generation)
 	if (p->generation == generation)
 		return;
 	p->generation = generation;
+	p->streamed_tli = 0;
 	probe_facts_done(&p->facts);
 	memset(&p->facts, 0, sizeof(p->facts));
 	/* An answer of the old server must not be taken for one of the new. */
@@ -285,6 +286,12 @@ static void on_answer(struct pgc *c, enum pgc_failure f, PGresult *res, const ch
 	} else if (f == PGC_OK) {
 		p->facts.server_version =
 			c->server_version != 0 ? c->server_version : p->facts.server_version;
+		/* pg_control learns of a new timeline at the next restart point only; a walreceiver that ended takes
+		 * its knowledge with it. */
+		if (p->facts.in_recovery && p->facts.receiver_streaming && p->facts.timeline > p->streamed_tli)
+			p->streamed_tli = p->facts.timeline;
+		if (p->facts.in_recovery && p->facts.timeline < p->streamed_tli)
+			p->facts.timeline = p->streamed_tli;
 		p->facts.asked_at_ms = p->asked_at_ms;
 		p->facts.failed_since_ms = 0;
 		p->facts.rejecting = false;

@@ -1,0 +1,299 @@
+"""A cluster of real members on loopback: pgregent, PostgreSQL, etcd; and a probe that writes to every member directly."""
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import psycopg2
+
+from util import Process, alive, free_port, pg_bin, processes_with, program, wait_until
+
+CONF = """
+scope: it
+name: {name}
+restapi:
+  listen: 127.0.0.1:{rest}
+  connect_address: 127.0.0.1:{rest}
+etcd3:
+  hosts: [{etcd}]
+bootstrap:
+  dcs: {dcs}
+  initdb:
+  - encoding: UTF8
+  - data-checksums
+  - auth-local: trust
+  - auth-host: trust
+  pg_hba:
+  - host replication replicator 127.0.0.1/32 trust
+  - host all all 127.0.0.1/32 trust
+postgresql:
+  listen: 127.0.0.1:{pg}
+  connect_address: 127.0.0.1:{pg}
+  data_dir: {dir}/data
+  bin_dir: {bin_dir}
+  pgpass: {dir}/pgpass
+  authentication:
+    superuser: {{username: postgres, password: super-pass}}
+    replication: {{username: replicator, password: repl-pass}}
+    rewind: {{username: rewind_user, password: rewind-pass}}
+  parameters:
+    unix_socket_directories: '{dir}'
+    wal_retrieve_retry_interval: 100ms
+    logging_collector: 'off'
+tags: {tags}
+"""
+
+
+class Etcd:
+    def __init__(self, base):
+        self.base = base
+        self.client, self.peer = free_port(), free_port()
+        self.url = "127.0.0.1:%d" % self.client
+        self.proc = None
+
+    def start(self):
+        c, p = "http://" + self.url, "http://127.0.0.1:%d" % self.peer
+        self.proc = Process(["etcd", "--name", "e0", "--data-dir", self.base + "/etcd", "--logger", "zap",
+                             "--listen-client-urls", c, "--advertise-client-urls", c, "--listen-peer-urls", p,
+                             "--initial-advertise-peer-urls", p, "--initial-cluster", "e0=" + p],
+                            self.base + "/etcd.log")
+        wait_until(lambda: self.ctl("endpoint", "health") is not None, 20, "etcd is healthy")
+
+    def ctl(self, *args):
+        env = dict(os.environ, ETCDCTL_API="3")
+        r = subprocess.run(["etcdctl", "--endpoints", self.url, *args], env=env, stdout=subprocess.PIPE,
+                           stderr=subprocess.DEVNULL, timeout=10)
+        return r.stdout.decode() if r.returncode == 0 else None
+
+    def get(self, key):
+        text = self.ctl("get", "/service/it/" + key, "--print-value-only")
+        return text.rstrip("\n") if text else None
+
+    def json(self, key):
+        text = self.get(key)
+        return json.loads(text) if text else None
+
+
+class Member:
+    def __init__(self, cluster, name, tags=None):
+        self.cluster, self.name = cluster, name
+        self.dir = os.path.join(cluster.base, name)
+        self.run = os.path.join(cluster.base, "r" + name)
+        self.log = os.path.join(cluster.base, name + ".log")
+        self.pg, self.rest = free_port(), free_port()
+        self.proc = None
+        os.mkdir(self.dir)
+        os.mkdir(self.run)
+        self.yml = os.path.join(cluster.base, name + ".yml")
+        with open(self.yml, "w") as f:
+            f.write(CONF.format(name=name, rest=self.rest, pg=self.pg, dir=self.dir, etcd=cluster.etcd.url,
+                                bin_dir=os.path.dirname(pg_bin("postgres")), dcs=json.dumps(cluster.dcs),
+                                tags=json.dumps(tags or {})))
+
+    def start(self):
+        env = dict(os.environ, RUNTIME_DIRECTORY=self.run, HOME=self.dir, PATRONI_LOG_LEVEL="INFO")
+        self.proc = Process([program("pgregent"), self.yml], self.log, env=env)
+
+    def helper(self, what):
+        """The pid of a process of this member: worker, files, api, deadman."""
+        for pid in processes_with("pgregent-" + what):
+            p = pid
+            while p > 1:
+                if p == self.proc.pid:
+                    return pid
+                try:
+                    with open("/proc/%d/stat" % p) as f:
+                        p = int(f.read().rsplit(")", 1)[1].split()[1])
+                except OSError:
+                    break
+        return None
+
+    def postmaster(self):
+        try:
+            with open(self.dir + "/data/postmaster.pid") as f:
+                return int(f.readline())
+        except (OSError, ValueError):
+            return None
+
+    def sql(self, text, timeout=3):
+        c = psycopg2.connect(host="127.0.0.1", port=self.pg, user="postgres", dbname="postgres", connect_timeout=timeout)
+        try:
+            c.autocommit = True
+            cur = c.cursor()
+            cur.execute(text)
+            return cur.fetchall() if cur.description else None
+        finally:
+            c.close()
+
+    def try_sql(self, text):
+        try:
+            return self.sql(text)
+        except psycopg2.Error:
+            return None
+
+    def status(self, path="/patroni", method="GET", body=None, timeout=5):
+        req = urllib.request.Request("http://127.0.0.1:%d%s" % (self.rest, path), method=method,
+                                     data=json.dumps(body).encode() if body is not None else None,
+                                     headers={"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(req, timeout=timeout) as r:
+                return r.status, r.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode()
+        except OSError:
+            return 0, ""
+
+    def is_primary(self):
+        return self.try_sql("SELECT pg_is_in_recovery()") == [(False,)]
+
+    def streams_from_somebody(self):
+        return self.try_sql("SELECT status FROM pg_stat_wal_receiver") == [("streaming",)]
+
+    def kill_all(self):
+        """Node off: everything at once."""
+        pm = self.postmaster()
+        pids = [self.proc.pid] + [p for p in (self.helper(h) for h in ("worker", "files", "api", "deadman")) if p]
+        if pm and alive(pm):
+            from util import descendants
+            pids += [pm] + list(descendants(pm))
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+
+
+class Cluster:
+    def __init__(self, base, n=3, **dcs):
+        self.base = base
+        self.dcs = {"ttl": 6, "loop_wait": 1, "retry_timeout": 2, "maximum_lag_on_failover": 1048576,
+                    "postgresql": {"use_pg_rewind": True, "parameters": {"max_connections": 60}}}
+        self.dcs.update(dcs)
+        self.etcd = Etcd(base)
+        self.etcd.start()
+        self.members = [Member(self, "n%d" % i) for i in range(n)]
+
+    def start(self):
+        self.members[0].start()
+        wait_until(lambda: self.etcd.get("leader") == "n0" and self.members[0].is_primary(), 40, "n0 leads")
+        for m in self.members[1:]:
+            m.start()
+        for m in self.members[1:]:
+            wait_until(m.streams_from_somebody, 40, m.name + " streams")
+        return self
+
+    def leader(self):
+        name = self.etcd.get("leader")
+        return next((m for m in self.members if m.name == name), None)
+
+    def others(self, m):
+        return [x for x in self.members if x is not m]
+
+    def wait_leader(self, bound, but=None):
+        def there():
+            m = self.leader()
+            return m is not None and m is not but and m.is_primary()
+        wait_until(there, bound, "a leader besides %s" % (but.name if but else "nobody"))
+        return self.leader()
+
+    def stop(self):
+        for m in self.members:
+            if m.proc is not None:
+                try:
+                    m.proc.signal(signal.SIGCONT)
+                    m.proc.signal(signal.SIGTERM)
+                except OSError:
+                    pass
+        for m in self.members:
+            if m.proc is not None:
+                try:
+                    m.proc.wait(15)
+                except Exception:
+                    pass
+                m.kill_all()
+        if self.etcd.proc is not None:
+            try:
+                os.kill(self.etcd.proc.pid, signal.SIGCONT)
+            except OSError:
+                pass
+            self.etcd.proc.kill()
+
+
+class WriteProbe:
+    """Writes to every member directly, many times a second, and records who acknowledged when (CLOCK_MONOTONIC). Two members
+    that acknowledge in overlapping stretches of time are two primaries."""
+
+    def __init__(self, cluster):
+        self.acks = {m.name: [] for m in cluster.members}
+        self.values = []
+        self.lock = threading.Lock()
+        self.stop_event = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(m,), daemon=True) for m in cluster.members]
+        self.next = 0
+
+    def __enter__(self):
+        for t in self.threads:
+            t.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.stop_event.set()
+        for t in self.threads:
+            t.join(10)
+
+    def run(self, m):
+        conn = None
+        while not self.stop_event.is_set():
+            try:
+                if conn is None:
+                    conn = psycopg2.connect(host="127.0.0.1", port=m.pg, user="postgres", dbname="postgres",
+                                            connect_timeout=2)
+                    conn.autocommit = True
+                with self.lock:
+                    self.next += 1
+                    v = self.next
+                sent = time.monotonic()
+                conn.cursor().execute("INSERT INTO probe VALUES (%s, %s)", (v, m.name))
+                self.acks[m.name].append((sent, time.monotonic(), v))
+            except psycopg2.Error:
+                if conn is not None and conn.closed:
+                    conn = None
+                elif conn is not None:
+                    conn.close()
+                    conn = None
+            self.stop_event.wait(0.01)
+
+    def overlaps(self):
+        """Pairs of members whose stretches of acknowledgements overlap."""
+        found = []
+        spans = []
+        for name, acks in self.acks.items():
+            for sent, got, v in acks:
+                spans.append((got, name))
+        spans.sort()
+        # A switch of names is one hand-over; a name that comes back within the next acknowledgements of another is an overlap.
+        last_of = {}
+        order = []
+        for got, name in spans:
+            if not order or order[-1] != name:
+                order.append(name)
+            last_of[name] = got
+        for i in range(len(order) - 2):
+            if order[i] == order[i + 2]:
+                a = [s for s in spans if s[1] == order[i]]
+                b = [s for s in spans if s[1] == order[i + 1]]
+                found.append((order[i], order[i + 1], a[-1][0], b[0][0]))
+        return found
+
+    def missing_on(self, m):
+        """Acknowledged values that the surviving primary does not have (asynchronous replication may lose the last ones)."""
+        have = {r[0] for r in m.sql("SELECT v FROM probe", 5)}
+        return sorted(v for acks in self.acks.values() for _, _, v in acks if v not in have)
+
+    def longest_gap(self):
+        times = sorted(got for acks in self.acks.values() for _, got, _ in acks)
+        return max((b - a for a, b in zip(times, times[1:])), default=0)

@@ -1,0 +1,233 @@
+"""Three members end to end: bootstrap, replication, switchover, and the faults of the main job, on real PostgreSQL and etcd, under
+writers that write to every member directly."""
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from cluster import Cluster, WriteProbe
+from util import alive, wait_until
+
+
+@pytest.fixture
+def cluster(work):
+    c = Cluster(work)
+    try:
+        c.start()
+        c.leader().sql("CREATE TABLE probe(v bigint, who text)")
+        yield c
+    finally:
+        c.stop()
+
+
+def settled(c):
+    """Everybody but the leader streams from it."""
+    leader = c.wait_leader(30)
+    for m in c.others(leader):
+        wait_until(m.streams_from_somebody, 40, m.name + " streams again")
+    return leader
+
+
+def pg_start(m):
+    return m.sql("SELECT pg_postmaster_start_time()")
+
+
+def test_bootstrap_keys_roles_and_rest(cluster):
+    c = cluster
+    n0 = c.members[0]
+    assert c.etcd.get("initialize") == str(n0.sql("SELECT system_identifier FROM pg_control_system()")[0][0])
+    config = c.etcd.json("config")
+    assert config["ttl"] == 6 and config["postgresql"]["parameters"]["max_connections"] == 60
+    users = {r[0] for r in n0.sql("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_'")}
+    assert users == {"postgres", "replicator", "rewind_user"}
+    wait_until(lambda: (c.etcd.json("members/n1") or {}).get("replication_state") == "streaming", 10, "n1's key")
+    assert n0.sql("SELECT count(*) FROM pg_replication_slots WHERE active")[0][0] == 2
+    assert n0.status("/primary")[0] == 200 and n0.status("/replica")[0] == 503
+    assert c.members[1].status("/primary")[0] == 503 and c.members[1].status("/replica")[0] == 200
+    cl = json.loads(c.members[2].status("/cluster")[1])
+    assert [m["role"] for m in cl["members"]] == ["leader", "replica", "replica"]
+    assert n0.status("/config", "PATCH", {"postgresql": {"parameters": {"work_mem": "7MB"}}})[0] == 200
+    for m in c.members:
+        wait_until(lambda: m.sql("SHOW work_mem") == [("7MB",)], 10, "work_mem on " + m.name)
+
+
+def test_switchover_and_back_loses_nothing(cluster):
+    c = cluster
+    with WriteProbe(c) as probe:
+        time.sleep(1)
+        for target in ("n1", "n0"):
+            old = c.leader()
+            code, text = old.status("/switchover", "POST", {"leader": old.name, "candidate": target}, 40)
+            assert (code, text) == (200, 'Successfully switched over to "%s"' % target)
+            wait_until(lambda: c.leader().name == target and c.leader().is_primary(), 10, target + " is primary")
+            settled(c)
+    assert probe.overlaps() == [] or all(a[2] < a[3] for a in probe.overlaps())
+    assert probe.missing_on(c.leader()) == []
+
+
+def test_worker_killed_again_and_again_costs_nothing(cluster):
+    c = cluster
+    n0 = c.leader()
+    started = pg_start(n0)
+    with WriteProbe(c) as probe:
+        for _ in range(6):
+            pid = n0.helper("worker")
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: n0.helper("worker") not in (None, pid), 5, "a new worker")
+            time.sleep(2)
+            assert n0.status("/primary")[0] == 200
+    assert c.leader() is n0 and pg_start(n0) == started
+    assert probe.missing_on(n0) == [] and probe.longest_gap() < 1.5
+
+
+def test_worker_stopped_is_replaced(cluster):
+    c = cluster
+    n0 = c.leader()
+    started = pg_start(n0)
+    pid = n0.helper("worker")
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: n0.helper("worker") not in (None, pid), 5, "a new worker")
+    wait_until(lambda: n0.status("/primary")[0] == 200, 5, "primary")
+    time.sleep(7)
+    assert c.leader() is n0 and pg_start(n0) == started
+
+
+def test_api_killed_answers_again(cluster):
+    n0 = cluster.leader()
+    os.kill(n0.helper("api"), signal.SIGKILL)
+    wait_until(lambda: n0.status("/primary", timeout=1)[0] == 200, 3, "api answers again")
+
+
+def test_supervisor_killed_and_started_again_adopts(cluster):
+    c = cluster
+    n0 = c.leader()
+    pm = n0.postmaster()
+    with WriteProbe(c) as probe:
+        time.sleep(0.5)
+        os.kill(n0.proc.pid, signal.SIGKILL)
+        n0.proc.wait(5)
+        time.sleep(1)
+        n0.start()
+        wait_until(lambda: n0.status("/primary", timeout=1)[0] == 200, 10, "primary again")
+        time.sleep(7)
+    assert n0.postmaster() == pm and alive(pm)
+    assert c.leader() is n0
+    assert probe.missing_on(n0) == [] and probe.longest_gap() < 1.0
+
+
+def test_supervisor_killed_for_good_replica_takes_over(cluster):
+    c = cluster
+    n0 = c.leader()
+    pm = n0.postmaster()
+    with WriteProbe(c) as probe:
+        time.sleep(0.5)
+        os.kill(n0.proc.pid, signal.SIGKILL)
+        n0.proc.wait(5)
+        new = c.wait_leader(25, but=n0)
+        assert not alive(pm)
+        time.sleep(1)
+    assert probe.overlaps() == []
+    n0.start()
+    settled(c)
+    assert c.leader() is new
+
+
+def test_node_off_failover_and_rejoin(cluster):
+    c = cluster
+    n0 = c.leader()
+    with WriteProbe(c) as probe:
+        time.sleep(1)
+        n0.kill_all()
+        new = c.wait_leader(25, but=n0)
+        time.sleep(1)
+        n0.start()
+        settled(c)
+        time.sleep(1)
+    assert probe.overlaps() == []
+    assert c.leader() is new
+    history = c.etcd.json("history")
+    assert history[-1][0] == 1 and history[-1][4] == new.name
+
+
+def test_postmaster_killed_same_primary_again(cluster):
+    c = cluster
+    n0 = c.leader()
+    with WriteProbe(c) as probe:
+        time.sleep(0.5)
+        os.kill(n0.postmaster(), signal.SIGKILL)
+        wait_until(lambda: n0.is_primary() and c.leader() is n0, 20, "n0 is primary again")
+        settled(c)
+        time.sleep(0.5)
+    assert probe.overlaps() == []
+    assert probe.missing_on(n0) == []
+
+
+def test_supervisor_stopped_is_fenced_by_the_dead_man(cluster):
+    c = cluster
+    n0 = c.leader()
+    pm = n0.postmaster()
+    with WriteProbe(c) as probe:
+        time.sleep(0.5)
+        os.kill(n0.proc.pid, signal.SIGSTOP)
+        new = c.wait_leader(25, but=n0)
+        assert not alive(pm) or n0.try_sql("SELECT 1") is None
+        os.kill(n0.proc.pid, signal.SIGCONT)
+        settled(c)
+        time.sleep(0.5)
+    assert probe.overlaps() == []
+    assert c.leader() is new
+
+
+def test_store_away_and_back(cluster):
+    c = cluster
+    n0 = c.leader()
+    with WriteProbe(c) as probe:
+        time.sleep(0.5)
+        c.etcd.proc.signal(signal.SIGSTOP)
+        wait_until(lambda: not n0.is_primary(), 12, "n0 gave up")
+        time.sleep(3)
+        assert not any(m.is_primary() for m in c.members)
+        c.etcd.proc.signal(signal.SIGCONT)
+        settled(c)
+        time.sleep(0.5)
+    assert probe.overlaps() == []
+
+
+def test_pause_and_resume(cluster):
+    c = cluster
+    n0 = c.leader()
+    assert n0.status("/config", "PATCH", {"pause": True})[0] == 200
+    wait_until(lambda: all((c.etcd.json("members/" + m.name) or {}).get("pause") for m in c.members), 10, "pause is seen")
+    os.kill(n0.postmaster(), signal.SIGKILL)
+    time.sleep(4)
+    assert not any(m.is_primary() for m in c.members)
+    assert n0.status("/config", "PATCH", {"pause": None})[0] == 200
+    settled(c)
+
+
+def test_restart_reload_reinitialize(cluster):
+    c = cluster
+    n1 = c.members[1]
+    before = pg_start(n1)
+    assert n1.status("/restart", "POST", {}, 60) == (200, "restarted successfully")
+    assert pg_start(n1) != before
+    settled(c)
+    assert n1.status("/reload", "POST")[0] == 202
+    assert c.leader().status("/reinitialize", "POST") == (503, "I am the leader, can not reinitialize")
+    assert n1.status("/reinitialize", "POST", {}, 30) == (200, "reinitialize started")
+    wait_until(lambda: not n1.streams_from_somebody(), 10, "n1 is being made anew", every=0.005)
+    settled(c)
+
+
+def test_garbage_in_every_key_is_survived(cluster):
+    c = cluster
+    n0 = c.leader()
+    started = pg_start(n0)
+    for key in ("config", "status", "failover", "sync", "history", "failsafe", "members/n1", "members/ghost", "initialize/x"):
+        for value in ("{", "[1,2", "null", "\x01\x02", '"' + "x" * 5000 + '"', "[" * 500, '{"leader": {"a": [1]}}'):
+            c.etcd.ctl("put", "/service/it/" + key, value)
+    time.sleep(4)
+    assert c.leader() is n0 and pg_start(n0) == started and n0.is_primary()
+    assert n0.status("/primary")[0] == 200
