@@ -320,7 +320,6 @@ static void learn(struct etcd_op *o, int64_t revision)
 		etcd_cache_put(e, key, o->value != NULL ? o->value : "",
 			o->value != NULL ? strlen(o->value) : 0, revision,
 			uses_lease(o->op.kind) ? o->lease : "");
-	etcd_cache_publish(e);
 }
 
 static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
@@ -363,7 +362,11 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 		revision = etcd_int(json_object_get(kv, "mod_revision"));
 	}
 	learn(o, revision);
+	/* The answer first, then the view that shows it: whoever asked must not see its own key as a stranger's. */
+	bool closing = e->closing;
 	finish_op(o, DCS_OK, "", revision, NULL, false);
+	if (!closing)
+		etcd_cache_publish(e);
 }
 
 static void on_read(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,

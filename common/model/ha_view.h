@@ -116,6 +116,7 @@ struct ha_view {
 
 	/* my lease */
 	enum ha_lock lock;
+	bool lock_busy; /* the keeper acquires, adopts or releases right now */
 	int64_t lease_until_ms;  /* 0 = none */
 	int64_t gentle_at_ms;    /* lease_until - fence_margin - ttl/6: gentle demotion at the latest */
 	int64_t store_failing_since_ms; /* first unanswered operation; 0 = none */

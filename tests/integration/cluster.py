@@ -257,8 +257,10 @@ class WriteProbe:
                     self.next += 1
                     v = self.next
                 sent = time.monotonic()
-                conn.cursor().execute("INSERT INTO probe VALUES (%s, %s)", (v, m.name))
-                self.acks[m.name].append((sent, time.monotonic(), v))
+                cur = conn.cursor()
+                cur.execute("INSERT INTO probe VALUES (%s, %s) RETURNING"
+                            " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int", (v, m.name))
+                self.acks[m.name].append((sent, time.monotonic(), v, cur.fetchone()[0]))
             except psycopg2.Error:
                 if conn is not None and conn.closed:
                     conn = None
@@ -268,32 +270,22 @@ class WriteProbe:
             self.stop_event.wait(0.01)
 
     def overlaps(self):
-        """Pairs of members whose stretches of acknowledgements overlap."""
-        found = []
-        spans = []
-        for name, acks in self.acks.items():
-            for sent, got, v in acks:
-                spans.append((got, name))
-        spans.sort()
-        # A switch of names is one hand-over; a name that comes back within the next acknowledgements of another is an overlap.
-        last_of = {}
-        order = []
-        for got, name in spans:
-            if not order or order[-1] != name:
-                order.append(name)
-            last_of[name] = got
-        for i in range(len(order) - 2):
-            if order[i] == order[i + 2]:
-                a = [s for s in spans if s[1] == order[i]]
-                b = [s for s in spans if s[1] == order[i + 1]]
-                found.append((order[i], order[i + 1], a[-1][0], b[0][0]))
+        """Acknowledgements of an older timeline that were asked for after one of a newer timeline was given: each promotion makes
+        a new timeline, so these are two primaries at once."""
+        acks = [(sent, got, tli, name) for name, rows in self.acks.items() for sent, got, v, tli in rows]
+        newest, found = {}, []
+        for sent, got, tli, name in sorted(acks, key=lambda a: a[1]):
+            for other, first in newest.items():
+                if other > tli and sent > first:
+                    found.append((name, tli, other, sent - first))
+            newest.setdefault(tli, got)
         return found
 
     def missing_on(self, m):
         """Acknowledged values that the surviving primary does not have (asynchronous replication may lose the last ones)."""
         have = {r[0] for r in m.sql("SELECT v FROM probe", 5)}
-        return sorted(v for acks in self.acks.values() for _, _, v in acks if v not in have)
+        return sorted(v for acks in self.acks.values() for _, _, v, _ in acks if v not in have)
 
     def longest_gap(self):
-        times = sorted(got for acks in self.acks.values() for _, got, _ in acks)
+        times = sorted(got for acks in self.acks.values() for _, got, _, _ in acks)
         return max((b - a for a, b in zip(times, times[1:])), default=0)

@@ -31,6 +31,12 @@ static bool rule_adopt_key(struct step *s)
 	if (s->v->lock != LOCK_NONE || s->v->store == STORE_FAILING ||
 		!str_eq(s->c->leader, s->v->name) || !s->c->leader_present)
 		return false;
+	if (s->v->lock_busy) {
+		/* The watch was faster than the answer to our own request, or than its acknowledgement. */
+		s->plan->verdict = VERDICT_HOLD;
+		plan_wake(s, s->v->now_ms + 200);
+		return plan_done(s, "X2", "waiting for the answer about the leader key");
+	}
 	if (s->m->held_ms != 0 && s->v->now_ms - s->m->held_ms < s->set->ttl_ms) {
 		/* This incarnation held it a moment ago: the snapshot is older than the release, or
 		 * the release is still on its way. Adopting now would undo it. */
