@@ -9,10 +9,30 @@
 
 static void run(struct worker *w, const struct keeper_event *ev);
 
+/* Reports that stay without an answer: the supervisor is frozen or gone, and what it does not enforce must not be held
+ * (DESIGN 2, "The other way round"). */
+static void watch_supervisor(struct worker *w)
+{
+	int64_t now_ms = clock_boot_ms(), limit_ms = w->set.ttl_ms / 6 > 1000 ? w->set.ttl_ms / 6 : 1000;
+	if (w->keeper.seq == w->keeper.ack_seq) {
+		w->unacked_since_ms = 0;
+		return;
+	}
+	if (w->unacked_since_ms == 0)
+		w->unacked_since_ms = now_ms;
+	if (!w->sup_silent && now_ms - w->unacked_since_ms >= limit_ms) {
+		log_error("the supervisor does not answer: the lease is not renewed");
+		w->sup_silent = true;
+		struct keeper_event ev = { .kind = KEEPER_SUPERVISOR, .alive = false };
+		run(w, &ev);
+	}
+}
+
 static void on_timer(struct loop *l, void *arg)
 {
 	(void)l;
 	struct worker *w = arg;
+	watch_supervisor(w);
 	struct keeper_event ev = { .kind = KEEPER_TICK };
 	run(w, &ev);
 }
@@ -147,6 +167,13 @@ void keeper_config(struct worker *w)
 void keeper_ack(struct worker *w, const struct msg_lease_ack *ack)
 {
 	struct keeper_event ev = { .kind = KEEPER_ACK, .seq = ack->seq, .accepted = ack->accepted };
+	w->unacked_since_ms = 0;
+	if (w->sup_silent) {
+		log_info("the supervisor answers again");
+		w->sup_silent = false;
+		struct keeper_event alive = { .kind = KEEPER_SUPERVISOR, .alive = true };
+		run(w, &alive);
+	}
 	if (!ack->accepted && ipc_str_ok(ack->reason, sizeof(ack->reason)))
 		log_warning("supervisor refused the lease report: %s", ack->reason);
 	run(w, &ev);

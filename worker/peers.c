@@ -108,7 +108,7 @@ static void on_position(const struct http_reply *r, void *arg)
 		json_auto_t *doc = r->status != 0 ? json_read(r->body, r->len, &err) : NULL;
 		if (json_is_object(doc))
 			read_peer(p, doc);
-		if (!p->answered)
+		if (!p->answered && w->on_peers == NULL)
 			log_warning("member %s does not answer %s: %s", p->name, q->url,
 				r->status != 0 ? "no position in the answer" : r->text);
 	}

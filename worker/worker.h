@@ -110,6 +110,8 @@ struct worker {
 
 	struct keeper keeper;
 	struct loop_timer keeper_timer;
+	int64_t unacked_since_ms;
+	bool sup_silent;
 	int64_t store_ttl_ms; /* what the store was told; a shorter one follows the supervisor's
 				 (keeper rules) */
 	bool lease_reported;

@@ -254,11 +254,19 @@ static void on_idle_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t 
 	}
 }
 
+/* The leader key is under my present lease, as far as the view knows. */
+static bool leads(const struct etcd3 *e)
+{
+	const struct dcs_kv *kv = etcd_cache_peek(e, "leader");
+	return kv != NULL && e->lease[0] != '\0' && strcmp(kv->session, e->lease) == 0;
+}
+
 static void on_lease_timer(struct loop *l, void *arg)
 {
 	struct etcd3 *e = arg;
 	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3;
-	if (e->lease[0] != '\0' && e->lease_asked_ttl_ms == e->ttl_ms &&
+	/* A leader's lease is renewed by DCS_RENEW alone: whoever stops renewing wants the key to run out. */
+	if (e->lease[0] != '\0' && !leads(e) && e->lease_asked_ttl_ms == e->ttl_ms &&
 		now_ms - e->lease_used_ms >= every_ms - 50)
 		etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", e->lease),
 			now_ms + e->retry_timeout_ms, false, on_idle_keepalive, NULL);
@@ -348,13 +356,28 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 		return;
 	}
 	int64_t revision = etcd_int(json_path(body, "header.revision"));
-	const json_t *succeeded = json_object_get(body, "succeeded");
-	if (o->is_txn && !json_is_true(succeeded)) {
+	bool succeeded = json_is_true(json_object_get(body, "succeeded"));
+	if (o->op.kind == DCS_RENEW && !succeeded) {
+		const json_t *inner = json_object_get(
+			json_array_get(json_object_get(body, "responses"), 0), "response_txn");
+		if (json_is_true(json_object_get(inner, "succeeded"))) {
+			log_info("leader key moved to a lease with the new ttl");
+			e->old_lease[0] = '\0';
+			o->value = strdup(e->name);
+			char none[LIMIT_NAME + 16];
+			etcd_cache_put(e, key_of(o, none, sizeof(none)), e->name, strlen(e->name), revision, o->lease);
+			finish_op(o, DCS_OK, "", revision, NULL, false);
+			etcd_cache_publish(e);
+			return;
+		}
+	}
+	if (o->is_txn && !succeeded) {
 		etcd_watch_restart(e, "a compare failed: the view may be old");
 		finish_op(o, DCS_CONFLICT, "a compare failed", 0, NULL, false);
 		return;
 	}
 	if (o->op.kind == DCS_RENEW) {
+		e->old_lease[0] = '\0';
 		/* The revision of the key, not of the store: a release compares it. */
 		const json_t *range = json_object_get(
 			json_array_get(json_object_get(body, "responses"), 0), "response_range");
@@ -469,10 +492,14 @@ static void send_leader(struct etcd_op *o)
 		json_decref(put);
 		break;
 	default: /* DCS_RENEW: the key is mine, as of now, by a linearizable read */
-		json_decref(put);
 		body = txn(json_pack("[o]", compare_lease(e, o->lease)),
-			json_pack("[{s:{s:o,s:b}}]", "request_range", "key", key_json(e, "leader"),
-				"keys_only", 1));
+			json_pack("[{s:{s:o,s:b}}]", "request_range", "key", key_json(e, "leader"), "keys_only", 1));
+		if (e->old_lease[0] != '\0') {
+			/* After a change of ttl: still under the old lease, it moves to the new one. */
+			json_t *move = txn(json_pack("[o]", compare_lease(e, e->old_lease)), json_pack("[O]", put));
+			json_object_set_new(body, "failure", json_pack("[{s:o}]", "request_txn", move));
+		}
+		json_decref(put);
 		break;
 	}
 	etcd_call(e, o->is_txn ? "/kv/txn" : "/kv/put", body, o->op.deadline_ms,
@@ -492,16 +519,18 @@ static void op_run(struct etcd_op *o)
 			return;
 		}
 		bool fresh = o->granted_ttl_ms != 0;
-		if (o->op.kind == DCS_TOUCH_MEMBER && e->lease_asked_ttl_ms == e->ttl_ms)
-			fresh = true; /* a member key may rest on what is left of the lease */
-		else if (e->lease_asked_ttl_ms != e->ttl_ms && !o->retried &&
-			 o->op.kind != DCS_RENEW) {
-			/* ttl changed: keys move to a new lease. */
-			o->retried = true;
+		bool other_ttl = e->lease_asked_ttl_ms != e->ttl_ms;
+		if (other_ttl && !fresh && (o->op.kind == DCS_RENEW ? !e->lease_granting : !leads(e))) {
+			/* ttl changed: a new lease. The leader key moves to it by the renewal, and by nothing
+			 * else, so that it is never without an owner; until then the old lease holds it. */
+			if (o->op.kind == DCS_RENEW)
+				memcpy(e->old_lease, e->lease, sizeof(e->old_lease));
 			drop_lease(e);
 			grant_then(o);
 			return;
 		}
+		if (o->op.kind == DCS_TOUCH_MEMBER)
+			fresh = true; /* a member key may rest on what is left of the lease */
 		if (!fresh) {
 			keepalive_then(o);
 			return;

@@ -54,6 +54,7 @@ struct etcd3 {
 	int64_t raft_term;
 	/* lease */
 	char lease[32]; /* "" = none */
+	char old_lease[32];     /* after a change of ttl, until the leader key has moved */
 	int64_t lease_ttl_ms, lease_used_ms, lease_asked_ttl_ms;
 	bool lease_granting;
 	struct etcd_op *lease_waiters;
