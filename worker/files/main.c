@@ -17,14 +17,18 @@
 #include "common/core/last_fence.h"
 #include "common/core/log.h"
 #include "common/core/loop.h"
+#include "common/core/shm.h"
+#include "common/core/shm_layout.h"
 #include "common/core/str.h"
 #include "worker/files/datadir.h"
 #include "worker/files/ops.h"
 #include "worker/files/peer.h"
 #include "worker/files/pmpid.h"
 
-#define SUP_FD	3
-#define PING_MS 300 /* ttl / 10 of the shortest ttl that is allowed */
+#define SUP_FD 3
+/* ttl / 10, but not so long that a ttl that was made much shorter finds us silent. */
+#define PING_MIN_MS 300
+#define PING_MAX_MS 1000
 
 static struct files {
 	struct loop loop;
@@ -35,11 +39,12 @@ static struct files {
 	pid_t parent;
 	mode_t umask; /* that we were started with */
 	bool welcomed, ended;
-	bool sup_gone;
+	bool sup_reset, sup_gone;
 	bool deadman_farewell; /* it said something: it ends in order, and there is nothing to fence
 				*/
 	bool fence;	       /* both enforcers are gone */
 	struct msg_welcome welcome;
+	struct shm status; /* the supervisor's page: ttl, and whether we are paused */
 	struct ops ops;
 	struct peer peer;
 } files;
@@ -52,13 +57,21 @@ static void end(const char *why)
 	loop_stop(&files.loop);
 }
 
+/* In pause PostgreSQL outlives its supervisor, as in the last state that was published. */
+static bool paused(void)
+{
+	return shm_scalar_get(&files.status, SUP_POLICY) == POLICY_PAUSED &&
+	       shm_scalar_get(&files.status, SUP_PAUSE_ENFORCE) == 0;
+}
+
 /* Supervisor gone: with a dead-man alive it enforces, and we watch it to its end; without one,
  * nobody does. */
 static void check_enforcers(void)
 {
 	if (!files.sup_gone || files.deadman_fd >= 0)
 		return;
-	files.fence = files.welcomed && !files.deadman_farewell && !last_fence_other_supervisor();
+	files.fence = files.welcomed && !files.deadman_farewell && !paused() &&
+		      !last_fence_other_supervisor();
 	end(files.fence ? "both enforcers are gone" : "supervisor gone");
 }
 
@@ -78,7 +91,12 @@ static void send_ping(struct loop *l, void *arg)
 	int64_t now_ms = clock_boot_ms();
 	struct msg_ping ping = { .sent_at_ms = now_ms };
 	send_sup(MSG_PING, 0, &ping);
-	loop_timer_set(l, &files.ping, now_ms + PING_MS, send_ping, NULL);
+	int64_t every_ms = shm_scalar_get(&files.status, SUP_LEASE_TTL_MS) / 10;
+	if (every_ms < PING_MIN_MS)
+		every_ms = PING_MIN_MS;
+	if (every_ms > PING_MAX_MS)
+		every_ms = PING_MAX_MS;
+	loop_timer_set(l, &files.ping, now_ms + every_ms, send_ping, NULL);
 }
 
 static void answer_sup(uint64_t id, enum err_code rc, const struct err *err)
@@ -175,9 +193,24 @@ static void on_peer(struct ipc_msg *m)
 	m->fd_count = 0;
 }
 
+static void on_page(const struct ipc_msg *m)
+{
+	struct err err = ERR_INIT;
+	struct shm page = SHM_INIT;
+	if (((const struct msg_page *)m->payload)->role != ROLE_SUPERVISOR || m->fd_count != 1)
+		return;
+	if (shm_map(&page, m->fds[0], &err) != ERR_OK) {
+		log_warning("status page: %s", err.text);
+		return;
+	}
+	shm_done(&files.status);
+	files.status = page;
+}
+
 static void on_sup_message(struct ipc_msg *m)
 {
 	switch (m->type) {
+	case MSG_PAGE: on_page(m); break;
 	case MSG_PEER: on_peer(m); break;
 	case MSG_WELCOME: on_welcome(m->payload); break;
 	case MSG_PMPID_READ: on_pmpid_read(m->id); break;
@@ -186,7 +219,7 @@ static void on_sup_message(struct ipc_msg *m)
 		if (((const struct msg_order *)m->payload)->kind == ORDER_SHUTDOWN)
 			end("order of the supervisor");
 		break;
-	default: break; /* pages and pings say nothing to this process */
+	default: break; /* pings say nothing to this process */
 	}
 	for (int i = 0; i < m->fd_count; i++)
 		close(m->fds[i]);
@@ -203,6 +236,12 @@ static void on_sup(struct loop *l, int fd, short revents, void *arg)
 		enum err_code rc = ipc_recv(fd, ROLE_SUPERVISOR, ROLE_FILES, &files.rx, &m, &err);
 		if (rc == ERR_AGAIN)
 			return;
+		/* A reset is reported ahead of what was sent before it: an order to end may be in
+		 * there. */
+		if (rc == ERR_CLOSED && !files.sup_reset) {
+			files.sup_reset = true;
+			continue;
+		}
 		if (rc != ERR_OK) {
 			if (rc != ERR_CLOSED)
 				log_error("supervisor: %s", err.text);
@@ -248,6 +287,7 @@ static enum err_code setup(struct err *err)
 	files.umask = umask(0077);
 	files.parent = getppid();
 	files.deadman_fd = -1;
+	files.status = (struct shm)SHM_INIT;
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -298,6 +338,7 @@ int main(int argc, char **argv)
 		peer_done(&files.peer);
 		ops_done(&files.ops);
 	}
+	shm_done(&files.status);
 	loop_done(&files.loop);
 	return rc == ERR_OK ? 0 : 1;
 }
