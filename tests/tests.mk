@@ -35,12 +35,25 @@ integration:
 	@$(MAKE) --no-print-directory SAN=1 integration-bins
 	@tests/run-integration.sh $(K)
 
+# Parsers of bytes from outside under libFuzzer: needs clang. `make fuzz SECONDS=600` for longer.
+SECONDS ?= 10
+FUZZ_C := tests/fuzz/fuzz_parsers.c $(CORE_SRC) $(MODEL_SRC) $(addprefix worker/files/,pgcontrol.c pgdir.c fs.c tree.c) \
+  $(addprefix worker/postgres/,conninfo.c controldata.c sync_names.c waldump.c)
+build/fuzz/fuzz_parsers: $(FUZZ_C) $(wildcard common/*/*.h worker/*/*.h)
+	@mkdir -p $(@D)/corpus
+	@echo "  FUZZ $@"
+	@clang -std=gnu17 -g -O1 -I. -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $(FUZZ_C)
+fuzz: build/fuzz/fuzz_parsers
+	@cd build/fuzz && ./fuzz_parsers -max_total_time=$(SECONDS) -timeout=5 -print_final_stats=1 corpus 2>fuzz.log || \
+		{ tail -40 fuzz.log; exit 1; }
+	@grep -E "number_of_executed_units|^Done" build/fuzz/fuzz.log
+
 lint:
 	@tests/lint.sh
 deps:
 	@tests/check-deps.sh
 
-.PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long sim-mutations integration lint deps
+.PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long sim-mutations integration fuzz lint deps
 
 # The search includes guard.c itself and runs without sanitizers, for depth; test_guard runs with them.
 $(B)/tests/unit/test_guard_search.o: OPT := -O2 -g

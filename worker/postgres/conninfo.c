@@ -260,7 +260,7 @@ void conninfo_format(const struct conninfo *c, int32_t major, struct buf *out)
 		/* An empty value would swallow the next word. */
 		if (value[0] == '\0')
 			buf_adds(out, "''");
-		escape(out, value, "'\\ ");
+		escape(out, value, "'\\ \t\n\r\f\v");
 		first = false;
 	}
 }
