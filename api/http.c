@@ -35,7 +35,9 @@ static void sweep(struct loop *l, void *arg)
 	struct http *h = arg;
 	int64_t now_ms = clock_boot_ms();
 	for (struct conn *c = h->conns; c != NULL; c = c->next) {
-		int64_t limit_ms = c->in_request ? REQUEST_MS : IDLE_S * 1000;
+		/* The first request must come soon: what talks something else than HTTP waits for
+		 * ever. */
+		int64_t limit_ms = c->in_request || !c->served ? REQUEST_MS : IDLE_S * 1000;
 		/* The library closes it when it sees the end of the stream. */
 		if (c->waiting == NULL && now_ms - c->since_ms > limit_ms)
 			shutdown(c->fd, SHUT_RDWR);
@@ -172,6 +174,7 @@ static void on_completed(
 	facts_forget(r);
 	action_forget(r);
 	r->conn->in_request = false;
+	r->conn->served = true;
 	r->conn->waiting = NULL;
 	r->conn->since_ms = clock_boot_ms();
 	if (r->response != NULL)
@@ -225,6 +228,9 @@ static void begin(struct request *r, const char *verb)
 static enum MHD_Result queue(struct request *r)
 {
 	r->conn->waiting = NULL;
+	/* Old probes and balancers speak 1.0 and expect it back. */
+	if (r->http_1_0)
+		(void)MHD_set_response_options(r->response, MHD_RF_HTTP_1_0_SERVER, MHD_RO_END);
 	return MHD_queue_response(r->mhd, r->status, r->response);
 }
 
@@ -235,12 +241,12 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
 	struct request *r = *con_cls;
 	(void)cls;
 	(void)url;
-	(void)version;
 	(void)mhd;
 	if (r == NULL)
 		return MHD_NO; /* no memory: closed without an answer */
 	if (!r->started) {
 		begin(r, method);
+		r->http_1_0 = strcmp(version, MHD_HTTP_VERSION_1_0) == 0;
 		if (r->too_large) {
 			reply_page(r, 413, "the request body is too large");
 			return queue(r);

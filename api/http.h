@@ -42,8 +42,8 @@ struct conn {
 	struct conn *next, **prev_next;
 	struct listener *listener;
 	int fd;
-	int64_t since_ms; /* of the request under way, or of the last one's end */
-	bool in_request;
+	int64_t since_ms;	 /* of the request under way, or of the last one's end */
+	bool in_request, served; /* served: at least one */
 	struct request *waiting; /* suspended */
 	bool local_trusted;
 	uint8_t addr[16];
@@ -62,7 +62,7 @@ struct request {
 	char *scratch; /* holds the strings of query */
 	struct health_query query;
 	bool query_ok;
-	bool started, suspended, complete;
+	bool started, suspended, complete, http_1_0;
 	bool has_length, too_large;
 	struct auth_answer refused; /* status 0 = may */
 	struct buf body;
