@@ -24,8 +24,11 @@ static int64_t int_of(const json_t *v)
 		return json_integer_value(v);
 	if (json_is_string(v) && str_to_i64(json_string_value(v), &n))
 		return n;
-	if (json_is_real(v))
-		return (int64_t)json_real_value(v);
+	if (json_is_real(v)) {
+		/* Written so that NaN fails too; anything else would be undefined. */
+		double d = json_real_value(v);
+		return d > -9e18 && d < 9e18 ? (int64_t)d : 0;
+	}
 	return 0;
 }
 

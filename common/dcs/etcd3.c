@@ -14,58 +14,7 @@
 #include "common/ext/json.h"
 
 static void op_run(struct etcd_op *o);
-
-/* ---- base64
- * --------------------------------------------------------------------------------------- */
-
-static const char b64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-char *etcd_b64(const void *bytes, size_t len)
-{
-	const unsigned char *p = bytes;
-	char *out = malloc((len + 2) / 3 * 4 + 1);
-	size_t n = 0;
-	for (size_t i = 0; out != NULL && i < len; i += 3) {
-		unsigned v = (unsigned)p[i] << 16 | (i + 1 < len ? (unsigned)p[i + 1] << 8 : 0) |
-			     (i + 2 < len ? p[i + 2] : 0);
-		out[n++] = b64[v >> 18];
-		out[n++] = b64[v >> 12 & 63];
-		out[n++] = i + 1 < len ? b64[v >> 6 & 63] : '=';
-		out[n++] = i + 2 < len ? b64[v & 63] : '=';
-	}
-	if (out != NULL)
-		out[n] = '\0';
-	return out;
-}
-
-char *etcd_unb64(const char *text, size_t *out_len)
-{
-	size_t len = strlen(text), n = 0;
-	char *out = malloc(len / 4 * 3 + 4);
-	unsigned v = 0;
-	int bits = 0;
-	for (size_t i = 0; out != NULL && i < len && text[i] != '='; i++) {
-		const char *at = strchr(b64, text[i]);
-		if (at == NULL)
-			break;
-		v = v << 6 | (unsigned)(at - b64);
-		bits += 6;
-		if (bits >= 8) {
-			bits -= 8;
-			out[n++] = (char)(v >> bits & 0xff);
-		}
-	}
-	if (out != NULL)
-		out[n] = '\0';
-	*out_len = n;
-	return out;
-}
-
-json_t *etcd_b64_json(const char *text)
-{
-	AUTO_FREE char *s = etcd_b64(text, strlen(text));
-	return json_string(s);
-}
+static void on_wait_over(struct loop *l, void *arg);
 
 /* ---- bodies
  * --------------------------------------------------------------------------------------- */
@@ -115,11 +64,22 @@ static json_t *txn(json_t *compare, json_t *success)
 /* ---- lease
  * ---------------------------------------------------------------------------------------- */
 
-static void drop_lease(struct etcd3 *e)
+/* The ttl changed: keys move to a new lease. The old one still holds the leader key until a renewal
+ * has moved it. */
+static void forget_lease(struct etcd3 *e)
 {
 	e->lease[0] = '\0';
 	e->lease_ttl_ms = 0;
 	e->lease_used_ms = 0;
+}
+
+/* The store says that this lease does not exist any more. */
+static void drop_lease(struct etcd3 *e, const char *id)
+{
+	if (strcmp(id, e->leader_lease) == 0)
+		e->leader_lease[0] = '\0';
+	if (strcmp(id, e->lease) == 0)
+		forget_lease(e);
 }
 
 static void finish_op(struct etcd_op *o, enum dcs_outcome outcome, const char *text,
@@ -140,6 +100,7 @@ static void finish_op(struct etcd_op *o, enum dcs_outcome outcome, const char *t
 		ev.text[0] = '\0';
 	dcs_done_fn fn = o->fn;
 	void *arg = o->arg;
+	loop_timer_stop(o->e->loop, &o->timer);
 	*o->prev_next = o->next;
 	if (o->next != NULL)
 		o->next->prev_next = o->prev_next;
@@ -155,7 +116,9 @@ static void release_lease_waiters(struct etcd3 *e, enum dcs_outcome outcome, con
 	while (list != NULL) {
 		struct etcd_op *o = list;
 		list = o->next_waiter;
+		loop_timer_stop(e->loop, &o->timer);
 		if (outcome == DCS_OK) {
+			memcpy(o->lease, e->lease, sizeof(o->lease));
 			o->sent_at_ms = e->lease_used_ms;
 			o->granted_ttl_ms = e->lease_ttl_ms;
 			op_run(o);
@@ -163,6 +126,19 @@ static void release_lease_waiters(struct etcd3 *e, enum dcs_outcome outcome, con
 			finish_op(o, outcome, text, 0, NULL, false);
 		}
 	}
+}
+
+static void on_wait_over(struct loop *l, void *arg)
+{
+	(void)l;
+	struct etcd_op *o = arg;
+	for (struct etcd_op **p = &o->e->lease_waiters; *p != NULL; p = &(*p)->next_waiter) {
+		if (*p == o) {
+			*p = o->next_waiter;
+			break;
+		}
+	}
+	finish_op(o, DCS_UNKNOWN, "no lease was granted in time", 0, NULL, false);
 }
 
 static void on_grant(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
@@ -189,10 +165,11 @@ static void grant_then(struct etcd_op *o)
 	struct etcd3 *e = o->e;
 	o->next_waiter = e->lease_waiters;
 	e->lease_waiters = o;
+	/* The grant has the budget of the operation that asked for it first. */
+	loop_timer_set(e->loop, &o->timer, o->op.deadline_ms + 1, on_wait_over, o);
 	if (e->lease_granting)
 		return;
 	e->lease_granting = true;
-	e->lease_asked_ttl_ms = e->ttl_ms;
 	etcd_call(e, "/lease/grant", json_pack("{s:I}", "TTL", (json_int_t)(e->ttl_ms / 1000)),
 		o->op.deadline_ms, false, on_grant, NULL);
 }
@@ -215,9 +192,8 @@ static void on_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body
 	}
 	if (a == ETCD_ANSWER_OK || a == ETCD_ANSWER_LEASE_GONE) {
 		/* Without TTL: expired (dcs 3.3). */
-		if (strcmp(o->lease, e->lease) == 0)
-			drop_lease(e);
-		if (o->op.kind == DCS_RENEW)
+		drop_lease(e, o->lease);
+		if (o->op.kind == DCS_RENEW && e->leader_lease[0] == '\0')
 			finish_op(o, DCS_CONFLICT, "the lease has expired", 0, NULL, true);
 		else
 			grant_then(o);
@@ -238,46 +214,41 @@ static void keepalive_then(struct etcd_op *o)
 static void on_idle_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body,
 	int64_t sent_at_ms, const char *text, void *arg)
 {
-	(void)arg;
 	(void)text;
+	AUTO_FREE char *asked = arg;
 	int64_t ttl = etcd_int(json_path(body, "result.TTL"));
-	const char *id = json_string_value(json_path(body, "result.ID"));
-	if (a == ETCD_ANSWER_OK && ttl > 0 && str_eq(id, e->lease)) {
+	if (a == ETCD_ANSWER_OK && ttl > 0) {
+		if (!str_eq(asked, e->lease))
+			return; /* an answer about an earlier lease */
 		e->lease_ttl_ms = ttl * 1000;
 		if (sent_at_ms > e->lease_used_ms)
 			e->lease_used_ms = sent_at_ms;
 	} else if (a == ETCD_ANSWER_OK || a == ETCD_ANSWER_LEASE_GONE) {
 		log_info("etcd lease has expired");
-		drop_lease(e);
+		drop_lease(e, asked);
 	} else if (a == ETCD_ANSWER_UNKNOWN) {
 		etcd_watch_doubt(e, "a keepalive went unanswered");
 	}
 }
 
-/* The leader key is under my present lease, as far as the view knows. */
-static bool leads(const struct etcd3 *e)
-{
-	const struct dcs_kv *kv = etcd_cache_peek(e, "leader");
-	return kv != NULL && e->lease[0] != '\0' && strcmp(kv->session, e->lease) == 0;
-}
-
 static void on_lease_timer(struct loop *l, void *arg)
 {
 	struct etcd3 *e = arg;
-	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3;
-	/* A leader's lease is renewed by DCS_RENEW alone: whoever stops renewing wants the key to run out. */
-	if (e->lease[0] != '\0' && !leads(e) && e->lease_asked_ttl_ms == e->ttl_ms &&
-		now_ms - e->lease_used_ms >= every_ms - 50)
-		etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", e->lease),
-			now_ms + e->retry_timeout_ms, false, on_idle_keepalive, NULL);
+	/* A little over ttl/3: a holder's own renewals come first, and a replica stays at 6
+	 * requests a minute. */
+	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3 + e->ttl_ms / 30;
+	char *asked = e->lease[0] != '\0' && now_ms - e->lease_used_ms >= every_ms
+			      ? strdup(e->lease)
+			      : NULL;
+	if (asked != NULL)
+		etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", asked),
+			now_ms + e->retry_timeout_ms, false, on_idle_keepalive, asked);
 	if (e->topology_ms == 0 || now_ms - e->topology_ms > e->ttl_ms * 10)
 		etcd_refresh_topology(e);
-	/* Half a period off the leader's own renewals, so that they are seen before the timer
-	 * fires. */
 	int64_t next_ms = e->lease_used_ms + every_ms;
-	if (next_ms < now_ms + every_ms / 4)
+	if (next_ms <= now_ms)
 		next_ms = now_ms + every_ms;
-	loop_timer_set(l, &e->lease_timer, next_ms + 300, on_lease_timer, e);
+	loop_timer_set(l, &e->lease_timer, next_ms, on_lease_timer, e);
 }
 
 /* ---- operations
@@ -319,15 +290,54 @@ static void learn(struct etcd_op *o, int64_t revision)
 	char buf[LIMIT_NAME + 16];
 	struct etcd3 *e = o->e;
 	const char *key = key_of(o, buf, sizeof(buf));
-	if (e->is_ctl || revision == 0 || o->op.kind == DCS_RENEW ||
+	if (e->is_ctl || revision == 0 || (o->op.kind == DCS_RENEW && !o->moving) ||
 		o->op.kind == DCS_DELETE_CLUSTER)
 		return;
-	if (is_delete(o->op.kind))
+	if (o->moving)
+		etcd_cache_put(e, key, e->name, strlen(e->name), revision, o->lease);
+	else if (is_delete(o->op.kind))
 		etcd_cache_delete(e, key, revision);
 	else
 		etcd_cache_put(e, key, o->value != NULL ? o->value : "",
 			o->value != NULL ? strlen(o->value) : 0, revision,
 			uses_lease(o->op.kind) ? o->lease : "");
+	etcd_cache_publish(e);
+}
+
+/* Which lease guards the leader key, as far as the answers tell. */
+static void note_holder(struct etcd_op *o, bool won)
+{
+	struct etcd3 *e = o->e;
+	switch (o->op.kind) {
+	case DCS_ACQUIRE:
+	case DCS_ADOPT:
+	case DCS_TAKE:
+	case DCS_RENEW:
+		if (won)
+			memcpy(e->leader_lease, o->lease, sizeof(e->leader_lease));
+		else if (o->op.kind == DCS_RENEW)
+			e->leader_lease[0] = '\0';
+		break;
+	case DCS_RELEASE: e->leader_lease[0] = '\0'; break;
+	default: break;
+	}
+}
+
+/* 404, lease not found: a new lease and once again, while there is time; nothing was written. */
+static void on_lease_gone(struct etcd_op *o, const char *text)
+{
+	struct etcd3 *e = o->e;
+	drop_lease(e, o->lease);
+	if (o->op.kind == DCS_RENEW && o->moving)
+		finish_op(o, DCS_UNKNOWN, text, 0, NULL,
+			false); /* the old lease still holds the key */
+	else if (!o->retried && uses_lease(o->op.kind) && o->op.kind != DCS_RENEW &&
+		 o->op.deadline_ms - clock_boot_ms() >= 1000) {
+		o->retried = true;
+		grant_then(o);
+	} else {
+		finish_op(o, DCS_CONFLICT, text, 0, NULL, true);
+	}
 }
 
 static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
@@ -336,60 +346,40 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 	struct etcd_op *o = arg;
 	if (o->sent_at_ms == 0)
 		o->sent_at_ms = sent_at_ms;
-	if (a == ETCD_ANSWER_LEASE_GONE && !o->retried && o->op.kind != DCS_RENEW &&
-		o->op.deadline_ms - clock_boot_ms() >= 1000) {
-		if (strcmp(o->lease, e->lease) == 0)
-			drop_lease(e);
-		o->retried = true;
-		grant_then(o);
-		return;
-	}
 	if (a == ETCD_ANSWER_LEASE_GONE) {
-		if (strcmp(o->lease, e->lease) == 0)
-			drop_lease(e);
-		finish_op(o, DCS_CONFLICT, text, 0, NULL, true);
+		on_lease_gone(o, text);
 		return;
 	}
 	if (a != ETCD_ANSWER_OK) {
+		if (o->op.kind == DCS_RELEASE)
+			note_holder(o, false);
 		finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL,
 			false);
 		return;
 	}
 	int64_t revision = etcd_int(json_path(body, "header.revision"));
-	bool succeeded = json_is_true(json_object_get(body, "succeeded"));
-	if (o->op.kind == DCS_RENEW && !succeeded) {
-		const json_t *inner = json_object_get(
-			json_array_get(json_object_get(body, "responses"), 0), "response_txn");
-		if (json_is_true(json_object_get(inner, "succeeded"))) {
-			log_info("leader key moved to a lease with the new ttl");
-			e->old_lease[0] = '\0';
-			o->value = strdup(e->name);
-			char none[LIMIT_NAME + 16];
-			etcd_cache_put(e, key_of(o, none, sizeof(none)), e->name, strlen(e->name), revision, o->lease);
-			finish_op(o, DCS_OK, "", revision, NULL, false);
-			etcd_cache_publish(e);
+	if (o->is_txn && !json_is_true(json_object_get(body, "succeeded"))) {
+		if (o->moving) {
+			/* Perhaps an earlier request has moved it already: is it on the new lease?
+			 */
+			o->moving = false;
+			o->moved = true;
+			op_run(o);
 			return;
 		}
-	}
-	if (o->is_txn && !succeeded) {
+		note_holder(o, false);
 		etcd_watch_restart(e, "a compare failed: the view may be old");
 		finish_op(o, DCS_CONFLICT, "a compare failed", 0, NULL, false);
 		return;
 	}
-	if (o->op.kind == DCS_RENEW) {
-		e->old_lease[0] = '\0';
-		/* The revision of the key, not of the store: a release compares it. */
-		const json_t *range = json_object_get(
-			json_array_get(json_object_get(body, "responses"), 0), "response_range");
-		const json_t *kv = json_array_get(json_object_get(range, "kvs"), 0);
-		revision = etcd_int(json_object_get(kv, "mod_revision"));
-	}
+	note_holder(o, true);
 	learn(o, revision);
-	/* The answer first, then the view that shows it: whoever asked must not see its own key as a stranger's. */
-	bool closing = e->closing;
+	if (o->op.kind == DCS_RENEW && !o->moving) {
+		const json_t *r = json_array_get(json_object_get(body, "responses"), 0);
+		const json_t *kvs = json_path(r, "response_range.kvs");
+		revision = etcd_int(json_object_get(json_array_get(kvs, 0), "mod_revision"));
+	}
 	finish_op(o, DCS_OK, "", revision, NULL, false);
-	if (!closing)
-		etcd_cache_publish(e);
 }
 
 static void on_read(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
@@ -424,6 +414,12 @@ static json_t *range_json(const struct etcd3 *e)
 		"{s:o,s:o}", "key", etcd_b64_json(e->prefix), "range_end", etcd_b64_json(end));
 }
 
+/* The lease that the leader key hangs on when it is mine; -1 is never one. */
+static const char *holder_lease(const struct etcd3 *e)
+{
+	return e->leader_lease[0] != '\0' ? e->leader_lease : e->lease[0] != '\0' ? e->lease : "-1";
+}
+
 /* The compares of a write: my lease on the leader key, and the revision or absence of the key
  * itself. */
 static json_t *compares_of(struct etcd_op *o, const char *key)
@@ -432,8 +428,7 @@ static json_t *compares_of(struct etcd_op *o, const char *key)
 	const struct dcs_op *op = &o->op;
 	if (op->leader_only || op->kind == DCS_SET_STATUS || op->kind == DCS_SET_FAILSAFE ||
 		op->kind == DCS_SET_HISTORY)
-		json_array_append_new(
-			list, compare_lease(o->e, o->e->lease[0] != '\0' ? o->e->lease : "-1"));
+		json_array_append_new(list, compare_lease(o->e, holder_lease(o->e)));
 	if (op->create || op->kind == DCS_INIT_RACE ||
 		(op->kind == DCS_SET_SYNC && op->version == -1))
 		json_array_append_new(list, compare_absent(o->e, key));
@@ -478,6 +473,9 @@ static void send_leader(struct etcd_op *o)
 	json_t *put = json_pack("{s:o}", "request_put", put_json(e, "leader", e->name, o->lease));
 	json_t *body;
 	o->is_txn = true;
+	/* From here on the key may be held by this lease, also when the answer is lost. */
+	if (o->op.kind != DCS_RENEW && e->leader_lease[0] == '\0')
+		memcpy(e->leader_lease, o->lease, sizeof(e->leader_lease));
 	switch (o->op.kind) {
 	case DCS_ACQUIRE:
 		body = txn(json_pack("[o]", compare_absent(e, "leader")), json_pack("[o]", put));
@@ -492,18 +490,45 @@ static void send_leader(struct etcd_op *o)
 		json_decref(put);
 		break;
 	default: /* DCS_RENEW: the key is mine, as of now, by a linearizable read */
-		body = txn(json_pack("[o]", compare_lease(e, o->lease)),
-			json_pack("[{s:{s:o,s:b}}]", "request_range", "key", key_json(e, "leader"), "keys_only", 1));
-		if (e->old_lease[0] != '\0') {
-			/* After a change of ttl: still under the old lease, it moves to the new one. */
-			json_t *move = txn(json_pack("[o]", compare_lease(e, e->old_lease)), json_pack("[O]", put));
-			json_object_set_new(body, "failure", json_pack("[{s:o}]", "request_txn", move));
+		if (!o->moved && e->leader_lease[0] != '\0' &&
+			strcmp(e->leader_lease, o->lease) != 0) {
+			/* The ttl changed: in one step, still mine and on the new lease. */
+			o->moving = true;
+			body = txn(json_pack("[o]", compare_lease(e, e->leader_lease)),
+				json_pack("[o]", put));
+			break;
 		}
 		json_decref(put);
+		body = txn(json_pack("[o]", compare_lease(e, o->lease)),
+			json_pack("[{s:{s:o,s:b}}]", "request_range", "key", key_json(e, "leader"),
+				"keys_only", 1));
 		break;
 	}
 	etcd_call(e, o->is_txn ? "/kv/txn" : "/kv/put", body, o->op.deadline_ms,
 		o->op.other_endpoint, on_done, o);
+}
+
+/* An operation that needs my lease: have one, of the ttl in force, alive, then send. */
+static void run_with_lease(struct etcd_op *o)
+{
+	struct etcd3 *e = o->e;
+	if (e->lease[0] == '\0' && o->op.kind == DCS_RENEW && e->leader_lease[0] == '\0') {
+		finish_op(o, DCS_CONFLICT, "there is no lease", 0, NULL, true);
+		return;
+	}
+	if (e->lease[0] == '\0') {
+		grant_then(o);
+		return;
+	}
+	if (o->op.kind == DCS_TOUCH_MEMBER) {
+		/* A member key may rest on what is left of the lease. */
+		memcpy(o->lease, e->lease, sizeof(o->lease));
+		send_write(o);
+	} else if (o->granted_ttl_ms == 0 || strcmp(o->lease, e->lease) != 0) {
+		keepalive_then(o);
+	} else {
+		send_leader(o);
+	}
 }
 
 /* First or next step of an operation. */
@@ -511,35 +536,7 @@ static void op_run(struct etcd_op *o)
 {
 	struct etcd3 *e = o->e;
 	if (uses_lease(o->op.kind)) {
-		if (e->lease[0] == '\0') {
-			if (o->op.kind == DCS_RENEW)
-				finish_op(o, DCS_CONFLICT, "there is no lease", 0, NULL, true);
-			else
-				grant_then(o);
-			return;
-		}
-		bool fresh = o->granted_ttl_ms != 0;
-		bool other_ttl = e->lease_asked_ttl_ms != e->ttl_ms;
-		if (other_ttl && !fresh && (o->op.kind == DCS_RENEW ? !e->lease_granting : !leads(e))) {
-			/* ttl changed: a new lease. The leader key moves to it by the renewal, and by nothing
-			 * else, so that it is never without an owner; until then the old lease holds it. */
-			if (o->op.kind == DCS_RENEW)
-				memcpy(e->old_lease, e->lease, sizeof(e->old_lease));
-			drop_lease(e);
-			grant_then(o);
-			return;
-		}
-		if (o->op.kind == DCS_TOUCH_MEMBER)
-			fresh = true; /* a member key may rest on what is left of the lease */
-		if (!fresh) {
-			keepalive_then(o);
-			return;
-		}
-		memcpy(o->lease, e->lease, sizeof(o->lease));
-		if (o->op.kind == DCS_TOUCH_MEMBER)
-			send_write(o);
-		else
-			send_leader(o);
+		run_with_lease(o);
 		return;
 	}
 	switch (o->op.kind) {
@@ -594,25 +591,42 @@ static uint64_t etcd3_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn
 /* ---- open, settings, close
  * ------------------------------------------------------------------------ */
 
-static void take_text(char *dst, size_t len, const json_t *section, const char *key)
+/* A scalar by its text: a password of digits is a number in YAML. */
+static enum err_code take_text(
+	char *dst, size_t len, const json_t *section, const char *key, struct err *err)
 {
-	const char *s = json_path_str(section, key);
-	if (s == NULL || !str_copy(dst, len, s))
-		dst[0] = '\0';
+	const json_t *v = json_object_get(section, key);
+	dst[0] = '\0';
+	if (v == NULL || json_is_null(v) || json_text(v, dst, len))
+		return ERR_OK;
+	dst[0] = '\0';
+	return err_set(err, ERR_INVAL, 0, "etcd3.%s: a text of at most %zu bytes is allowed", key,
+		len - 1);
 }
 
 static enum err_code etcd3_reconfigure(struct dcs *d, const struct dcs_config *cfg, struct err *err)
 {
-	(void)err;
 	struct etcd3 *e = (struct etcd3 *)d;
+	enum err_code rc;
 	char user[sizeof(e->username)], password[sizeof(e->password)];
 	memcpy(user, e->username, sizeof(user));
 	memcpy(password, e->password, sizeof(password));
+	/* Keys move to a lease of the new ttl: the member key because its session differs from mine
+	 * now, the leader key with the next renewal. */
+	if (e->ttl_ms != 0 && e->ttl_ms != cfg->ttl_ms)
+		forget_lease(e);
 	e->ttl_ms = cfg->ttl_ms;
 	e->loop_wait_ms = cfg->loop_wait_ms;
 	e->retry_timeout_ms = cfg->retry_timeout_ms;
-	take_text(e->username, sizeof(e->username), cfg->section, "username");
-	take_text(e->password, sizeof(e->password), cfg->section, "password");
+	if ((rc = take_text(e->username, sizeof(e->username), cfg->section, "username", err)) !=
+			ERR_OK ||
+		(rc = take_text(e->password, sizeof(e->password), cfg->section, "password", err)) !=
+			ERR_OK)
+		return rc;
+	if (e->url_user[0] != '\0') {
+		memcpy(e->username, e->url_user, sizeof(e->username));
+		memcpy(e->password, e->url_password, sizeof(e->password));
+	}
 	if (strcmp(user, e->username) != 0 || strcmp(password, e->password) != 0)
 		e->token[0] = '\0';
 	return ERR_OK;
@@ -654,16 +668,20 @@ static enum err_code etcd3_open(struct dcs **out, const struct dcs_config *cfg, 
 	enum err_code rc = dcs_prefix(cfg, e->prefix, sizeof(e->prefix), err);
 	if (rc == ERR_OK && !str_copy(e->name, sizeof(e->name), cfg->name))
 		rc = err_set(err, ERR_LIMIT, 0, "name is too long: %s", cfg->name);
-	take_text(e->cacert, sizeof(e->cacert), cfg->section, "cacert");
-	take_text(e->cert, sizeof(e->cert), cfg->section, "cert");
-	take_text(e->key, sizeof(e->key), cfg->section, "key");
+	if (rc == ERR_OK)
+		rc = take_text(e->cacert, sizeof(e->cacert), cfg->section, "cacert", err);
+	if (rc == ERR_OK)
+		rc = take_text(e->cert, sizeof(e->cert), cfg->section, "cert", err);
+	if (rc == ERR_OK)
+		rc = take_text(e->key, sizeof(e->key), cfg->section, "key", err);
 	if (rc == ERR_OK)
 		rc = etcd_set_endpoints(e, cfg->section, err);
+	if (rc == ERR_OK)
+		rc = etcd3_reconfigure((struct dcs *)e, cfg, err);
 	if (rc != ERR_OK) {
 		free(e);
 		return rc;
 	}
-	etcd3_reconfigure((struct dcs *)e, cfg, err);
 	if (!e->is_ctl)
 		loop_timer_set(loop, &e->lease_timer, clock_boot_ms() + 1000, on_lease_timer, e);
 	*out = (struct dcs *)e;

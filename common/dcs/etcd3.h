@@ -33,6 +33,7 @@ struct etcd3 {
 	char name[LIMIT_NAME], prefix[3 * LIMIT_NAME];
 	int64_t ttl_ms, loop_wait_ms, retry_timeout_ms;
 	bool is_ctl;
+	char url_user[LIMIT_NAME], url_password[LIMIT_NAME * 2]; /* from the url option */
 	char username[LIMIT_NAME], password[LIMIT_NAME * 2], protocol[8];
 	char cacert[LIMIT_PATH], cert[LIMIT_PATH], key[LIMIT_PATH];
 	bool fixed_endpoints; /* use_proxies: no discovery */
@@ -54,8 +55,9 @@ struct etcd3 {
 	int64_t raft_term;
 	/* lease */
 	char lease[32]; /* "" = none */
-	char old_lease[32];     /* after a change of ttl, until the leader key has moved */
-	int64_t lease_ttl_ms, lease_used_ms, lease_asked_ttl_ms;
+	int64_t lease_ttl_ms, lease_used_ms;
+	char leader_lease[32]; /* the lease that the leader key may hang on when it is mine; "" =
+				  none */
 	bool lease_granting;
 	struct etcd_op *lease_waiters;
 	struct loop_timer lease_timer;
@@ -72,6 +74,7 @@ struct etcd3 {
 	unsigned watch_serial;
 	int64_t cache_revision, watch_pause_ms;
 	bool read_failed;
+	int64_t stream_began_ms;
 	int64_t seen_leader, seen_config, seen_status, seen_failover, seen_sync;
 	uint64_t seen_members;
 	/* operations under way */
@@ -93,6 +96,7 @@ struct etcd_op {
 	int64_t granted_ttl_ms;
 	char lease[32]; /* lease that the operation used */
 	bool retried, is_txn;
+	bool moving, moved; /* RENEW after a change of ttl: the key moves to the new lease */
 	struct loop_timer timer;
 };
 

@@ -59,6 +59,12 @@ void etcd_http_request(struct etcd3 *e, struct http_request *req)
 
 static void free_call(struct etcd_call *c)
 {
+	for (struct etcd_call **p = &c->e->auth_waiters; *p != NULL; p = &(*p)->next_waiter) {
+		if (*p == c) {
+			*p = c->next_waiter;
+			break;
+		}
+	}
 	http_cancel(c->http);
 	loop_timer_stop(c->e->loop, &c->timer);
 	*c->prev_next = c->next;
@@ -138,6 +144,7 @@ static void retry(struct etcd_call *c, bool next_endpoint, const char *why)
 			etcd_refresh_topology(e);
 	}
 	if (now_ms + pause_ms >= c->deadline_ms) {
+		etcd_watch_doubt(e, "no endpoint answers");
 		finish(c, ETCD_ANSWER_UNKNOWN, NULL, c->last_error);
 		return;
 	}
@@ -148,6 +155,9 @@ static void wait_for_auth(struct etcd_call *c)
 {
 	c->next_waiter = c->e->auth_waiters;
 	c->e->auth_waiters = c;
+	/* Authentication has the budget of the call that asked for it first; mine may be shorter.
+	 */
+	loop_timer_set(c->e->loop, &c->timer, c->deadline_ms, on_backoff, c);
 }
 
 static void release_auth_waiters(struct etcd3 *e)
@@ -305,6 +315,18 @@ static void take_version(struct etcd_call *c, const json_t *body)
 	attempt(c);
 }
 
+/* A call that went elsewhere was answered, and one that was sent before it to the current endpoint
+ * was not. */
+static bool current_is_silent(const struct etcd_call *c)
+{
+	for (const struct etcd_call *o = c->e->calls; o != NULL; o = o->next) {
+		if (o != c && o->http != NULL && o->endpoint == c->e->current &&
+			o->sent_at_ms < c->sent_at_ms)
+			return true;
+	}
+	return false;
+}
+
 static void on_reply(const struct http_reply *r, void *arg)
 {
 	struct etcd_call *c = arg;
@@ -323,6 +345,10 @@ static void on_reply(const struct http_reply *r, void *arg)
 	}
 	json_auto_t *body = json_read(r->body, r->len, &err);
 	if (body == NULL) {
+		/* An upgraded server does not know the old prefix any more: ask again for its
+		 * version. */
+		if (r->status == 404 && strcmp(e->api, "/v3") != 0)
+			e->api[0] = '\0';
 		retry(c, true, err.text);
 		return;
 	}
@@ -338,7 +364,7 @@ static void on_reply(const struct http_reply *r, void *arg)
 		on_error(c, body, r->status);
 		return;
 	}
-	if (c->failed_over && c->endpoint != e->current) {
+	if (c->endpoint != e->current && (c->failed_over || current_is_silent(c))) {
 		e->current = c->endpoint % e->endpoint_count;
 		etcd_watch_restart(e, "endpoint changed");
 		etcd_refresh_topology(e);
@@ -434,23 +460,38 @@ static void add_endpoint(char (*list)[LIMIT_URL], unsigned *count, const char *u
 		memcpy(list[(*count)++], clean, sizeof(clean));
 }
 
-/* "h", "h:p", "[v6]:p" with a default port, or a URL. */
+/* "h", "h:p", "[v6]:p" with a default port, or a URL, in which a user may stand. */
 static void add_host(struct etcd3 *e, const char *host, int64_t port)
 {
-	char url[LIMIT_URL];
+	char url[LIMIT_URL], scheme[8];
 	while (*host == ' ' || *host == '\'' || *host == '"')
 		host++;
-	size_t n = strcspn(host, " '\"");
-	const char *colon = NULL;
+	memcpy(scheme, e->protocol, sizeof(scheme));
+	const char *sep = strstr(host, "://");
+	if (sep != NULL) {
+		if (!str_copy_n(scheme, sizeof(scheme), host, (size_t)(sep - host)))
+			return;
+		host = sep + 3;
+	}
+	size_t n = strcspn(host, " '\"/?#");
+	const char *at = memchr(host, '@', n), *colon = NULL;
+	if (at != NULL) {
+		const char *p = memchr(host, ':', (size_t)(at - host));
+		const char *end = p != NULL ? p : at;
+		if (!str_copy_n(e->url_user, sizeof(e->url_user), host, (size_t)(end - host)) ||
+			(p != NULL && !str_copy_n(e->url_password, sizeof(e->url_password), p + 1,
+					      (size_t)(at - p - 1))))
+			return;
+		n -= (size_t)(at + 1 - host);
+		host = at + 1;
+	}
 	for (size_t i = 0; i < n; i++)
 		colon = host[i] == ':' ? host + i : host[i] == ']' ? NULL : colon;
 	if (n == 0)
 		return;
-	bool fits = strstr(host, "://") != NULL ? str_copy_n(url, sizeof(url), host, n)
-		    : colon != NULL
-			    ? str_format(url, sizeof(url), "%s://%.*s", e->protocol, (int)n, host)
-			    : str_format(url, sizeof(url), "%s://%.*s:%lld", e->protocol, (int)n,
-				      host, (long long)port);
+	bool fits = colon != NULL ? str_format(url, sizeof(url), "%s://%.*s", scheme, (int)n, host)
+				  : str_format(url, sizeof(url), "%s://%.*s:%lld", scheme, (int)n,
+					    host, (long long)port);
 	if (fits)
 		add_endpoint(e->seeds, &e->seed_count, url);
 }

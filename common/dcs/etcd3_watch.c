@@ -189,9 +189,12 @@ static void lost(struct etcd3 *e, const char *why)
 		if (e->watch_fn != NULL)
 			e->watch_fn(&ev, e->watch_arg);
 	}
+	/* A stream that ends as soon as it begins (a proxy, a bad token) must not make us spin. */
+	int64_t now_ms = clock_boot_ms(), pause_ms = e->watch_pause_ms;
+	if (now_ms - e->stream_began_ms < RETRY_MS)
+		pause_ms = RETRY_MS;
 	if (!e->closing && e->watch_fn != NULL)
-		loop_timer_set(
-			e->loop, &e->watch_timer, clock_boot_ms() + e->watch_pause_ms, on_retry, e);
+		loop_timer_set(e->loop, &e->watch_timer, now_ms + pause_ms, on_retry, e);
 }
 
 /* ---- stream
@@ -295,6 +298,7 @@ static void open_stream(struct etcd3 *e)
 	if (e->token[0] != '\0' && str_format(auth, sizeof(auth), "authorization: %s", e->token))
 		req.headers[0] = auth;
 	buf_reset(&e->stream_buf);
+	e->stream_began_ms = clock_boot_ms();
 	e->stream = http_send(e->http, &req, on_stream_end, on_chunk, e);
 }
 

@@ -15,8 +15,9 @@
 #define CACHE_FRESH_MS                                                                             \
 	600000 /* dcs 3.2: addresses are kept that long; an older one serves while look-ups fail   \
 		*/
-#define TRY_MS 1000
-#define TRIES  2
+#define REFRESH_MS 10000 /* at most so often for one name */
+#define TRY_MS	   1000
+#define TRIES	   2
 
 struct entry {
 	char name[256];
@@ -25,6 +26,7 @@ struct entry {
 };
 
 struct query {
+	struct query *next, **prev_next; /* all of them, so that none outlives the dns */
 	struct dns *d;
 	char name[256];
 	dns_fn fn;
@@ -39,6 +41,7 @@ struct dns {
 	ares_channel channel;
 	struct loop_timer timer;
 	struct entry cache[CACHE_MAX];
+	struct query *queries;
 	unsigned next;
 	bool closing;
 };
@@ -47,6 +50,42 @@ bool dns_is_address(const char *name)
 {
 	unsigned char b[16];
 	return inet_pton(AF_INET, name, b) == 1 || inet_pton(AF_INET6, name, b) == 1;
+}
+
+static void free_query(struct query *q)
+{
+	loop_timer_stop(q->d->loop, &q->timer);
+	*q->prev_next = q->next;
+	if (q->next != NULL)
+		q->next->prev_next = q->prev_next;
+	free(q);
+}
+
+static struct query *new_query(struct dns *d)
+{
+	struct query *q = calloc(1, sizeof(*q));
+	if (q == NULL)
+		return NULL;
+	q->d = d;
+	q->next = d->queries;
+	if (q->next != NULL)
+		q->next->prev_next = &q->next;
+	q->prev_next = &d->queries;
+	d->queries = q;
+	return q;
+}
+
+/* fn is NULL for a look-up that only refreshes what is known. */
+static void deliver(struct loop *l, void *arg)
+{
+	(void)l;
+	struct query *q = arg;
+	struct dns_answer a = q->answer;
+	dns_fn fn = q->fn;
+	void *fn_arg = q->arg;
+	free_query(q);
+	if (fn != NULL)
+		fn(&a, fn_arg);
 }
 
 static void on_timer(struct loop *l, void *arg);
@@ -122,6 +161,8 @@ void dns_free(struct dns *d)
 		return;
 	d->closing = true;
 	ares_destroy(d->channel);
+	while (d->queries != NULL)
+		deliver(d->loop, d->queries);
 	loop_timer_stop(d->loop, &d->timer);
 	free(d);
 }
@@ -133,14 +174,6 @@ static struct entry *cached(struct dns *d, const char *name)
 			return &d->cache[i];
 	}
 	return NULL;
-}
-
-static void deliver(struct loop *l, void *arg)
-{
-	(void)l;
-	struct query *q = arg;
-	q->fn(&q->answer, q->arg);
-	free(q);
 }
 
 static void finish(struct query *q)
@@ -186,34 +219,58 @@ static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinf
 	finish(q);
 }
 
+static void ask(struct dns *d, struct query *q)
+{
+	struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+	ares_getaddrinfo(d->channel, q->name, NULL, &hints, on_addrinfo, q);
+	if (!d->closing)
+		arm(d);
+}
+
+/* An expired address goes on serving while a look-up for the next caller is under way. */
+static void refresh(struct dns *d, struct entry *e)
+{
+	struct query *q = new_query(d);
+	if (q == NULL)
+		return;
+	memcpy(q->name, e->name, sizeof(q->name));
+	e->at_ms = clock_boot_ms() - CACHE_FRESH_MS + REFRESH_MS; /* not with every caller */
+	ask(d, q);
+}
+
 void dns_lookup(struct dns *d, const char *name, dns_fn fn, void *arg)
 {
-	struct query *q = calloc(1, sizeof(*q));
+	struct query *q = new_query(d);
 	struct dns_answer none = { 0 };
 	if (q == NULL || !str_copy(q->name, sizeof(q->name), name)) {
-		free(q);
+		if (q != NULL)
+			free_query(q);
 		fn(&none, arg);
 		return;
 	}
-	q->d = d;
 	q->fn = fn;
 	q->arg = arg;
-	const struct entry *e = cached(d, name);
+	struct entry *e = cached(d, name);
 	if (dns_is_address(name)) {
 		q->answer.count = 1;
 		if (!str_copy(q->answer.addrs[0], 64, name))
 			q->answer.count = 0;
 		finish(q);
-	} else if (e != NULL && clock_boot_ms() - e->at_ms < CACHE_FRESH_MS) {
+	} else if (e != NULL) {
 		q->answer = e->answer;
 		finish(q);
+		if (clock_boot_ms() - e->at_ms >= CACHE_FRESH_MS)
+			refresh(d, e);
 	} else {
-		struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
-			.ai_socktype = SOCK_STREAM };
-		ares_getaddrinfo(d->channel, name, NULL, &hints, on_addrinfo, q);
-		if (!d->closing)
-			arm(d);
+		ask(d, q);
 	}
+}
+
+void dns_doubt(struct dns *d, const char *name)
+{
+	struct entry *e = cached(d, name);
+	if (e != NULL && clock_boot_ms() - e->at_ms >= REFRESH_MS)
+		refresh(d, e);
 }
 
 static void on_srv(void *arg, int status, int timeouts, unsigned char *buf, int len)
@@ -232,19 +289,20 @@ static void on_srv(void *arg, int status, int timeouts, unsigned char *buf, int 
 		}
 		ares_free_data(list);
 	}
-	q->srv_fn(&a, q->arg);
-	free(q);
+	dns_srv_fn fn = q->srv_fn;
+	void *fn_arg = q->arg;
+	free_query(q);
+	fn(&a, fn_arg);
 }
 
 void dns_lookup_srv(struct dns *d, const char *name, dns_srv_fn fn, void *arg)
 {
-	struct query *q = calloc(1, sizeof(*q));
+	struct query *q = new_query(d);
 	struct dns_srv none = { 0 };
 	if (q == NULL) {
 		fn(&none, arg);
 		return;
 	}
-	q->d = d;
 	q->srv_fn = fn;
 	q->arg = arg;
 	ares_query(d->channel, name, 1 /* class IN */, 33 /* type SRV */, on_srv, q);

@@ -30,4 +30,6 @@ void dns_free(struct dns *d); /* callbacks under way get an empty answer */
 bool dns_is_address(const char *name);
 /* fn is called once, from the loop. */
 void dns_lookup(struct dns *d, const char *name, dns_fn fn, void *arg);
+/* The addresses of this name do not answer: look it up again for the next caller. */
+void dns_doubt(struct dns *d, const char *name);
 void dns_lookup_srv(struct dns *d, const char *name, dns_srv_fn fn, void *arg);

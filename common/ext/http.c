@@ -29,7 +29,7 @@ struct http_call {
 	http_done_fn done;
 	http_chunk_fn chunk;
 	void *arg;
-	bool started, cancelled;
+	bool started, cancelled, looking_up;
 	char error[CURL_ERROR_SIZE];
 	struct loop_timer
 		timer; /* failures before the start, and the deadline while a name is looked up */
@@ -41,7 +41,7 @@ struct http {
 	struct dns *dns;
 	struct http_call *calls;
 	struct loop_timer perform;
-	bool in_perform;
+	int64_t dropped_at_ms; /* connections idle since before that are not used again */
 };
 
 static void on_perform(struct loop *l, void *arg);
@@ -90,15 +90,9 @@ void http_free(struct http *h)
 {
 	if (h == NULL)
 		return;
-	while (h->calls != NULL) {
-		struct http_call *c = h->calls;
+	/* Look-ups under way come back once more from dns_free and must find their calls. */
+	for (struct http_call *c = h->calls; c != NULL; c = c->next)
 		c->cancelled = true;
-		/* A look-up under way comes back once more from dns_free and must find the call. */
-		if (c->started || c->easy == NULL)
-			free_call(c);
-		else
-			break;
-	}
 	dns_free(h->dns);
 	while (h->calls != NULL)
 		free_call(h->calls);
@@ -117,7 +111,7 @@ int http_loop_wait(void *ctx, struct pollfd *fds, unsigned n, int timeout_ms)
 	struct http *h = *(struct http **)ctx;
 	if (h == NULL)
 		return poll(fds, n, timeout_ms);
-	struct curl_waitfd extra[256];
+	struct curl_waitfd extra[LIMIT_FDS];
 	unsigned count = 0;
 	/* struct curl_waitfd has the same event bits as poll for in and out. */
 	for (unsigned i = 0; i < n && count < ARRAY_LEN(extra); i++) {
@@ -180,6 +174,9 @@ static void read_done(struct http *h)
 			r.text = c->error[0] != '\0' ? c->error : curl_easy_strerror(rc);
 			r.timed_out = rc == CURLE_OPERATION_TIMEDOUT;
 			r.got_nothing = rc == CURLE_GOT_NOTHING;
+			if ((rc == CURLE_COULDNT_CONNECT || rc == CURLE_OPERATION_TIMEDOUT) &&
+				!dns_is_address(c->host))
+				dns_doubt(h->dns, c->host);
 		}
 		answer(c, &r);
 	}
@@ -268,9 +265,24 @@ static void start(struct http_call *c)
 	loop_timer_set(c->h->loop, &c->h->perform, now_ms, on_perform, c->h);
 }
 
+/* The name is still being looked up at the deadline. The call itself ends when the look-up does. */
+static void on_name_late(struct loop *l, void *arg)
+{
+	(void)l;
+	struct http_call *c = arg;
+	struct http_reply r = { .text = "no answer from the name server",
+		.timed_out = true,
+		.body = "",
+		.headers = "",
+		.sent_at_ms = c->sent_at_ms };
+	c->cancelled = true;
+	c->done(&r, c->arg);
+}
+
 static void on_resolved(const struct dns_answer *a, void *arg)
 {
 	struct http_call *c = arg;
+	c->looking_up = false;
 	if (c->cancelled) {
 		free_call(c);
 		return;
@@ -306,6 +318,9 @@ static void on_early(struct loop *l, void *arg)
 		start(c);
 		return;
 	}
+	if (c->deadline_ms != 0)
+		loop_timer_set(c->h->loop, &c->timer, c->deadline_ms, on_name_late, c);
+	c->looking_up = true;
 	dns_lookup(c->h->dns, c->host, on_resolved, c);
 }
 
@@ -377,6 +392,13 @@ static void set_options(struct http_call *c, const struct http_request *req)
 	curl_easy_setopt(e, CURLOPT_SOCKOPTDATA, c);
 	curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);
 	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+	/* libcurl cannot be told to close its pool; the age of idle connections is counted in whole
+	 * seconds. */
+	int64_t age_s = (clock_boot_ms() - c->h->dropped_at_ms) / 1000 - 1;
+	if (c->h->dropped_at_ms != 0 && age_s < 1)
+		curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
+	else if (c->h->dropped_at_ms != 0 && age_s < 100)
+		curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)age_s);
 	if (req->fresh) {
 		curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
 		curl_easy_setopt(e, CURLOPT_FORBID_REUSE, 1L);
@@ -446,8 +468,10 @@ void http_cancel(struct http_call *c)
 	c->cancelled = true;
 	if (c->started)
 		loop_timer_set(c->h->loop, &c->h->perform, clock_boot_ms(), on_perform, c->h);
-	else if (c->timer.at_ms != 0)
+	else if (!c->looking_up)
 		free_call(c);
+	else
+		loop_timer_stop(c->h->loop, &c->timer);
 	/* else: a look-up is under way and frees it */
 }
 
@@ -473,7 +497,5 @@ bool http_header(const struct http_reply *r, const char *name, char *out, size_t
 
 void http_drop_idle(struct http *h)
 {
-	/* Shrinking the pool closes what is idle; growing it again costs nothing. */
-	curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, 1L);
-	curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, 32L);
+	h->dropped_at_ms = clock_boot_ms();
 }
