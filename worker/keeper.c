@@ -85,7 +85,8 @@ static void send_op(struct worker *w, const struct keeper_action *a)
 		[KEEPER_OP_TAKE] = DCS_TAKE,
 		[KEEPER_OP_RELEASE] = DCS_RELEASE };
 	struct dcs_op op = {
-		.kind = kinds[a->op], .version = a->version, .deadline_ms = a->deadline_ms
+		.kind = kinds[a->op], .version = a->version, .deadline_ms = a->deadline_ms,
+		.other_endpoint = a->other
 	};
 	struct sent *s = malloc(sizeof(*s));
 	if (s == NULL) {

@@ -52,10 +52,9 @@ void store_take_snapshot(struct worker *w, struct cluster *c)
 	w->c_fresh = true;
 	w->last_seen_s = clock_wall_us() / 1000000;
 	config_take_dynamic(w);
-	const char *session = dcs_session(w->dcs);
 	struct keeper_event ev = { .kind = KEEPER_SNAPSHOT,
 		.leader_is_me = c->leader_present && strcmp(c->leader, w->welcome.name) == 0,
-		.session_is_mine = session[0] != '\0' && strcmp(c->leader_session, session) == 0,
+		.session_is_mine = dcs_owns(w->dcs, c->leader_session),
 		.leader_version = c->leader_version,
 		.revision = c->revision };
 	keeper_event(w, &ev);

@@ -91,6 +91,11 @@ const char *dcs_session(struct dcs *d)
 	return ops_of(d)->session(d);
 }
 
+bool dcs_owns(struct dcs *d, const char *session)
+{
+	return session[0] != '\0' && ops_of(d)->owns(d, session);
+}
+
 void dcs_close(struct dcs *d)
 {
 	if (d != NULL)

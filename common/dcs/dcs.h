@@ -103,6 +103,8 @@ struct dcs_ops {
 	void (*watch)(struct dcs *d, dcs_watch_fn fn, void *arg); /* start (NULL: stop) */
 	/* What identifies my lease or session in struct cluster ("" = none yet). */
 	const char *(*session)(struct dcs *d);
+	/* A leader key of that session is held by this process (after a change of ttl it may still be under the old one). */
+	bool (*owns)(struct dcs *d, const char *session);
 	void (*close)(struct dcs *d);
 };
 
@@ -122,6 +124,7 @@ enum err_code dcs_reconfigure(struct dcs *d, const struct dcs_config *cfg, struc
 uint64_t dcs_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn fn, void *arg);
 void dcs_watch(struct dcs *d, dcs_watch_fn fn, void *arg);
 const char *dcs_session(struct dcs *d);
+bool dcs_owns(struct dcs *d, const char *session);
 void dcs_close(struct dcs *d);
 
 struct dcs_base {

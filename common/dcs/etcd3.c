@@ -237,7 +237,10 @@ static void on_lease_timer(struct loop *l, void *arg)
 	/* A little over ttl/3: a holder's own renewals come first, and a replica stays at 6
 	 * requests a minute. */
 	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3 + e->ttl_ms / 30;
-	char *asked = e->lease[0] != '\0' && now_ms - e->lease_used_ms >= every_ms
+	/* A leader's lease is renewed by DCS_RENEW alone: whoever stops renewing wants the key to run out. */
+	const struct dcs_kv *leader = etcd_cache_peek(e, "leader");
+	bool leads = leader != NULL && strcmp(leader->session, e->lease) == 0;
+	char *asked = e->lease[0] != '\0' && !leads && now_ms - e->lease_used_ms >= every_ms
 			      ? strdup(e->lease)
 			      : NULL;
 	if (asked != NULL)
@@ -301,7 +304,6 @@ static void learn(struct etcd_op *o, int64_t revision)
 		etcd_cache_put(e, key, o->value != NULL ? o->value : "",
 			o->value != NULL ? strlen(o->value) : 0, revision,
 			uses_lease(o->op.kind) ? o->lease : "");
-	etcd_cache_publish(e);
 }
 
 /* Which lease guards the leader key, as far as the answers tell. */
@@ -379,7 +381,11 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 		const json_t *kvs = json_path(r, "response_range.kvs");
 		revision = etcd_int(json_object_get(json_array_get(kvs, 0), "mod_revision"));
 	}
+	/* The answer first, then the view that shows it: whoever asked must not see its own key as a stranger's. */
+	bool closing = e->closing;
 	finish_op(o, DCS_OK, "", revision, NULL, false);
+	if (!closing)
+		etcd_cache_publish(e);
 }
 
 static void on_read(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
@@ -703,7 +709,14 @@ static const char *etcd3_session(struct dcs *d)
 	return ((struct etcd3 *)d)->lease;
 }
 
+static bool etcd3_owns(struct dcs *d, const char *session)
+{
+	const struct etcd3 *e = (const struct etcd3 *)d;
+	return strcmp(session, e->lease) == 0 || strcmp(session, e->leader_lease) == 0;
+}
+
 const struct dcs_ops dcs_etcd3 = {
+	.owns = etcd3_owns,
 	.name = "etcd3",
 	.open = etcd3_open,
 	.reconfigure = etcd3_reconfigure,
