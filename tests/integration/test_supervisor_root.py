@@ -57,7 +57,7 @@ def test_users_and_capabilities(sup):
     with open(f"/proc/{pid}/oom_score_adj") as f, open("/proc/self/oom_score_adj") as g:
         assert f.read() == g.read()
     # What a job finds: an ordinary login of that user.
-    mid = sup.worker.do("job", "env", 0, 0, 0, "sh", "-c", "env; grep -E 'NoNewPrivs|CapBnd|SigBlk|SigIgn' "
+    mid = sup.worker.do("job", "env", 0, 0, 0, "sh", "-c", "env | grep -E '^(HOME|USER|PATRONI_[A-Z_]*|NOTIFY_SOCKET)='; grep -E 'NoNewPrivs|CapBnd|SigBlk|SigIgn' "
                         "/proc/self/status; umask; ls -l /proc/self/fd | wc -l")
     sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
     sup.worker.do("output", mid)
