@@ -119,13 +119,17 @@ $(B)/tests/sim/sim: $(B)/tests/sim/sim_main.o $(SIM_A) $(HA_A) $(SUP_A) $(MODEL_
 
 include tests/tests.mk
 
+demo: deps-install
+	@$(MAKE) --no-print-directory all
+	@conf/demo.sh
+
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pgregent
 	install -m 755 $(wildcard $(B)/pgregent $(B)/pgregentctl) $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(wildcard $(B)/pgregent-worker $(B)/pgregent-files $(B)/pgregent-api $(B)/pgregent-deadman) $(DESTDIR)$(PREFIX)/lib/pgregent/
-	ln -sf pgregentctl $(DESTDIR)$(PREFIX)/bin/patronictl
+	if [ -e $(B)/pgregentctl ]; then ln -sf pgregentctl $(DESTDIR)$(PREFIX)/bin/patronictl; fi
 
 clean:
 	rm -rf build
 
-.PHONY: all install clean
+.PHONY: all demo install clean
