@@ -46,6 +46,7 @@ struct http_request {
 	int64_t deadline_ms; /* 0: none (streams) */
 	int64_t connect_ms;  /* 0: half of what is left, at least 1 s */
 	bool fresh;	     /* a connection of its own */
+	const char *unix_socket; /* connect there, the URL's host is only a name; NULL = TCP */
 	int64_t keepalive_ttl_ms,
 		keepalive_idle_ms; /* TCP keepalive and user time-out (dcs 3.1); 0 = off */
 };

@@ -1,0 +1,54 @@
+/* Questions on the terminal, or to whatever feeds standard input (ctl 4.5). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/core/str.h"
+#include "ctl/ctl.h"
+
+#define ASK_MAX 100 /* a stream of nonsense is not a user */
+
+static bool read_line(char *out, size_t out_len)
+{
+	char line[1024];
+	(void)fflush(stdout);
+	if (fgets(line, sizeof(line), stdin) == NULL) {
+		(void)fputs("\nAborted!\n", stderr);
+		exit(1);
+	}
+	line[strcspn(line, "\r\n")] = '\0';
+	return str_copy(out, out_len, line);
+}
+
+void prompt_text(const char *text, const char *def, char *out, size_t out_len)
+{
+	for (int i = 0; i < ASK_MAX; i++) {
+		if (def != NULL)
+			printf("%s [%s]: ", text, def);
+		else
+			printf("%s: ", text);
+		if (!read_line(out, out_len))
+			continue;
+		if (out[0] != '\0')
+			return;
+		if (def != NULL && str_copy(out, out_len, def))
+			return;
+	}
+	fail("No usable answer");
+}
+
+bool prompt_confirm(const char *text)
+{
+	for (int i = 0; i < ASK_MAX; i++) {
+		char answer[64];
+		printf("%s [y/N]: ", text);
+		if (!read_line(answer, sizeof(answer)))
+			continue;
+		if (str_eq_nocase(answer, "y") || str_eq_nocase(answer, "yes"))
+			return true;
+		if (answer[0] == '\0' || str_eq_nocase(answer, "n") || str_eq_nocase(answer, "no"))
+			return false;
+		printf("Error: invalid input\n");
+	}
+	return false;
+}
