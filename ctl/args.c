@@ -8,7 +8,8 @@ static const struct opt *find_long(const struct opt *opts, const char *name, siz
 	for (const struct opt *o = opts; o->name != NULL; o++) {
 		if (strlen(o->name) == len && strncmp(o->name, name, len) == 0)
 			return o;
-		if (o->alias != NULL && strlen(o->alias) == len && strncmp(o->alias, name, len) == 0)
+		if (o->alias != NULL && strlen(o->alias) == len &&
+			strncmp(o->alias, name, len) == 0)
 			return o;
 	}
 	return NULL;
@@ -34,12 +35,12 @@ static bool is_choice(const char *choices, const char *value)
 	return false;
 }
 
-static enum err_code add(
-	struct args *a, const struct opt *o, const char *value, struct err *err)
+static enum err_code add(struct args *a, const struct opt *o, const char *value, struct err *err)
 {
 	if (o->choices != NULL && !is_choice(o->choices, value))
-		return err_set(err, ERR_INVAL, 0, "Invalid value for '--%s': '%s' is not one of %s.",
-			o->name, value, o->choices);
+		return err_set(err, ERR_INVAL, 0,
+			"Invalid value for '--%s': '%s' is not one of %s.", o->name, value,
+			o->choices);
 	if (a->given_count == ARGS_GIVEN_MAX)
 		return err_set(err, ERR_INVAL, 0, "More than %d options.", ARGS_GIVEN_MAX);
 	a->given[a->given_count].opt = o;
@@ -64,8 +65,8 @@ static enum err_code long_option(
 	const char *value = name[len] == '=' ? name + len + 1 : NULL;
 	if (!o->takes_value) {
 		if (value != NULL)
-			return err_set(err, ERR_INVAL, 0, "Option '--%s' does not take a value.",
-				o->name);
+			return err_set(
+				err, ERR_INVAL, 0, "Option '--%s' does not take a value.", o->name);
 		return add(a, o, NULL, err);
 	}
 	if (value == NULL)
@@ -95,7 +96,7 @@ static enum err_code letters(struct args *a, int argc, char *const *argv, int *i
 	return ERR_OK;
 }
 
-enum err_code args_parse(struct args *a, const struct opt *opts, bool first_word, int argc,
+enum err_code args_read(struct args *a, const struct opt *opts, bool first_word, int argc,
 	char *const *argv, struct err *err)
 {
 	memset(a, 0, sizeof(*a));

@@ -1,5 +1,6 @@
 /* Command lines as the reference's option parser reads them: options and words may be mixed, "--"
- * ends options, "--name=value", "-nvalue", clustered flags; long names are never abbreviated. Pure. */
+ * ends options, "--name=value", "-nvalue", clustered flags; long names are never abbreviated. Pure.
+ */
 #pragma once
 #include <stdbool.h>
 
@@ -9,11 +10,11 @@
 #define ARGS_WORDS_MAX 160
 
 struct opt {
-	char letter;		/* 0 = none */
-	const char *name;	/* without the dashes */
-	const char *alias;	/* another long name, NULL = none */
+	char letter;	   /* 0 = none */
+	const char *name;  /* without the dashes */
+	const char *alias; /* another long name, NULL = none */
 	bool takes_value;
-	const char *choices;	/* "a|b|c", NULL = any text */
+	const char *choices; /* "a|b|c", NULL = any text */
 	const char *help;
 };
 
@@ -29,8 +30,9 @@ struct args {
 	int consumed; /* entries of argv that were read */
 };
 
-/* first_word: stop before the first word (global options). ERR_INVAL with the usage error's text. */
-MUST_USE enum err_code args_parse(struct args *a, const struct opt *opts, bool first_word, int argc,
+/* first_word: stop before the first word (global options). ERR_INVAL with the usage error's text.
+ */
+MUST_USE enum err_code args_read(struct args *a, const struct opt *opts, bool first_word, int argc,
 	char *const *argv, struct err *err);
 bool args_has(const struct args *a, const char *name);
 /* The last value given; NULL = not given. */

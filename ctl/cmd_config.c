@@ -134,7 +134,7 @@ static json_t *edit(const char *scope, const char *text)
 {
 	char name[LIMIT_PATH], safe[LIMIT_NAME];
 	const char *tmp = getenv("TMPDIR");
-	(void)str_copy(safe, sizeof(safe), scope);
+	put_copy(safe, sizeof(safe), scope);
 	for (char *p = safe; *p != '\0'; p++)
 		if (*p == '/')
 			*p = '_';
@@ -185,10 +185,10 @@ static void show_diff(const char *before, const char *after)
 	}
 	for (const char *p = buf_str(&out); *p != '\0';) {
 		size_t n = strcspn(p, "\n");
-		const char *colour = *p == '+' ? "\033[32m" :
-				     *p == '-' ? "\033[31m" :
-				     *p == '@' ? "\033[36m" :
-						 "";
+		const char *colour = *p == '+'	 ? "\033[32m"
+				     : *p == '-' ? "\033[31m"
+				     : *p == '@' ? "\033[36m"
+						 : "";
 		printf("%s%.*s%s\n", colour, (int)n, p, colour[0] != '\0' ? "\033[0m" : "");
 		p += n + (p[n] == '\n');
 	}
@@ -199,7 +199,8 @@ static json_t *difference(const json_t *a, const json_t *b)
 {
 	json_t *patch = json_object(), *v;
 	const char *key;
-	json_object_foreach((json_t *)b, key, v) {
+	json_object_foreach((json_t *)b, key, v)
+	{
 		json_t *was = json_object_get(a, key);
 		if (json_is_object(was) && json_is_object(v)) {
 			json_t *sub = difference(was, v);
@@ -210,9 +211,8 @@ static json_t *difference(const json_t *a, const json_t *b)
 			(void)json_object_set(patch, key, v);
 		}
 	}
-	json_object_foreach((json_t *)a, key, v)
-		if (json_object_get(b, key) == NULL)
-			(void)json_object_set_new(patch, key, json_null());
+	json_object_foreach((json_t *)a, key, v) if (json_object_get(b, key) == NULL)(void)
+		json_object_set_new(patch, key, json_null());
 	return patch;
 }
 
@@ -249,7 +249,8 @@ void cmd_edit_config(struct ctl *c, const struct args *a)
 		fail("The configuration is too large");
 	json_t *config = changed(a, &v, buf_str(&before));
 	bool quiet = args_has(a, "quiet"), force = args_has(a, "force");
-	bool from_stdin = str_eq(args_value(a, "apply"), "-") || str_eq(args_value(a, "replace"), "-");
+	bool from_stdin =
+		str_eq(args_value(a, "apply"), "-") || str_eq(args_value(a, "replace"), "-");
 	if (config == NULL || !yaml_write(config, &after))
 		fail("The configuration is too large");
 	if (json_equal(config, v.config)) {

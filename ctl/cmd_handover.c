@@ -26,7 +26,7 @@ static bool may_lead(const json_t *m)
 static void choose_leader(struct handover *h)
 {
 	if (!h->switchover) {
-		(void)str_copy(h->leader, sizeof(h->leader), h->v.leader);
+		put_copy(h->leader, sizeof(h->leader), h->v.leader);
 		return;
 	}
 	if (h->v.leader[0] == '\0')
@@ -49,9 +49,9 @@ static void choose_candidate(struct handover *h)
 	size_t index;
 	unsigned count = 0;
 	json_t *m;
-	json_array_foreach(json_object_get(h->v.doc, "members"), index, m)
-		if (strcmp(member_str(m, "name"), h->v.leader) != 0 && may_lead(m))
-			buf_addf(&names, "%s'%s'", count++ > 0 ? ", " : "", member_str(m, "name"));
+	json_array_foreach(json_object_get(h->v.doc, "members"), index,
+		m) if (strcmp(member_str(m, "name"), h->v.leader) != 0 && may_lead(m))
+		buf_addf(&names, "%s'%s'", count++ > 0 ? ", " : "", member_str(m, "name"));
 	if (count == 0)
 		fail("No candidates found to %s to", h->action);
 	const char *given = args_value(h->a, "candidate");
@@ -91,7 +91,7 @@ static void confirm_async(struct handover *h)
 		match = str_ends(member_str(member_find(&h->v, h->candidate), "role"), "_standby");
 	}
 	char text[LIMIT_NAME + 80];
-	(void)str_format(text, sizeof(text),
+	put_format(text, sizeof(text),
 		"Are you sure you want to failover to the asynchronous node %s?", h->candidate);
 	if (sync_on && !match && !prompt_confirm(text))
 		fail("Aborting failover");
@@ -105,7 +105,7 @@ static void choose_time(struct handover *h)
 	char answer[128], question[160], example[40];
 	if (given == NULL && !h->force) {
 		when_example(example, sizeof(example));
-		(void)str_format(question, sizeof(question),
+		put_format(question, sizeof(question),
 			"When should the switchover take place (e.g. %s )", example);
 		prompt_text(question, "now", answer, sizeof(answer));
 		given = answer;
@@ -124,14 +124,13 @@ static void confirm(struct handover *h)
 	if (h->force)
 		return;
 	if (h->v.leader[0] != '\0')
-		(void)str_format(demoting, sizeof(demoting), ", demoting current leader %s",
-			h->v.leader);
+		put_format(demoting, sizeof(demoting), ", demoting current leader %s", h->v.leader);
 	if (h->at[0] != '\0')
-		(void)str_format(text, sizeof(text),
+		put_format(text, sizeof(text),
 			"Are you sure you want to schedule switchover of cluster %s at %s%s?",
 			h->v.scope, h->at, demoting);
 	else
-		(void)str_format(text, sizeof(text), "Are you sure you want to %s cluster %s%s?",
+		put_format(text, sizeof(text), "Are you sure you want to %s cluster %s%s?",
 			h->action, h->v.scope, demoting);
 	if (prompt_confirm(text))
 		return;
@@ -187,9 +186,9 @@ static void ask(struct handover *h)
 		h->candidate[0] != '\0' ? json_string(h->candidate) : json_null());
 	if (h->at[0] != '\0')
 		(void)json_object_set_new(body, "scheduled_at", json_string(h->at));
-	const json_t *to = !h->c->store ? NULL :
-			   member_find(&h->v,
-				   h->v.leader[0] != '\0' ? h->v.leader : h->candidate);
+	const json_t *to = !h->c->store ? NULL
+					: member_find(&h->v, h->v.leader[0] != '\0' ? h->v.leader
+										    : h->candidate);
 	bool nobody = h->c->store && to == NULL;
 	if (nobody)
 		ans = (struct answer){ .body = strdup("") };

@@ -42,8 +42,8 @@ static void list_round(struct ctl *c, const struct args *a, bool tree)
 	for (unsigned i = 0; i < count; i++) {
 		struct view v;
 		source_read(c, names[i], &v);
-		members_print(&v, table_format_of(args_value(a, "format")),
-			args_has(a, "extended"), tree);
+		members_print(&v, table_format_of(args_value(a, "format")), args_has(a, "extended"),
+			tree);
 		view_done(&v);
 	}
 }
@@ -99,13 +99,14 @@ void cmd_history(struct ctl *c, const struct args *a)
 	source_read(c, scope_arg(c, a), &v);
 	size_t index;
 	json_t *row;
-	json_array_foreach(v.history, index, row)
-		while (json_is_array(row) && json_array_size(row) < ARRAY_LEN(columns))
-			if (json_array_append_new(row, json_string("")) != 0)
-				fail("no memory");
-	struct table t = { .columns = columns,
-		.column_count = ARRAY_LEN(columns),
-		.rows = v.history };
+	json_array_foreach(v.history, index, row) while (
+		json_is_array(row) &&
+		json_array_size(row) <
+			ARRAY_LEN(columns)) if (json_array_append_new(row, json_string("")) != 0)
+		fail("no memory");
+	struct table t = {
+		.columns = columns, .column_count = ARRAY_LEN(columns), .rows = v.history
+	};
 	AUTO(buf) out = BUF_INIT(LIMIT_DCS_TREE);
 	if (!table_write(&t, table_format_of(args_value(a, "format")), &out))
 		fail("The history is too large");
@@ -137,9 +138,10 @@ void cmd_dsn(struct ctl *c, const struct args *a)
 	source_read(c, scope_arg(c, a), &v);
 	size_t index;
 	json_t *m;
-	json_array_foreach(json_object_get(v.doc, "members"), index, m) {
-		bool fits = name != NULL ? strcmp(member_str(m, "name"), name) == 0 :
-					   member_has_role(m, role);
+	json_array_foreach(json_object_get(v.doc, "members"), index, m)
+	{
+		bool fits = name != NULL ? strcmp(member_str(m, "name"), name) == 0
+					 : member_has_role(m, role);
 		if (!fits || member_str(m, "host")[0] == '\0')
 			continue;
 		printf("host=%s port=%lld\n", member_str(m, "host"),
@@ -192,8 +194,8 @@ void cmd_version(struct ctl *c, const struct args *a)
 	source_read(c, a->words[0], &v);
 	size_t index;
 	json_t *m;
-	json_array_foreach(json_object_get(v.doc, "members"), index, m)
-		if (member_str(m, "api_url")[0] != '\0' && is_named(a, member_str(m, "name")))
-			member_version(c, m);
+	json_array_foreach(json_object_get(v.doc, "members"), index,
+		m) if (member_str(m, "api_url")[0] != '\0' && is_named(a, member_str(m, "name")))
+		member_version(c, m);
 	view_done(&v);
 }

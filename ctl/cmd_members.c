@@ -40,9 +40,9 @@ static void choose(struct ctl *c, const struct args *a, const char *const *names
 	unsigned candidates = 0;
 	size_t index;
 	json_t *m;
-	json_array_foreach(json_object_get(out->v.doc, "members"), index, m)
-		if (member_has_role(m, role))
-			buf_addf(&all, "%s%s", candidates++ > 0 ? ", " : "", member_str(m, "name"));
+	json_array_foreach(
+		json_object_get(out->v.doc, "members"), index, m) if (member_has_role(m, role))
+		buf_addf(&all, "%s%s", candidates++ > 0 ? ", " : "", member_str(m, "name"));
 	if (count == 0 && candidates == 0)
 		fail("%s cluster doesn't have any members", out->v.scope);
 	bool prompted = count == 0 && must_name;
@@ -55,10 +55,9 @@ static void choose(struct ctl *c, const struct args *a, const char *const *names
 		names = asked;
 		count = 1;
 	}
-	json_array_foreach(json_object_get(out->v.doc, "members"), index, m)
-		if (member_has_role(m, role) && named(names, count, member_str(m, "name")) &&
-			out->count < LIMIT_MEMBERS)
-			out->members[out->count++] = m;
+	json_array_foreach(json_object_get(out->v.doc, "members"), index,
+		m) if (member_has_role(m, role) && named(names, count, member_str(m, "name")) &&
+		       out->count < LIMIT_MEMBERS) out->members[out->count++] = m;
 	if (out->count == 0 && prompted)
 		fail("%s is not a member of cluster", answer);
 	if (out->count == 0)
@@ -86,7 +85,8 @@ static void confirm(const struct choice *ch, const char *action, const char *at)
 	fail("Aborted %s%s", at != NULL && at[0] != '\0' ? "scheduled " : "", action);
 }
 
-/* A member that cannot be reached does not hold up the others, but the run has failed (ctl 9, 3). */
+/* A member that cannot be reached does not hold up the others, but the run has failed (ctl 9, 3).
+ */
 static void report_failure(
 	struct ctl *c, const char *what, const char *name, const struct answer *ans)
 {
@@ -166,8 +166,8 @@ static json_t *restart_body(const struct args *a, const struct choice *ch, const
 	return body;
 }
 
-static void restart_one(struct ctl *c, const struct choice *ch, const json_t *m, const json_t *body,
-	bool scheduled)
+static void restart_one(
+	struct ctl *c, const struct choice *ch, const json_t *m, const json_t *body, bool scheduled)
 {
 	struct answer ans;
 	const char *name = member_str(m, "name");
@@ -198,7 +198,7 @@ void cmd_restart(struct ctl *c, const struct args *a)
 	const char *given = args_value(a, "scheduled");
 	if (given == NULL && !ch.force) {
 		when_example(example, sizeof(example));
-		(void)str_format(question, sizeof(question),
+		put_format(question, sizeof(question),
 			"When should the restart take place (e.g. %s) ", example);
 		prompt_text(question, "now", answer, sizeof(answer));
 		given = answer;
@@ -224,7 +224,8 @@ void cmd_restart(struct ctl *c, const struct args *a)
 	view_done(&ch.v);
 }
 
-static void reinit_one(struct ctl *c, const struct args *a, const json_t *m, bool force, bool *waits)
+static void reinit_one(
+	struct ctl *c, const struct args *a, const json_t *m, bool force, bool *waits)
 {
 	struct answer ans;
 	const char *name = member_str(m, "name");
@@ -270,7 +271,8 @@ static void wait_reinit(struct ctl *c, const struct choice *ch, bool *waits)
 			if (!waits[i])
 				continue;
 			rest_call(c, ch->members[i], "GET", "/patroni", NULL, 5000, &ans);
-			json_t *doc = ans.status ? json_read(ans.body, strlen(ans.body), NULL) : NULL;
+			json_t *doc =
+				ans.status ? json_read(ans.body, strlen(ans.body), NULL) : NULL;
 			const char *state = json_path_str(doc, "state");
 			if (state != NULL && strcmp(state, "creating replica") != 0) {
 				waits[i] = false;
@@ -349,15 +351,14 @@ static void flush_switchover(struct ctl *c, const struct args *a)
 	for (int leader = 1; leader >= 0 && !done && c->store; leader--) {
 		size_t index;
 		json_t *m;
-		json_array_foreach(json_object_get(v.doc, "members"), index, m)
-			if (!done && member_str(m, "api_url")[0] != '\0' &&
-				member_is_leader(m) == (leader == 1))
-				done = flush_at(c, m);
+		json_array_foreach(json_object_get(v.doc, "members"), index,
+			m) if (!done && member_str(m, "api_url")[0] != '\0' &&
+			       member_is_leader(m) == (leader == 1)) done = flush_at(c, m);
 	}
 	if (!done) {
 		printf("Could not find any accessible member of cluster %s\n", v.scope);
-		if (v.c == NULL || source_write(c, DCS_SET_FAILOVER, "{}", v.c->failover_version) !=
-					   DCS_OK)
+		if (v.c == NULL ||
+			source_write(c, DCS_SET_FAILOVER, "{}", v.c->failover_version) != DCS_OK)
 			fail("The scheduled switchover could not be removed");
 	}
 	view_done(&v);

@@ -30,7 +30,8 @@ static void send_patch(struct ctl *c, const struct view *v, const json_t *body, 
 	for (int leader = 1; leader >= 0; leader--) {
 		size_t index;
 		json_t *m;
-		json_array_foreach(members, index, m) {
+		json_array_foreach(members, index, m)
+		{
 			if (member_str(m, "api_url")[0] == '\0' ||
 				member_is_leader(m) != (leader == 1))
 				continue;
@@ -56,13 +57,14 @@ static bool asked_pause(struct ctl *c, const json_t *m)
 }
 
 /* Names of members that disagree into out; with `moved` only those that wrote their key since. */
-static unsigned disagree(struct ctl *c, const struct view *before, const struct view *now, bool paused,
-	bool moved, struct buf *out)
+static unsigned disagree(struct ctl *c, const struct view *before, const struct view *now,
+	bool paused, bool moved, struct buf *out)
 {
 	unsigned count = 0;
 	size_t index;
 	json_t *m;
-	json_array_foreach(json_object_get(now->doc, "members"), index, m) {
+	json_array_foreach(json_object_get(now->doc, "members"), index, m)
+	{
 		const char *name = member_str(m, "name");
 		const json_t *was = member_find(before, name);
 		if (was == NULL || member_str(was, "api_url")[0] == '\0')
@@ -84,8 +86,8 @@ static void wait_all(struct ctl *c, const struct view *before, bool paused)
 	const char *action = paused ? "pause" : "resume";
 	struct err err = ERR_INIT;
 	const json_t *lw = json_object_get(before->config, "loop_wait");
-	int64_t loop_wait = json_is_number(lw) ? (int64_t)json_number_value(lw) :
-						 source_timing_ms(c, "loop_wait", 10000) / 1000;
+	int64_t loop_wait = json_is_number(lw) ? (int64_t)json_number_value(lw)
+					       : source_timing_ms(c, "loop_wait", 10000) / 1000;
 	int64_t end_ms = clock_boot_ms() + (loop_wait + 1) * 1000;
 	printf("'%s' request sent, waiting until it is recognized by all nodes\n", action);
 	(void)fflush(stdout);
@@ -157,8 +159,9 @@ void cmd_remove(struct ctl *c, const struct args *a)
 	prompt_text("Please confirm the cluster name to remove", NULL, answer, sizeof(answer));
 	if (strcmp(answer, v.scope) != 0)
 		fail("Cluster names specified do not match");
-	(void)str_format(text, sizeof(text),
-		"You are about to remove all information in DCS for %s, please type: \"Yes I am aware\"",
+	put_format(text, sizeof(text),
+		"You are about to remove all information in DCS for %s, please type: \"Yes I am "
+		"aware\"",
 		v.scope);
 	prompt_text(text, NULL, answer, sizeof(answer));
 	if (strcmp(answer, "Yes I am aware") != 0)

@@ -26,23 +26,27 @@ struct ctl {
 	struct http *http;
 	struct dcs *dcs;
 	char dcs_scope[LIMIT_NAME];
-	int group;	  /* --group, -1 = none */
-	int status;	  /* exit code of a run that went to its end */
+	int group;  /* --group, -1 = none */
+	int status; /* exit code of a run that went to its end */
 };
 
 /* The cluster as the commands need it, from either source. */
 struct view {
 	char scope[LIMIT_NAME], system_id[32], leader[LIMIT_NAME];
-	json_t *doc;	 /* as GET /cluster answers */
-	json_t *config;	 /* NULL = no key */
+	json_t *doc;	/* as GET /cluster answers */
+	json_t *config; /* NULL = no key */
 	int64_t config_version;
-	json_t *history; /* array */
+	json_t *history;   /* array */
 	struct cluster *c; /* NULL over the local socket */
 };
 
 /* main.c */
 _Noreturn void fail(const char *fmt, ...) PRINTF(1, 2);
 _Noreturn void fail_usage(const char *fmt, ...) PRINTF(1, 2);
+
+/* prompt.c: as str_copy and str_format; what does not fit ends the run. */
+void put_copy(char *dst, size_t dst_len, const char *src);
+void put_format(char *dst, size_t dst_len, const char *fmt, ...) PRINTF(3, 4);
 
 /* source.c: configuration, store, local socket */
 void source_open(struct ctl *c);
@@ -73,14 +77,15 @@ void rest_call_url(struct ctl *c, const char *url, const char *method, const jso
 void answer_done(struct answer *a);
 
 /* prompt.c */
-/* The answer to "<text> [<def>]: "; def NULL: asks until there is one. End of input ends the run. */
+/* The answer to "<text> [<def>]: "; def NULL: asks until there is one. End of input ends the run.
+ */
 void prompt_text(const char *text, const char *def, char *out, size_t out_len);
 bool prompt_confirm(const char *text);
 
 /* when.c */
 /* --scheduled to ISO 8601 with offset; "" = now. False: not understood. */
 MUST_USE bool when_parse(const char *text, char *out, size_t out_len);
-void when_example(char *out, size_t out_len); /* one hour from now */
+void when_example(char *out, size_t out_len);			 /* one hour from now */
 void when_stamp(char *out, size_t out_len, int fraction_digits); /* local time, now */
 
 /* members.c: the member table */

@@ -2,6 +2,7 @@
  * lines. See diff.h. */
 #include "ctl/diff.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@ struct text {
 };
 
 struct edit {
-	char kind; /* ' ', '-', '+' */
+	char kind;     /* ' ', '-', '+' */
 	unsigned a, b; /* position in each text before this edit */
 };
 
@@ -58,9 +59,9 @@ static bool middle(struct diff *d, unsigned head, unsigned a_end, unsigned b_end
 	for (unsigned i = n; i-- > 0;)
 		for (unsigned j = m; j-- > 0;) {
 			uint16_t down = len[(i + 1) * w + j], right = len[i * w + j + 1];
-			len[i * w + j] = same(d, head + i, head + j) ?
-						 (uint16_t)(len[(i + 1) * w + j + 1] + 1) :
-						 (down > right ? down : right);
+			len[i * w + j] = same(d, head + i, head + j)
+						 ? (uint16_t)(len[(i + 1) * w + j + 1] + 1)
+						 : (down > right ? down : right);
 		}
 	unsigned i = 0, j = 0;
 	while (i < n || j < m) {

@@ -43,14 +43,14 @@ static void put_address(json_t *m, const char *conn_url)
 static void put_lsn(json_t *m, const char *prefix, uint64_t lsn, uint64_t last)
 {
 	char key[32], text[20];
-	(void)str_format(key, sizeof(key), "%slsn", prefix);
+	put_format(key, sizeof(key), "%slsn", prefix);
 	if (lsn != 0)
 		str_from_lsn(lsn, text);
 	(void)json_object_set_new(m, key, json_string(lsn != 0 ? text : "unknown"));
-	(void)str_format(key, sizeof(key), "%slag", prefix);
+	put_format(key, sizeof(key), "%slag", prefix);
 	(void)json_object_set_new(m, key,
-		lsn == 0 ? json_string("unknown") :
-			   json_integer(last > lsn ? (json_int_t)(last - lsn) : 0));
+		lsn == 0 ? json_string("unknown")
+			 : json_integer(last > lsn ? (json_int_t)(last - lsn) : 0));
 }
 
 static const char *role_of(const struct cluster *c, const struct member *m, const json_t *config)
@@ -74,9 +74,9 @@ static json_t *member_doc(const struct cluster *c, const struct member *m, const
 	json_t *stored = m->json != NULL ? json_read(m->json, strlen(m->json), NULL) : NULL;
 	const char *role = role_of(c, m, config);
 	bool leader = str_eq(m->name, c->leader);
-	const char *state = strcmp(role, "leader") != 0 && m->replication_state[0] != '\0' ?
-				    m->replication_state :
-				    m->state;
+	const char *state = strcmp(role, "leader") != 0 && m->replication_state[0] != '\0'
+				    ? m->replication_state
+				    : m->state;
 	(void)json_object_set_new(o, "name", json_string(m->name));
 	(void)json_object_set_new(o, "role", json_string(role));
 	(void)json_object_set_new(o, "state", json_string(state));

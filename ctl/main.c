@@ -11,22 +11,52 @@
 
 #define FORMATS "pretty|tsv|json|yaml|yml"
 #define ROLES	"leader|primary|standby-leader|replica|standby|any"
-#define GROUP	{ 0, "group", NULL, true, NULL, "Citus group" }
-#define FORCE	{ 0, "force", NULL, false, NULL, "Do not ask for confirmation at any point" }
-#define FORMAT	{ 'f', "format", NULL, true, FORMATS, "Output format" }
-#define ROLE	{ 'r', "role", NULL, true, ROLES, "Members with this role" }
-#define WAIT	{ 0, "wait", NULL, false, NULL, "Wait until all members follow" }
-#define WATCH2	{ 'W', "W", NULL, false, NULL, "Repeat every 2 seconds" }
-#define WATCH	{ 'w', "watch", NULL, true, NULL, "Repeat at this interval in seconds" }
-#define HELP	{ 0, "help", NULL, false, NULL, "Show this message and exit." }
-#define SCHED	{ 0, "scheduled", NULL, true, NULL, "Time to do it, ISO 8601; or now" }
-#define END	{ 0, NULL, NULL, false, NULL, NULL }
+#define GROUP                                                                                      \
+	{                                                                                          \
+		0, "group", NULL, true, NULL, "Citus group"                                        \
+	}
+#define FORCE                                                                                      \
+	{                                                                                          \
+		0, "force", NULL, false, NULL, "Do not ask for confirmation at any point"          \
+	}
+#define FORMAT                                                                                     \
+	{                                                                                          \
+		'f', "format", NULL, true, FORMATS, "Output format"                                \
+	}
+#define ROLE                                                                                       \
+	{                                                                                          \
+		'r', "role", NULL, true, ROLES, "Members with this role"                           \
+	}
+#define WAIT                                                                                       \
+	{                                                                                          \
+		0, "wait", NULL, false, NULL, "Wait until all members follow"                      \
+	}
+#define WATCH2                                                                                     \
+	{                                                                                          \
+		'W', "W", NULL, false, NULL, "Repeat every 2 seconds"                              \
+	}
+#define WATCH                                                                                      \
+	{                                                                                          \
+		'w', "watch", NULL, true, NULL, "Repeat at this interval in seconds"               \
+	}
+#define HELP                                                                                       \
+	{                                                                                          \
+		0, "help", NULL, false, NULL, "Show this message and exit."                        \
+	}
+#define SCHED                                                                                      \
+	{                                                                                          \
+		0, "scheduled", NULL, true, NULL, "Time to do it, ISO 8601; or now"                \
+	}
+#define END                                                                                        \
+	{                                                                                          \
+		0, NULL, NULL, false, NULL, NULL                                                   \
+	}
 
-static const struct opt global_opts[] = {
-	{ 'c', "config-file", NULL, true, NULL, "Configuration file" },
+static const struct opt global_opts[] = { { 'c', "config-file", NULL, true, NULL,
+						  "Configuration file" },
 	{ 'd', "dcs-url", "dcs", true, NULL, "The DCS connect url" },
-	{ 'k', "insecure", NULL, false, NULL, "Do not verify certificates of the REST API" }, HELP, END
-};
+	{ 'k', "insecure", NULL, false, NULL, "Do not verify certificates of the REST API" }, HELP,
+	END };
 static const struct opt list_opts[] = { GROUP,
 	{ 'e', "extended", NULL, false, NULL, "Show some extra information" },
 	{ 't', "timestamp", NULL, false, NULL, "Print timestamp" }, FORMAT, WATCH2, WATCH, HELP,
@@ -40,7 +70,8 @@ static const struct opt edit_opts[] = { GROUP, FORCE,
 	{ 's', "set", NULL, true, NULL, "Set specific configuration value" },
 	{ 'p', "pg", NULL, true, NULL, "Set specific PostgreSQL parameter value" },
 	{ 0, "apply", NULL, true, NULL, "Apply configuration from file, - is stdin" },
-	{ 0, "replace", NULL, true, NULL, "Replace configuration by file, - is stdin" }, HELP, END };
+	{ 0, "replace", NULL, true, NULL, "Replace configuration by file, - is stdin" }, HELP,
+	END };
 static const struct opt dsn_opts[] = { GROUP, ROLE,
 	{ 'm', "member", NULL, true, NULL, "Name of the member" }, HELP, END };
 static const struct opt switchover_opts[] = { GROUP, FORCE,
@@ -66,16 +97,20 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{ "demote-cluster", "[CLUSTER_NAME]", "Demote cluster to a standby cluster", any_opts, 0, 1, NULL },
-	{ "dsn", "[CLUSTER_NAME]", "Generate a dsn for the provided member", dsn_opts, 0, 1, cmd_dsn },
-	{ "edit-config", "[CLUSTER_NAME]", "Edit cluster configuration", edit_opts, 0, 1, cmd_edit_config },
-	{ "failover", "[CLUSTER_NAME]", "Failover to a replica", failover_opts, 0, 1, cmd_failover },
-	{ "flush", "CLUSTER_NAME [MEMBER_NAMES]... {restart|switchover}", "Discard scheduled events",
-		member_opts, 2, ARGS_WORDS_MAX, cmd_flush },
-	{ "history", "[CLUSTER_NAME]", "Show the history of failovers/switchovers", format_opts, 0, 1,
-		cmd_history },
-	{ "list", "[CLUSTER_NAMES]...", "List the members of a cluster", list_opts, 0, ARGS_WORDS_MAX,
-		cmd_list },
+	{ "demote-cluster", "[CLUSTER_NAME]", "Demote cluster to a standby cluster", any_opts, 0, 1,
+		NULL },
+	{ "dsn", "[CLUSTER_NAME]", "Generate a dsn for the provided member", dsn_opts, 0, 1,
+		cmd_dsn },
+	{ "edit-config", "[CLUSTER_NAME]", "Edit cluster configuration", edit_opts, 0, 1,
+		cmd_edit_config },
+	{ "failover", "[CLUSTER_NAME]", "Failover to a replica", failover_opts, 0, 1,
+		cmd_failover },
+	{ "flush", "CLUSTER_NAME [MEMBER_NAMES]... {restart|switchover}",
+		"Discard scheduled events", member_opts, 2, ARGS_WORDS_MAX, cmd_flush },
+	{ "history", "[CLUSTER_NAME]", "Show the history of failovers/switchovers", format_opts, 0,
+		1, cmd_history },
+	{ "list", "[CLUSTER_NAMES]...", "List the members of a cluster", list_opts, 0,
+		ARGS_WORDS_MAX, cmd_list },
 	{ "pause", "[CLUSTER_NAME]", "Disable auto failover", pause_opts, 0, 1, cmd_pause },
 	{ "promote-cluster", "[CLUSTER_NAME]", "Promote a standby cluster", any_opts, 0, 1, NULL },
 	{ "query", "[CLUSTER_NAME]", "Query a PostgreSQL member", any_opts, 0, 1, NULL },
@@ -91,8 +126,8 @@ static const struct command commands[] = {
 		cmd_show_config },
 	{ "switchover", "[CLUSTER_NAME]", "Switchover to a replica", switchover_opts, 0, 1,
 		cmd_switchover },
-	{ "topology", "[CLUSTER_NAMES]...", "Prints ASCII topology for given cluster", topology_opts,
-		0, ARGS_WORDS_MAX, cmd_topology },
+	{ "topology", "[CLUSTER_NAMES]...", "Prints ASCII topology for given cluster",
+		topology_opts, 0, ARGS_WORDS_MAX, cmd_topology },
 	{ "version", "[CLUSTER_NAME] [MEMBER_NAMES]...", "Output version of the tool or a cluster",
 		group_opts, 0, ARGS_WORDS_MAX, cmd_version },
 };
@@ -174,11 +209,11 @@ static enum log_level level_of_environment(void)
 		const char *v = getenv(names[i]);
 		if (v == NULL)
 			continue;
-		level = str_eq_nocase(v, "DEBUG")    ? LOG_DEBUG :
-			str_eq_nocase(v, "INFO")     ? LOG_INFO :
-			str_eq_nocase(v, "ERROR")    ? LOG_ERROR :
-			str_eq_nocase(v, "CRITICAL") ? LOG_CRITICAL :
-						       LOG_WARNING;
+		level = str_eq_nocase(v, "DEBUG")      ? LOG_DEBUG
+			: str_eq_nocase(v, "INFO")     ? LOG_INFO
+			: str_eq_nocase(v, "ERROR")    ? LOG_ERROR
+			: str_eq_nocase(v, "CRITICAL") ? LOG_CRITICAL
+						       : LOG_WARNING;
 	}
 	return level;
 }
@@ -205,7 +240,7 @@ static void run(struct ctl *c, const struct command *cmd, int argc, char **argv)
 	static struct args a;
 	struct err err = ERR_INIT;
 	current = cmd;
-	enum err_code rc = args_parse(&a, cmd->opts, false, argc, argv, &err);
+	enum err_code rc = args_read(&a, cmd->opts, false, argc, argv, &err);
 	if (args_has(&a, "help")) {
 		print_help();
 		return;
@@ -232,12 +267,13 @@ int main(int argc, char **argv)
 	struct err err = ERR_INIT;
 	(void)setlocale(LC_CTYPE, "");
 	if (MB_CUR_MAX == 1)
-		(void)setlocale(LC_CTYPE, "C.UTF-8"); /* names are UTF-8 whatever the terminal says */
+		(void)setlocale(
+			LC_CTYPE, "C.UTF-8"); /* names are UTF-8 whatever the terminal says */
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	if (argc > 0)
 		prog_name = slash != NULL ? slash + 1 : argv[0];
 	log_open("", 2, level_of_environment());
-	if (args_parse(&global, global_opts, true, argc - 1, argv + 1, &err) != ERR_OK)
+	if (args_read(&global, global_opts, true, argc - 1, argv + 1, &err) != ERR_OK)
 		fail_usage("%s", err.text);
 	argc -= 1 + global.consumed;
 	argv += 1 + global.consumed;

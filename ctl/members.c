@@ -11,8 +11,19 @@
 #define REASON_MAX 50 /* a longer line is hidden in the box */
 #define TABLE_MAX  (4 * 1024 * 1024)
 
-enum { COL_CLUSTER, COL_MEMBER, COL_HOST, COL_ROLE, COL_STATE, COL_TL, COL_RLSN, COL_RLAG,
-	COL_PLSN, COL_PLAG, COL_FIXED };
+enum {
+	COL_CLUSTER,
+	COL_MEMBER,
+	COL_HOST,
+	COL_ROLE,
+	COL_STATE,
+	COL_TL,
+	COL_RLSN,
+	COL_RLAG,
+	COL_PLSN,
+	COL_PLAG,
+	COL_FIXED
+};
 
 const char *member_str(const json_t *m, const char *key)
 {
@@ -41,9 +52,8 @@ const json_t *member_find(const struct view *v, const char *name)
 {
 	size_t index;
 	json_t *m;
-	json_array_foreach(json_object_get(v->doc, "members"), index, m)
-		if (strcmp(member_str(m, "name"), name) == 0)
-			return m;
+	json_array_foreach(json_object_get(v->doc, "members"), index,
+		m) if (strcmp(member_str(m, "name"), name) == 0) return m;
 	return NULL;
 }
 
@@ -86,7 +96,8 @@ static bool with_ports(const json_t *members)
 {
 	size_t i, j;
 	json_t *a, *b;
-	json_array_foreach(members, i, a) {
+	json_array_foreach(members, i, a)
+	{
 		const json_t *port = json_object_get(a, "port");
 		if (json_is_integer(port) && json_integer_value(port) != 5432)
 			return true;
@@ -116,11 +127,14 @@ static json_t *restart_reason(const json_t *m, bool box)
 	AUTO(buf) out = BUF_INIT(65536);
 	const char *name;
 	json_t *change;
-	json_object_foreach(json_object_get(m, "pending_restart_reason"), name, change) {
+	json_object_foreach(json_object_get(m, "pending_restart_reason"), name, change)
+	{
 		char was[4096] = "", is[4096] = "";
 		AUTO(buf) line = BUF_INIT(16384);
-		(void)json_text(json_object_get(change, "old_value"), was, sizeof(was));
-		(void)json_text(json_object_get(change, "new_value"), is, sizeof(is));
+		if (!json_text(json_object_get(change, "old_value"), was, sizeof(was)))
+			put_copy(was, sizeof(was), "");
+		if (!json_text(json_object_get(change, "new_value"), is, sizeof(is)))
+			put_copy(is, sizeof(is), "");
 		buf_addf(&line, "%s: %s->%s", name, was, is);
 		if (box && line.len > REASON_MAX) {
 			buf_reset(&line);
@@ -136,10 +150,10 @@ static json_t *schedule(const json_t *m)
 	const json_t *s = json_object_get(m, "scheduled_restart");
 	char text[160] = "", version[40];
 	if (json_text(json_object_get(s, "postgres_version"), version, sizeof(version)))
-		(void)str_format(text, sizeof(text), "%s if version < %s",
-			member_str(s, "schedule"), version);
+		put_format(text, sizeof(text), "%s if version < %s", member_str(s, "schedule"),
+			version);
 	else
-		(void)str_copy(text, sizeof(text), member_str(s, "schedule"));
+		put_copy(text, sizeof(text), member_str(s, "schedule"));
 	return json_string(text);
 }
 
@@ -167,7 +181,8 @@ static struct shown what_is_shown(const json_t *members, bool extended)
 	struct shown s = { extended, extended, extended, extended };
 	size_t index;
 	json_t *m;
-	json_array_foreach(members, index, m) {
+	json_array_foreach(members, index, m)
+	{
 		if (member_str(m, "host")[0] == '\0')
 			continue;
 		s.pending |= json_truthy(json_object_get(m, "pending_restart"));
@@ -285,8 +300,8 @@ static void print_footer(const struct view *v)
 static unsigned make_columns(struct table_column *col, const struct shown *s)
 {
 	static const struct table_column fixed[COL_FIXED] = { { "Cluster", NULL, false },
-		{ "Member", "Member", false }, { "Host", "Host", false },
-		{ "Role", "Role", false }, { "State", "State", false }, { "TL", "TL", true },
+		{ "Member", "Member", false }, { "Host", "Host", false }, { "Role", "Role", false },
+		{ "State", "State", false }, { "TL", "TL", true },
 		{ "Receive LSN", "Receive LSN", true }, { "Receive Lag", "Lag", true },
 		{ "Replay LSN", "Replay LSN", true }, { "Replay Lag", "Lag", true } };
 	unsigned n = COL_FIXED;
@@ -303,25 +318,21 @@ static unsigned make_columns(struct table_column *col, const struct shown *s)
 	return n;
 }
 
-void members_print(
-	const struct view *v, enum table_format format, bool extended, bool tree)
+void members_print(const struct view *v, enum table_format format, bool extended, bool tree)
 {
 	struct table_column columns[COL_FIXED + 4];
 	char title[LIMIT_NAME * 2 + 32];
 	const json_t *members = json_object_get(v->doc, "members");
 	struct shown s = what_is_shown(members, extended);
-	struct tree t = { .v = v,
-		.rows = json_array(),
-		.ports = with_ports(members),
-		.shown = &s };
+	struct tree t = { .v = v, .rows = json_array(), .ports = with_ports(members), .shown = &s };
 	if (tree)
 		tree_rows(&t, members);
 	else
 		for (size_t i = 0; i < json_array_size(members); i++)
-			(void)json_array_append_new(t.rows,
-				make_row(v, json_array_get(members, i), "", t.ports, &s, format,
-					false));
-	(void)str_format(title, sizeof(title), " Cluster: %s (%s) ", v->scope, v->system_id);
+			(void)json_array_append_new(
+				t.rows, make_row(v, json_array_get(members, i), "", t.ports, &s,
+						format, false));
+	put_format(title, sizeof(title), " Cluster: %s (%s) ", v->scope, v->system_id);
 	struct table table = { .columns = columns,
 		.column_count = make_columns(columns, &s),
 		.rows = t.rows,

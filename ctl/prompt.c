@@ -52,3 +52,19 @@ bool prompt_confirm(const char *text)
 	}
 	return false;
 }
+
+void put_copy(char *dst, size_t dst_len, const char *src)
+{
+	if (!str_copy(dst, dst_len, src))
+		fail("Longer than %zu bytes: %s", dst_len - 1, src);
+}
+
+void put_format(char *dst, size_t dst_len, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(dst, dst_len, fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= dst_len)
+		fail("Longer than %zu bytes: %s", dst_len - 1, dst);
+}

@@ -21,8 +21,8 @@ static void on_reply(const struct http_reply *r, void *arg)
 	struct call *call = arg;
 	call->out->status = r->status;
 	free(call->out->body);
-	call->out->body = r->status != 0 ? strndup(r->body != NULL ? r->body : "", r->len) :
-					   strdup(r->text);
+	call->out->body =
+		r->status != 0 ? strndup(r->body != NULL ? r->body : "", r->len) : strdup(r->text);
 	call->connected = r->status != 0 || r->timed_out || r->got_nothing;
 	call->done = true;
 }
@@ -41,9 +41,9 @@ static void fill_tls(const struct ctl *c, struct http_tls *tls)
 	tls->key = setting(c, "ctl.keyfile");
 	tls->key_password = setting(c, "ctl.keyfile_password");
 	bool insecure = c->insecure || json_truthy(json_path(c->tree, "ctl.insecure"));
-	tls->verify = !insecure ? HTTP_VERIFY_FULL :
-		      tls->cert ? HTTP_VERIFY_CHAIN :
-				  HTTP_VERIFY_NONE;
+	tls->verify = !insecure	  ? HTTP_VERIFY_FULL
+		      : tls->cert ? HTTP_VERIFY_CHAIN
+				  : HTTP_VERIFY_NONE;
 }
 
 static void fill_login(const struct ctl *c, struct http_request *req)
@@ -51,9 +51,9 @@ static void fill_login(const struct ctl *c, struct http_request *req)
 	const char *place =
 		json_truthy(json_path(c->tree, "ctl.authentication")) ? "ctl" : "restapi";
 	char path[64];
-	(void)str_format(path, sizeof(path), "%s.authentication.username", place);
+	put_format(path, sizeof(path), "%s.authentication.username", place);
 	req->user = setting(c, path);
-	(void)str_format(path, sizeof(path), "%s.authentication.password", place);
+	put_format(path, sizeof(path), "%s.authentication.password", place);
 	req->password = setting(c, path);
 }
 
@@ -84,7 +84,8 @@ static void perform(struct ctl *c, const char *url, const char *unix_socket, con
 		fill_tls(c, &req.tls);
 		fill_login(c, &req);
 	}
-	/* Only what never reached the server is sent again: a handover must not be asked for twice. */
+	/* Only what never reached the server is sent again: a handover must not be asked for twice.
+	 */
 	for (int i = 0; i < TRIES && (i == 0 || (out->status == 0 && !call.connected)); i++)
 		send_one(c, &req, &call, wait_ms);
 }
@@ -100,7 +101,7 @@ void rest_call(struct ctl *c, const json_t *member, const char *method, const ch
 {
 	char url[LIMIT_URL * 2];
 	if (member == NULL || (!c->store && str_eq(member_str(member, "name"), c->socket_member))) {
-		(void)str_format(url, sizeof(url), "http://127.0.0.1%s", path);
+		put_format(url, sizeof(url), "http://127.0.0.1%s", path);
 		perform(c, url, c->socket, method, body, wait_ms, out);
 		return;
 	}

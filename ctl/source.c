@@ -26,10 +26,10 @@ static const char *config_path(const struct ctl *c, char *buf, size_t len)
 		return path;
 	}
 	const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-	bool ok = xdg != NULL && xdg[0] != '\0' ?
-			  str_format(buf, len, "%s/patroni/patronictl.yaml", xdg) :
-			  str_format(buf, len, "%s/.config/patroni/patronictl.yaml",
-				  home != NULL ? home : "");
+	bool ok = xdg != NULL && xdg[0] != '\0'
+			  ? str_format(buf, len, "%s/patroni/patronictl.yaml", xdg)
+			  : str_format(buf, len, "%s/.config/patroni/patronictl.yaml",
+				    home != NULL ? home : "");
 	return ok && access(buf, R_OK) == 0 ? buf : NULL;
 }
 
@@ -59,8 +59,8 @@ static void set_host(json_t *section, const char *scheme, const char *host, int 
 	}
 }
 
-/* [scheme://][host][:port][/namespace] over the file (ctl 2.3); settings of the same store stay (ctl
- * 9, 12). */
+/* [scheme://][host][:port][/namespace] over the file (ctl 2.3); settings of the same store stay
+ * (ctl 9, 12). */
 static void apply_dcs_url(struct ctl *c)
 {
 	const char *rest = c->dcs_url, *mark = strstr(rest, "://");
@@ -83,14 +83,14 @@ static void apply_dcs_url(struct ctl *c)
 			!local_split_address(with_host, -1, host, sizeof(host), &port))
 			fail("--dcs-url: %s is not an address", place);
 	} else if (place[0] == '\0') {
-		(void)str_copy(host, sizeof(host), "localhost");
+		put_copy(host, sizeof(host), "localhost");
 	} else if (!local_split_address(place, -1, host, sizeof(host), &port)) {
 		fail("--dcs-url: %s is not an address", place);
 	}
 	const struct scheme *s = NULL;
 	for (size_t i = 0; i < ARRAY_LEN(schemes) && s == NULL; i++)
-		if (scheme[0] != '\0' ? strcmp(scheme, schemes[i].name) == 0 :
-					port == schemes[i].port)
+		if (scheme[0] != '\0' ? strcmp(scheme, schemes[i].name) == 0
+				      : port == schemes[i].port)
 			s = &schemes[i];
 	if (s == NULL && scheme[0] != '\0')
 		fail("Unknown dcs scheme: %s", scheme);
@@ -137,7 +137,7 @@ static void search_dir(const char *dir, const char *scope, struct found *f)
 			str_starts(dir, "/tmp/"))
 			continue;
 		f->count++;
-		(void)str_copy(f->path, sizeof(f->path), path);
+		put_copy(f->path, sizeof(f->path), path);
 		buf_addf(&f->all, "%s%s", f->count > 1 ? ", " : "", path);
 	}
 	closedir(d);
@@ -149,8 +149,8 @@ static bool find_socket(struct ctl *c, const char *scope)
 	char xdg[LIMIT_PATH] = "", tmp[64];
 	const char *run = getenv("RUNTIME_DIRECTORY"), *base = getenv("XDG_RUNTIME_DIR");
 	if (base != NULL && base[0] != '\0')
-		(void)str_format(xdg, sizeof(xdg), "%s/pgregent", base);
-	(void)str_format(tmp, sizeof(tmp), "/tmp/pgregent-%u", (unsigned)geteuid());
+		put_format(xdg, sizeof(xdg), "%s/pgregent", base);
+	put_format(tmp, sizeof(tmp), "/tmp/pgregent-%u", (unsigned)geteuid());
 	const char *dirs[] = { run != NULL ? run : "", "/run/pgregent", xdg, tmp };
 	for (size_t i = 0; i < ARRAY_LEN(dirs) && f.count == 0; i++)
 		if (dirs[i][0] != '\0')
@@ -219,9 +219,9 @@ static void open_for(struct ctl *c, const char *scope)
 		.loop_wait_ms = source_timing_ms(c, "loop_wait", 10000),
 		.retry_timeout_ms = source_timing_ms(c, "retry_timeout", 10000),
 		.is_ctl = true,
-		.citus_group = c->group >= 0 ? c->group :
-			       json_is_integer(group) ? (int)json_integer_value(group) :
-							-1 };
+		.citus_group = c->group >= 0		? c->group
+			       : json_is_integer(group) ? (int)json_integer_value(group)
+							: -1 };
 	if (!str_copy(cfg.backend, sizeof(cfg.backend), c->backend) ||
 		!str_copy(cfg.name, sizeof(cfg.name), "pgregentctl") ||
 		!str_copy(cfg.scope, sizeof(cfg.scope), scope) ||
@@ -302,12 +302,12 @@ static void read_store(struct ctl *c, const char *scope, struct view *v)
 	v->config_version = v->c->config_version;
 	v->history = v->c->history_valid ? parse(v->c->history_json) : NULL;
 	v->doc = document_make(v->c, scope, v->config);
-	(void)str_copy(v->system_id, sizeof(v->system_id),
-		!v->c->init_present ? "uninitialized" :
-		v->c->init[0] == 0  ? "initializing" :
-				      v->c->init);
+	put_copy(v->system_id, sizeof(v->system_id),
+		!v->c->init_present  ? "uninitialized"
+		: v->c->init[0] == 0 ? "initializing"
+				     : v->c->init);
 	if (!cluster_unlocked(v->c))
-		(void)str_copy(v->leader, sizeof(v->leader), v->c->leader);
+		put_copy(v->leader, sizeof(v->leader), v->c->leader);
 }
 
 /* A document over the socket; NULL when it is not there. */
@@ -315,8 +315,8 @@ static json_t *socket_get(struct ctl *c, const char *path, bool needed)
 {
 	struct answer a;
 	rest_call(c, NULL, "GET", path, NULL, SOCKET_WAIT_MS, &a);
-	json_t *doc = a.status != 0 && a.body != NULL ? json_read(a.body, strlen(a.body), NULL) :
-							NULL;
+	json_t *doc =
+		a.status != 0 && a.body != NULL ? json_read(a.body, strlen(a.body), NULL) : NULL;
 	if (needed && (doc == NULL || a.status != 200))
 		fail("The agent at %s gave no answer to GET %s: %ld %s", c->socket, path, a.status,
 			a.body != NULL ? a.body : "");
@@ -339,15 +339,14 @@ static void read_socket(struct ctl *c, const char *scope, struct view *v)
 	const char *name = json_path_str(own, "patroni.name");
 	if (scope != NULL && real != NULL && strcmp(scope, real) != 0)
 		fail("The agent at %s serves cluster %s, not %s", c->socket, real, scope);
-	(void)str_copy(v->scope, sizeof(v->scope), real != NULL ? real : "");
-	(void)str_copy(v->system_id, sizeof(v->system_id), id != NULL ? id : "initializing");
-	(void)str_copy(c->socket_member, sizeof(c->socket_member), name != NULL ? name : "");
+	put_copy(v->scope, sizeof(v->scope), real != NULL ? real : "");
+	put_copy(v->system_id, sizeof(v->system_id), id != NULL ? id : "initializing");
+	put_copy(c->socket_member, sizeof(c->socket_member), name != NULL ? name : "");
 	json_decref(own);
 	size_t index;
 	json_t *m;
-	json_array_foreach(json_object_get(v->doc, "members"), index, m)
-		if (member_is_leader(m))
-			(void)str_copy(v->leader, sizeof(v->leader), member_str(m, "name"));
+	json_array_foreach(json_object_get(v->doc, "members"), index, m) if (member_is_leader(m))
+		put_copy(v->leader, sizeof(v->leader), member_str(m, "name"));
 }
 
 void source_read(struct ctl *c, const char *scope, struct view *v)

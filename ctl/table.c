@@ -104,8 +104,8 @@ static void put_rule(const struct box *b, const char *title, struct buf *out)
 	buf_adds(out, "\n");
 }
 
-static void put_cell_line(const struct box *b, unsigned col, const char *s, size_t len,
-	struct buf *out)
+static void put_cell_line(
+	const struct box *b, unsigned col, const char *s, size_t len, struct buf *out)
 {
 	unsigned pad = b->width[col] - table_width(s, len);
 	bool right = b->t->columns[b->shown[col]].right;
@@ -143,7 +143,8 @@ static void each_row(struct box *b, struct buf *out)
 {
 	size_t index;
 	json_t *row;
-	json_array_foreach(b->t->rows, index, row) {
+	json_array_foreach(b->t->rows, index, row)
+	{
 		struct buf texts[TABLE_COLS];
 		const char *cells[TABLE_COLS];
 		for (unsigned i = 0; i < b->count; i++) {
@@ -191,7 +192,8 @@ static void write_tsv(const struct table *t, struct buf *out)
 	buf_adds(out, "\n");
 	size_t index;
 	json_t *row;
-	json_array_foreach(t->rows, index, row) {
+	json_array_foreach(t->rows, index, row)
+	{
 		for (unsigned i = 0; i < t->column_count; i++) {
 			if (i > 0)
 				buf_adds(out, "\t");
@@ -206,7 +208,8 @@ static json_t *as_objects(const struct table *t)
 	json_t *list = json_array();
 	size_t index;
 	json_t *row;
-	json_array_foreach(t->rows, index, row) {
+	json_array_foreach(t->rows, index, row)
+	{
 		json_t *o = json_object();
 		for (unsigned i = 0; i < t->column_count; i++) {
 			json_t *v = json_array_get(row, i);

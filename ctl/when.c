@@ -26,8 +26,8 @@ static bool parse_zone(const char *s, long *out)
 	if (*s != '+' && *s != '-')
 		return false;
 	size_t digits = strspn(s + 1, "0123456789");
-	int n = digits == 4 ? sscanf(s + 1, "%2d%2d%n", &h, &m, &end) :
-			      sscanf(s + 1, "%2d%n:%2d%n", &h, &end, &m, &end);
+	int n = digits == 4 ? sscanf(s + 1, "%2d%2d%n", &h, &m, &end)
+			    : sscanf(s + 1, "%2d%n:%2d%n", &h, &end, &m, &end);
 	if (n < 1 || s[1 + end] != '\0' || h > 23 || m > 59)
 		return false;
 	*out = (h * 3600L + m * 60L) * (*s == '-' ? -1 : 1);
@@ -118,6 +118,6 @@ void when_stamp(char *out, size_t out_len, int fraction_digits)
 	(void)localtime_r(&at, &tm);
 	(void)strftime(day, sizeof(day), "%Y-%m-%d %H:%M:%S", &tm);
 	(void)snprintf(fraction, sizeof(fraction), ".%06d", (int)(us % 1000000));
-	(void)str_format(out, out_len, "%s%.*s", day,
-		fraction_digits > 0 ? fraction_digits + 1 : 0, fraction);
+	put_format(out, out_len, "%s%.*s", day, fraction_digits > 0 ? fraction_digits + 1 : 0,
+		fraction);
 }
