@@ -265,5 +265,5 @@ void cmd_edit_config(struct ctl *c, const struct args *a)
 			write_config(c, &v, config);
 	}
 	json_decref(config);
-	view_done(&v);
+	source_done(&v);
 }

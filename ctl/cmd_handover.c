@@ -168,7 +168,7 @@ static void report(struct handover *h, const struct answer *ans)
 		when_stamp(stamp, sizeof(stamp), 5);
 		printf("%s %s\n", stamp, ans->body);
 		members_print(&now, TABLE_PRETTY, false, false);
-		view_done(&now);
+		source_done(&now);
 		return;
 	}
 	printf("%s %s, details: %ld, %s\n", h->switchover ? "Switchover" : "Failover",
@@ -227,7 +227,7 @@ static void handover(struct ctl *c, const struct args *a, bool switchover)
 	confirm(&h);
 	(void)fflush(stdout);
 	ask(&h);
-	view_done(&h.v);
+	source_done(&h.v);
 }
 
 void cmd_switchover(struct ctl *c, const struct args *a)

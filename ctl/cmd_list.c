@@ -44,7 +44,7 @@ static void list_round(struct ctl *c, const struct args *a, bool tree)
 		source_read(c, names[i], &v);
 		members_print(&v, table_format_of(args_value(a, "format")), args_has(a, "extended"),
 			tree);
-		view_done(&v);
+		source_done(&v);
 	}
 }
 
@@ -111,7 +111,7 @@ void cmd_history(struct ctl *c, const struct args *a)
 	if (!table_write(&t, table_format_of(args_value(a, "format")), &out))
 		fail("The history is too large");
 	(void)fputs(buf_str(&out), stdout);
-	view_done(&v);
+	source_done(&v);
 }
 
 void cmd_show_config(struct ctl *c, const struct args *a)
@@ -124,7 +124,7 @@ void cmd_show_config(struct ctl *c, const struct args *a)
 			fail("The configuration is too large");
 		printf("%s\n", buf_str(&out));
 	}
-	view_done(&v);
+	source_done(&v);
 }
 
 void cmd_dsn(struct ctl *c, const struct args *a)
@@ -146,7 +146,7 @@ void cmd_dsn(struct ctl *c, const struct args *a)
 			continue;
 		printf("host=%s port=%lld\n", member_str(m, "host"),
 			(long long)json_integer_value(json_object_get(m, "port")));
-		view_done(&v);
+		source_done(&v);
 		return;
 	}
 	fail("Can not find a suitable member");
@@ -197,5 +197,5 @@ void cmd_version(struct ctl *c, const struct args *a)
 	json_array_foreach(json_object_get(v.doc, "members"), index,
 		m) if (member_str(m, "api_url")[0] != '\0' && is_named(a, member_str(m, "name")))
 		member_version(c, m);
-	view_done(&v);
+	source_done(&v);
 }

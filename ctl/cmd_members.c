@@ -123,7 +123,7 @@ void cmd_reload(struct ctl *c, const struct args *a)
 			report_failure(c, "reload", name, &ans);
 		answer_done(&ans);
 	}
-	view_done(&ch.v);
+	source_done(&ch.v);
 }
 
 static void narrow(const struct args *a, struct choice *ch, const char *at)
@@ -221,7 +221,7 @@ void cmd_restart(struct ctl *c, const struct args *a)
 	for (unsigned i = 0; i < ch.count; i++)
 		restart_one(c, &ch, ch.members[i], body, at[0] != '\0');
 	json_decref(body);
-	view_done(&ch.v);
+	source_done(&ch.v);
 }
 
 static void reinit_one(
@@ -296,7 +296,7 @@ void cmd_reinit(struct ctl *c, const struct args *a)
 		reinit_one(c, a, ch.members[i], ch.force, &waits[i]);
 	if (args_has(a, "wait"))
 		wait_reinit(c, &ch, waits);
-	view_done(&ch.v);
+	source_done(&ch.v);
 }
 
 static void flush_restart(struct ctl *c, const struct args *a)
@@ -318,7 +318,7 @@ static void flush_restart(struct ctl *c, const struct args *a)
 			report_failure(c, "flush scheduled restart", name, &ans);
 		answer_done(&ans);
 	}
-	view_done(&ch.v);
+	source_done(&ch.v);
 }
 
 /* True: the member's answer ends the command. */
@@ -344,7 +344,7 @@ static void flush_switchover(struct ctl *c, const struct args *a)
 	source_read(c, a->words[0], &v);
 	if (json_object_get(v.doc, "scheduled_switchover") == NULL) {
 		printf("No pending scheduled switchover\n");
-		view_done(&v);
+		source_done(&v);
 		return;
 	}
 	bool done = !c->store && flush_at(c, NULL);
@@ -361,7 +361,7 @@ static void flush_switchover(struct ctl *c, const struct args *a)
 			source_write(c, DCS_SET_FAILOVER, "{}", v.c->failover_version) != DCS_OK)
 			fail("The scheduled switchover could not be removed");
 	}
-	view_done(&v);
+	source_done(&v);
 }
 
 void cmd_flush(struct ctl *c, const struct args *a)

@@ -97,7 +97,7 @@ static void wait_all(struct ctl *c, const struct view *before, bool paused)
 		source_read(c, before->scope, &now);
 		bool last = clock_boot_ms() >= end_ms;
 		unsigned n = disagree(c, before, &now, paused, last, &names);
-		view_done(&now);
+		source_done(&now);
 		if (n == 0)
 			break;
 		if (last) {
@@ -133,7 +133,7 @@ static void toggle(struct ctl *c, const struct args *a, bool paused)
 	else
 		printf("Success: cluster management is %s\n", paused ? "paused" : "resumed");
 	answer_done(&ans);
-	view_done(&v);
+	source_done(&v);
 }
 
 void cmd_pause(struct ctl *c, const struct args *a)
@@ -175,5 +175,5 @@ void cmd_remove(struct ctl *c, const struct args *a)
 	}
 	if (source_write(c, DCS_DELETE_CLUSTER, NULL, 0) != DCS_OK)
 		fail("The keys changed while they were deleted");
-	view_done(&v);
+	source_done(&v);
 }

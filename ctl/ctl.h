@@ -54,7 +54,7 @@ void source_close(struct ctl *c);
 /* The named cluster, the configured one with NULL. */
 const char *source_scope(struct ctl *c, const char *word);
 void source_read(struct ctl *c, const char *scope, struct view *v);
-void view_done(struct view *v);
+void source_done(struct view *v);
 /* A write to the store and its outcome; ends the run on no answer. */
 enum dcs_outcome source_write(
 	struct ctl *c, enum dcs_op_kind kind, const char *value, int64_t version);

@@ -367,7 +367,7 @@ void source_read(struct ctl *c, const char *scope, struct view *v)
 		fail("no memory");
 }
 
-void view_done(struct view *v)
+void source_done(struct view *v)
 {
 	json_decref(v->doc);
 	json_decref(v->config);

@@ -50,7 +50,7 @@ static void test_table(void **state)
 	struct table t = { columns, 4, rows, " Cluster: c ", true };
 	struct buf out = BUF_INIT(10000);
 	assert_true(table_write(&t, TABLE_PRETTY, &out));
-	assert_string_equal(buf_str(&out), "+ Cluster: c +--------------+\n"
+	assert_string_equal(buf_str(&out), "+ Cluster: c -+--------------+\n"
 					   "| Member | TL | Tags         |\n"
 					   "+--------+----+--------------+\n"
 					   "| n\xc3\xa9     |  5 |              |\n"
