@@ -292,8 +292,14 @@ static void write_key(struct waiter *x)
 {
 	AUTO_FREE char *text = encode_failover(x->from, x->candidate, x->at_wall_us);
 	struct dcs_op op = { .kind = DCS_SET_FAILOVER, .value = text };
-	if (text != NULL)
+	if (text != NULL) {
 		dcs_submit(x->w->dcs, &op, on_key_written, x);
+		return;
+	}
+	/* Nothing was sent: whoever waits must not wait for ever. */
+	uint64_t id = x->id;
+	x->id = 0;
+	requests_answer(x->w, id, 503, API_TEXT, "failed to write failover key into DCS");
 }
 
 /* rest 8, line 15: somebody must be able to take over. */
