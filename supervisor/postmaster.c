@@ -58,12 +58,14 @@ void postmaster_tell(struct sup *s, bool always)
 		.stop_mode = pm->stop_mode,
 		.unproven = pm->unproven };
 	memcpy(e.text, pm->text, sizeof(e.text));
-	bool changed = memcmp(&e, &pm->told, sizeof(e)) != 0;
+	/* That there is none is news too: until now the worker did not know it. */
+	bool changed = !pm->told_once || memcmp(&e, &pm->told, sizeof(e)) != 0;
 	if (!changed && !always)
 		return;
 	if (changed)
 		e.at_ms = s->now_ms;
 	pm->told = e;
+	pm->told_once = true;
 	helper_send(s, HELPER_WORKER, MSG_PG_EVENT, 0, &e, NULL, 0, NULL, 0);
 	sup_publish(s);
 }

@@ -47,6 +47,7 @@ struct postmaster {
 	struct start_request start;
 	struct fence fence;
 	struct msg_pg_event told; /* last event sent */
+	bool told_once;
 	uint64_t fences;
 };
 

@@ -66,3 +66,12 @@ bench-fence:
 	@$(MAKE) --no-print-directory SAN=0 integration-bins
 	@tests/bench/fence_latency.py
 .PHONY: bench-fence
+
+# Kills and stops of every process of a node, and of every pair, under load (tests/chaos). SEED= repeats a run.
+ROUNDS ?= 1000
+CONNECTIONS ?= 200
+chaos: chaos-enforcers
+chaos-enforcers:
+	@$(MAKE) --no-print-directory SAN=0 all integration-bins
+	@PGREGENT_BUILD=$(CURDIR)/build/release PYTHONDONTWRITEBYTECODE=1 tests/chaos/enforcers.py --rounds $(ROUNDS) --connections $(CONNECTIONS) $(if $(SEED),--seed $(SEED))
+.PHONY: chaos chaos-enforcers

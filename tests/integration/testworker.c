@@ -4,6 +4,7 @@
  * of the supervisor are kept and handed out by `take`, one line each. The reply to a command ends
  * with a line "." */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -20,10 +21,12 @@
 #include "common/core/shm.h"
 #include "common/core/shm_layout.h"
 #include "common/core/str.h"
+#include "supervisor/guard.h"
 
-#define SUP_FD	3
-#define PING_MS 200
-#define WORDS	64
+#define SUP_FD	       3
+#define PING_MS	       200
+#define WORDS	       64
+#define START_AGAIN_MS 300
 
 static struct {
 	enum ipc_role role;
@@ -37,12 +40,18 @@ static struct {
 	uint64_t generation;
 	int64_t auto_lease_ms, auto_lease_at, auto_proof_ms, auto_proof_at, ping_at;
 	uint32_t policy;
+	/* On its own, from CONFIG, so that a worker that was killed goes on as a real one does. */
+	int64_t config_ttl_ms, config_every_ms, sup_seen_ms, start_at_ms;
+	char start[4096]; /* argv, separated by tabs */
+	bool start_wanted, lease_acked;
+	int lease_log;
 	struct shm page; /* the supervisor's */
 	int peers[ROLE_COUNT];
 } w = { .inbox = BUF_INIT(1024 * 1024),
 	.listen_fd = -1,
 	.control_fd = -1,
 	.next_id = 1,
+	.lease_log = -1,
 	.page = SHM_INIT };
 
 static void note(const char *fmt, ...) PRINTF(1, 2);
@@ -81,6 +90,7 @@ static void on_job_output(const struct ipc_msg *m)
 static void on_pg_event(const struct msg_pg_event *e)
 {
 	w.generation = e->generation;
+	w.start_wanted = e->state == PG_PROC_NONE;
 	note("PG_EVENT generation=%" PRIu64
 	     " pid=%d state=%u kind=%u is_child=%u promote_sent=%u exit_class=%u "
 	     "exit_code=%d stop_mode=%u unproven=%u text=%s",
@@ -91,6 +101,8 @@ static void on_pg_event(const struct msg_pg_event *e)
 static void on_welcome(const struct msg_welcome *v)
 {
 	w.lease_seq = v->lease_seq;
+	w.auto_lease_ms = w.config_every_ms > 0 ? w.config_every_ms : w.auto_lease_ms;
+	w.ttl_ms = w.config_every_ms > 0 ? w.config_ttl_ms : w.ttl_ms;
 	struct msg_ping ready = { .sent_at_ms = clock_boot_ms() };
 	tell(MSG_READY, &ready, NULL, 0);
 	note("WELCOME incarnation=%" PRIu64
@@ -129,6 +141,7 @@ static void on_message(struct ipc_msg *m)
 		note("ANSWER id=%" PRIu64 " code=%u text=%s", m->id, a->code, a->text);
 		break;
 	case MSG_LEASE_ACK:
+		w.lease_acked = k->accepted != 0;
 		note("LEASE_ACK id=%" PRIu64 " seq=%" PRIu64 " accepted=%u fence_at=%" PRId64
 		     " reason=%s",
 			m->id, k->seq, k->accepted, k->fence_at_ms, k->reason);
@@ -171,6 +184,7 @@ static void on_supervisor(void)
 			return;
 		if (rc != ERR_OK)
 			exit(3); /* the supervisor is gone */
+		w.sup_seen_ms = clock_boot_ms();
 		on_message(&m);
 	}
 }
@@ -183,6 +197,19 @@ static int64_t num(char *const *word, int count, int i)
 	if (i < count && !str_to_i64(word[i], &v))
 		note("BADNUMBER %s", word[i]);
 	return v;
+}
+
+/* What a store would know: written before the report leaves, with the wall clock of commit
+ * timestamps. */
+static void log_lease(const struct msg_lease *l)
+{
+	char line[96];
+	if (w.lease_log >= 0 &&
+		(!str_format(line, sizeof(line), "%" PRId64 " %" PRId64 "\n",
+			 l->sent_at_ms + l->wall_offset_ms,
+			 l->lease_until_ms + l->wall_offset_ms) ||
+			write(w.lease_log, line, strlen(line)) != (ssize_t)strlen(line)))
+		exit(4);
 }
 
 static uint64_t send_lease(int64_t ttl_ms, int64_t length_ms, uint32_t policy, bool pause_enforce)
@@ -198,6 +225,7 @@ static uint64_t send_lease(int64_t ttl_ms, int64_t length_ms, uint32_t policy, b
 	w.lease_until_ms = l.lease_until_ms;
 	w.ttl_ms = ttl_ms;
 	w.policy = policy;
+	log_lease(&l);
 	return tell(MSG_LEASE, &l, NULL, 0);
 }
 
@@ -369,9 +397,8 @@ static void command(char *const *word, int n, struct buf *out)
 }
 
 /* Words are separated by tabs, so that arguments may hold blanks. */
-static void run_line(char *line)
+static int split(char *line, char **word)
 {
-	char *word[WORDS];
 	int n = 0;
 	for (char *p = line; p != NULL && n < WORDS; n++) {
 		word[n] = p;
@@ -379,6 +406,13 @@ static void run_line(char *line)
 		if (p != NULL)
 			*p++ = '\0';
 	}
+	return n;
+}
+
+static void run_line(char *line)
+{
+	char *word[WORDS];
+	int n = split(line, word);
 	AUTO(buf) out = BUF_INIT(2 * 1024 * 1024);
 	command(word, n, &out);
 	for (size_t at = 0; at < out.len;) {
@@ -419,7 +453,8 @@ static void config_value(const char *path, const char *key, char *out, size_t si
 	*out = '\0';
 	while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
 		line[strcspn(line, "\n")] = '\0';
-		if (print && !str_starts(line, "control="))
+		if (print && !str_starts(line, "control=") && !str_starts(line, "auto_") &&
+			!str_starts(line, "lease_log="))
 			puts(line);
 		if (str_starts(line, key) && line[strlen(key)] == '=' &&
 			!str_copy(out, size, line + strlen(key) + 1))
@@ -430,6 +465,24 @@ static void config_value(const char *path, const char *key, char *out, size_t si
 		exit(1);
 	}
 	fclose(f);
+}
+
+/* auto_ttl, auto_every: leases without being told; lease_log: where they are recorded; auto_start:
+ * argv of the postmaster, started whenever there is none. */
+static void read_automatic(const char *path)
+{
+	char value[LIMIT_PATH];
+	config_value(path, "auto_ttl", value, sizeof(value), false);
+	if (*value != '\0' && !str_to_i64(value, &w.config_ttl_ms))
+		exit(1);
+	config_value(path, "auto_every", value, sizeof(value), false);
+	if (*value != '\0' && !str_to_i64(value, &w.config_every_ms))
+		exit(1);
+	config_value(path, "lease_log", value, sizeof(value), false);
+	if (*value != '\0')
+		w.lease_log = open(value, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+	config_value(path, "auto_start", w.start, sizeof(w.start), false);
+	w.sup_seen_ms = clock_boot_ms();
 }
 
 static void listen_control(const char *path)
@@ -444,6 +497,14 @@ static void listen_control(const char *path)
 		exit(1);
 }
 
+static void start_by_config(void)
+{
+	char line[sizeof(w.start) + 32], *word[WORDS];
+	if (!str_format(line, sizeof(line), "start\t%d\t8000\t63\t%s", PG_START_PRIMARY, w.start))
+		exit(4);
+	cmd_start(word, split(line, word));
+}
+
 static void tick(void)
 {
 	int64_t now_ms = clock_boot_ms();
@@ -454,9 +515,17 @@ static void tick(void)
 			exit(3);
 		w.ping_at = now_ms + PING_MS;
 	}
-	if (w.auto_lease_ms > 0 && now_ms >= w.auto_lease_at) {
+	/* A worker whose supervisor is silent stops renewing (DESIGN 2). */
+	bool silent = w.config_every_ms > 0 &&
+		      now_ms > w.sup_seen_ms + 3 * guard_peer_interval_ms(w.ttl_ms);
+	if (w.auto_lease_ms > 0 && now_ms >= w.auto_lease_at && !silent) {
 		send_lease(w.ttl_ms, w.ttl_ms, POLICY_ENFORCE, false);
 		w.auto_lease_at = now_ms + w.auto_lease_ms;
+	}
+	if (w.start[0] != '\0' && w.start_wanted && w.lease_acked && !silent &&
+		now_ms >= w.start_at_ms) {
+		start_by_config();
+		w.start_at_ms = now_ms + START_AGAIN_MS;
 	}
 	if (w.auto_proof_ms > 0 && now_ms >= w.auto_proof_at) {
 		send_proof(PROOF_RECOVERY_SQL);
@@ -477,6 +546,7 @@ int main(int argc, char **argv)
 		config_value(
 			argc > 1 ? argv[1] : "/dev/null", "control", value, sizeof(value), false);
 		listen_control(value);
+		read_automatic(argc > 1 ? argv[1] : "/dev/null");
 	}
 	struct msg_hello hello = { .proto = IPC_VERSION, .pid = getpid(), .version = "test" };
 	tell(MSG_HELLO, &hello, NULL, 0);
