@@ -205,12 +205,16 @@ static bool on_postmaster(struct dm *d, struct ipc_msg *m)
 {
 	const struct msg_dm_postmaster *p = m->payload;
 	uint32_t mask = p->fd_mask & ((1u << DM_FD_COUNT) - 1);
+	bool pinned = p->pid > 1 && (mask & (1u << DM_FD_PIDFD)) != 0;
+	/* One that has ended, while its proof is not in: there is the life file alone. */
+	bool gone = p->pid == 0 && (mask & (1u << DM_FD_PIDFD)) == 0;
 	if (mask != p->fd_mask || __builtin_popcount(mask) != m->fd_count ||
-		(p->generation != 0 && (p->pid <= 1 || (mask & (1u << DM_FD_PIDFD)) == 0)))
+		(p->generation != 0 && !pinned && !gone))
 		return false;
 	let_go(d);
 	d->held_generation = p->generation;
 	d->held_pid = p->pid;
+	d->root_gone = gone;
 	int next = 0;
 	for (int i = 0; i < DM_FD_COUNT; i++)
 		if (mask & (1u << i))

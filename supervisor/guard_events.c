@@ -299,6 +299,10 @@ static void take_peer_dead(struct guard *g, int64_t now_ms, struct guard_actions
 		out->flags |= GUARD_REPLACE_PEER;
 	else if (was_alive || g->orphan_until_ms == 0)
 		g->orphan_until_ms = now_ms + GUARD_ORPHAN_GRACE_MS;
+	/* The proof was the supervisor's to find: now it is ours, or nobody ever says that the end is
+	 * proven. */
+	if (g->role == GUARD_DEADMAN && g->pm_state == PG_PROC_FENCING)
+		out->flags |= GUARD_SWEEP;
 }
 
 static void take_peer_new(struct guard *g, int64_t now_ms, struct guard_actions *out)
@@ -375,6 +379,8 @@ static const char *take_state(
 	}
 	if (g->pm_state == PG_PROC_FENCING && !was_fencing && !g->killed)
 		guard_fence(g, out, "the other enforcer has begun to fence");
+	else if (g->pm_state == PG_PROC_FENCING && !was_fencing && g->role == GUARD_SUPERVISOR)
+		out->flags |= GUARD_SWEEP; /* killed before our time; the proof is ours to find */
 	if (g->role == GUARD_DEADMAN) {
 		g->peer_alive = 1;
 		g->peer_seen_ms = now_ms;

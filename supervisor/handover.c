@@ -81,21 +81,22 @@ static enum err_code open_file(const struct sup *s, const char *name, int *out, 
 /* Two users may pick two run-time directories; the data directory they share. */
 static enum err_code lock_data_dir(struct sup *s, struct err *err)
 {
-	if (legacy.present && legacy.data_fd >= 0) {
-		s->data_lock_fd = legacy.data_fd;
-		return ERR_OK;
-	}
-	AUTO_FD fd = open(s->launch.data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	bool inherited = legacy.present && legacy.data_fd >= 0;
+	AUTO_FD fd = inherited ? legacy.data_fd
+			       : open(s->launch.data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
-		return ERR_OK; /* it is made later; the run-time directory's lock stands */
-	if (fd < 0)
+		return ERR_OK; /* it is made later; files locks it before anything runs in it */
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, ERR_SYS, errno, "open %s", s->launch.data_dir);
-	enum err_code rc = lock_fd(fd, s->launch.data_dir, err);
-	if (rc == ERR_OK) {
-		s->data_lock_fd = fd;
-		fd = -1;
-	}
-	return rc;
+	enum err_code rc = inherited ? ERR_OK : lock_fd(fd, s->launch.data_dir, err);
+	if (rc != ERR_OK)
+		return rc;
+	s->data_lock_fd = fd;
+	s->data_dev = st.st_dev;
+	s->data_ino = st.st_ino;
+	fd = -1;
+	return ERR_OK;
 }
 
 enum err_code handover_lock(struct sup *s, struct err *err)

@@ -114,6 +114,27 @@ static void ask_files(struct sup *s, enum msg_type type, const void *payload)
 	s->pm.ask_at_ms = s->now_ms + (s->pm.known ? ASK_EVERY_MS : ASK_FIRST_MS);
 }
 
+static void ask_pmpid(struct sup *s)
+{
+	struct msg_pmpid_read q = { .locked_dev = s->data_dev, .locked_ino = s->data_ino };
+	ask_files(s, MSG_PMPID_READ, &q);
+}
+
+/* The data directory was made, or made anew, since we locked it: files has locked this one for us. */
+static void keep_data_lock(struct sup *s, struct ipc_msg *m)
+{
+	const struct msg_pmpid *f = m->payload;
+	if (m->fd_count != 1)
+		return;
+	if (s->data_lock_fd >= 0)
+		close(s->data_lock_fd);
+	s->data_lock_fd = m->fds[0];
+	m->fd_count = 0;
+	s->data_dev = f->locked_dev;
+	s->data_ino = f->locked_ino;
+	log_info("data directory locked");
+}
+
 void postmaster_start(struct sup *s, const struct ipc_msg *m)
 {
 	struct start_request *r = &s->pm.start;
@@ -135,7 +156,7 @@ void postmaster_start(struct sup *s, const struct ipc_msg *m)
 	r->tail_len = m->tail_len;
 	memcpy(r->tail, m->tail, m->tail_len);
 	r->stage = START_READ_PID;
-	ask_files(s, MSG_PMPID_READ, NULL);
+	ask_pmpid(s);
 }
 
 /* The postmaster's descriptors and lock, before its exec. */
@@ -314,10 +335,11 @@ static void adopt(struct sup *s, pid_t pid, int pidfd)
 	deadlink_postmaster_changed(s);
 }
 
-void postmaster_pmpid(struct sup *s, const struct ipc_msg *m)
+void postmaster_pmpid(struct sup *s, struct ipc_msg *m)
 {
 	struct postmaster *pm = &s->pm;
 	const struct msg_pmpid *f = m->payload;
+	keep_data_lock(s, m);
 	if (m->id != pm->ask_id || s->guard.pm_state != PG_PROC_NONE)
 		return; /* an answer to an older question */
 	bool starting = pm->start.stage == START_READ_PID;
@@ -363,7 +385,8 @@ void postmaster_files_answer(struct sup *s, const struct ipc_msg *m)
 			start_refuse(
 				s, ANSWER_FAILED, "the stale postmaster.pid could not be removed");
 	} else if (a->code != ANSWER_OK && s->guard.pm_state == PG_PROC_NONE) {
-		snprintf(text, sizeof(text), "postmaster.pid cannot be read: %.80s", a->text);
+		snprintf(text, sizeof(text), "%s%.80s",
+			a->code == ANSWER_REFUSED ? "" : "postmaster.pid cannot be read: ", a->text);
 		set_text(&s->pm, true, text);
 		if (s->pm.start.stage == START_READ_PID)
 			start_refuse(s, ANSWER_REFUSED, text);
@@ -378,11 +401,11 @@ static void ask_tick(struct sup *s, int64_t now_ms)
 	if (s->guard.pm_state != PG_PROC_NONE || now_ms < pm->ask_at_ms)
 		return;
 	pm->ask_at_ms = now_ms + (pm->known ? ASK_EVERY_MS : ASK_FIRST_MS);
-	if (pm->start.stage == START_READ_PID)
-		ask_files(s, MSG_PMPID_READ, NULL); /* files may have been restarted meanwhile */
-	else if (pm->start.stage == START_IDLE && s->end.phase < END_HELPERS &&
-		 (!pm->known || jobs_running(&s->jobs) == 0))
-		ask_files(s, MSG_PMPID_READ, NULL);
+	/* During a start: files may have been restarted meanwhile. */
+	if (pm->start.stage == START_READ_PID ||
+		(pm->start.stage == START_IDLE && s->end.phase < END_HELPERS &&
+			(!pm->known || jobs_running(&s->jobs) == 0)))
+		ask_pmpid(s);
 }
 
 /* ---- signals and stops ---- */

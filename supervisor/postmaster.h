@@ -58,7 +58,7 @@ void postmaster_init(struct postmaster *pm);
 void postmaster_start(struct sup *s, const struct ipc_msg *m);
 void postmaster_stop(struct sup *s, const struct ipc_msg *m);
 void postmaster_signal(struct sup *s, const struct ipc_msg *m);
-void postmaster_pmpid(struct sup *s, const struct ipc_msg *m);
+void postmaster_pmpid(struct sup *s, struct ipc_msg *m);
 void postmaster_files_answer(struct sup *s, const struct ipc_msg *m);
 /* Stop it ourselves. */
 void postmaster_stop_self(struct sup *s, uint32_t mode, int64_t timeout_ms, const char *why);

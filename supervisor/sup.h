@@ -80,6 +80,8 @@ struct sup {
 	int signal_fd, timer_fd, wall_fd;
 	int lock_fd, data_lock_fd, worker_lock_fd;
 	int life_fd, life_dm_fd; /* two open file descriptions of it: ours, and the dead-man's */
+	dev_t data_dev; /* the directory that data_lock_fd holds */
+	ino_t data_ino;
 	dev_t life_dev;
 	ino_t life_ino;
 	char **argv; /* as we were started, for an upgrade in place */

@@ -173,13 +173,23 @@ struct msg_pg_promote {
 	int64_t deadline_ms;
 	int64_t lease_until_ms;
 };
+/* Supervisor -> files: read postmaster.pid. The directory that we hold locked, 0 0 = none: it may not have existed when we
+ * started, or have been made anew since. */
+struct msg_pmpid_read {
+	uint64_t locked_dev;
+	uint64_t locked_ino;
+};
 /* Files -> supervisor, in answer to MSG_PMPID_READ: what postmaster.pid says. pid 0 and file_id 0 = no such file; pid 0
- * with a file_id = a file without a usable pid (empty, cut off). A file that cannot be read: MSG_ANSWER, FAILED. */
+ * with a file_id = a file without a usable pid (empty, cut off). A file that cannot be read: MSG_ANSWER, FAILED. One
+ * descriptor when it is another directory than the supervisor holds: the data directory, locked; REFUSED when another
+ * supervisor has it. */
 struct msg_pmpid {
 	int64_t start_time_s; /* line 3 */
 	int32_t pid;          /* as in the file; negative = single-user */
 	uint32_t port;
 	uint64_t file_id;     /* inode and mtime hash: removal names the file that was read */
+	uint64_t locked_dev;  /* of the descriptor */
+	uint64_t locked_ino;
 	char data_dir[1024];
 };
 /* Answer: MSG_ANSWER; REFUSED when it is another file by now (read it again). */
@@ -406,7 +416,7 @@ struct msg_empty {
 	X(PG_SIGNAL, RM(ROLE_WORKER), RM(ROLE_SUPERVISOR), struct msg_pg_signal, 0)                    \
 	X(PG_PROMOTE, RM(ROLE_WORKER), RM(ROLE_SUPERVISOR), struct msg_pg_promote, 0)                  \
 	X(PG_EVENT, RM(ROLE_SUPERVISOR), RM(ROLE_WORKER), struct msg_pg_event, 0)                      \
-	X(PMPID_READ, RM(ROLE_SUPERVISOR), RM(ROLE_FILES), MSG_NO_PAYLOAD, 0)                          \
+	X(PMPID_READ, RM(ROLE_SUPERVISOR), RM(ROLE_FILES), struct msg_pmpid_read, 0)                   \
 	X(PMPID, RM(ROLE_FILES), RM(ROLE_SUPERVISOR), struct msg_pmpid, 0)                             \
 	X(PMPID_REMOVE, RM(ROLE_SUPERVISOR), RM(ROLE_FILES), struct msg_pmpid_remove, 0)               \
 	X(JOB_START, RM(ROLE_WORKER), RM(ROLE_SUPERVISOR), struct msg_job_start, 1)                    \

@@ -66,6 +66,21 @@ bool world_broken(const struct world *w)
 	return w->promise && pg_writes(w) && w->now_ms >= w->store_until_ms;
 }
 
+bool world_stuck(const struct world *w)
+{
+	if (w->s.life == W_RUNS && w->s.g.pm_state == PG_PROC_FENCING &&
+		w->s.sweep != w->s.g.generation)
+		return true;
+	for (int i = 0; i < W_DEADMEN; i++) {
+		const struct w_deadman *d = &w->d[i];
+		/* With a supervisor, the proof may be that one's to find. */
+		if (d->life == W_RUNS && !d->connected && d->g.pm_state == PG_PROC_FENCING &&
+			d->sweep != d->g.generation)
+			return true;
+	}
+	return false;
+}
+
 static void pg_dead(struct world *w)
 {
 	w->pg.at_gate = w->pg.postmaster = w->pg.backends = 0;
@@ -139,13 +154,10 @@ static void sup_acts(struct world *w, const struct guard_event *ev, const struct
 	if (a->flags & (GUARD_FENCE | GUARD_SWEEP)) {
 		struct guard_event killed = { .kind = GUARD_EV_KILLED,
 			.generation = w->s.g.generation };
-		struct guard_event proven = { .kind = GUARD_EV_PROVEN,
-			.generation = w->s.g.generation };
+		w->s.sweep = w->s.g.generation;
 		kill_pg(w, w->s.g.generation);
 		w->s.gate_generation = 0;
 		sup_step(w, &killed);
-		sup_step(w, &proven);
-		w->s.exit_of = 0;
 	}
 }
 
@@ -289,9 +301,20 @@ static void sup_reads_peers(struct world *w)
 	}
 }
 
+static void sup_proves(struct world *w)
+{
+	struct guard_event proven = { .kind = GUARD_EV_PROVEN, .generation = w->s.sweep };
+	if (w->s.sweep == 0)
+		return;
+	w->s.sweep = 0;
+	w->s.exit_of = 0;
+	sup_step(w, &proven);
+}
+
 static void sup_reads(struct world *w)
 {
 	struct w_supervisor *s = &w->s;
+	sup_proves(w);
 	if (s->exit_of != 0) {
 		struct guard_event ev = { .kind = GUARD_EV_EXIT, .generation = s->exit_of };
 		s->exit_of = 0;
@@ -329,8 +352,6 @@ static void dm_step(struct world *w, struct w_deadman *d, struct guard_event *ev
 	if (a.flags & (GUARD_FENCE | GUARD_SWEEP)) {
 		struct guard_event killed = { .kind = GUARD_EV_KILLED,
 			.generation = d->g.generation };
-		struct guard_event proven = { .kind = GUARD_EV_PROVEN,
-			.generation = d->g.generation };
 		if ((a.flags & GUARD_FENCE) && ev->kind != GUARD_EV_STATE) {
 			d->fenced = 1;
 			d->has_ack = d->connected;
@@ -341,8 +362,8 @@ static void dm_step(struct world *w, struct w_deadman *d, struct guard_event *ev
 		if (d->has_pg == d->g.generation)
 			kill_pg(w, d->g.generation);
 		d->exit_of = 0;
+		d->sweep = d->g.generation;
 		dm_step(w, d, &killed);
-		dm_step(w, d, &proven);
 	}
 	if (a.flags & GUARD_LEAVE) {
 		d->life = W_DEAD;
@@ -353,7 +374,12 @@ static void dm_step(struct world *w, struct w_deadman *d, struct guard_event *ev
 static void dm_reads(struct world *w, int i)
 {
 	struct w_deadman *d = &w->d[i];
-	if (d->exit_of != 0) {
+	if (d->sweep != 0) {
+		struct guard_event proven = { .kind = GUARD_EV_PROVEN, .generation = d->sweep };
+		d->sweep = 0;
+		dm_step(w, d, &proven);
+	}
+	if (d->life == W_RUNS && d->exit_of != 0) {
 		struct guard_event ev = { .kind = GUARD_EV_EXIT, .generation = d->exit_of };
 		d->exit_of = 0;
 		if (d->g.pm_state != PG_PROC_NONE && d->g.generation == ev.generation)

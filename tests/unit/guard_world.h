@@ -34,6 +34,7 @@ struct w_deadman {
 	uint64_t inbox_pg;
 	uint64_t exit_of; /* pidfd readable, not read yet */
 	struct msg_dm_state inbox;
+	uint64_t sweep; /* its fence has killed, the proof comes when it looks again */
 	uint8_t has_ack, ack_fencing, fenced;
 	uint64_t ack_seq, ack_pg;
 };
@@ -48,6 +49,7 @@ struct w_supervisor {
 	int64_t promote_deadline_ms;
 	uint64_t peer_pg; /* generation whose pidfd the dead-man acknowledged */
 	uint64_t exit_of;
+	uint64_t sweep;
 	uint8_t queued;
 	struct w_order queue[W_QUEUE];
 };
@@ -120,5 +122,7 @@ void world_init(struct world *w);
 bool world_move(struct world *w, enum w_move move);
 /* PostgreSQL may accept a write while the store may give the lease to another. */
 bool world_broken(const struct world *w);
+/* An enforcer waits for the end of a postmaster, and nobody looks for its proof: it would wait for ever. */
+bool world_stuck(const struct world *w);
 uint64_t world_hash(const struct world *w);
 const char *world_move_name(enum w_move move);

@@ -62,6 +62,7 @@ static void relate_deadman(struct w_deadman *d, const struct world *w)
 	d->inbox_pg = d->inbox_pg != 0 ? w->last_generation - d->inbox_pg + 1 : 0;
 	d->has_pg = d->has_pg != 0 ? w->last_generation - d->has_pg + 1 : 0;
 	d->exit_of = d->exit_of != 0 ? w->last_generation - d->exit_of + 1 : 0;
+	d->sweep = d->sweep != 0 ? w->last_generation - d->sweep + 1 : 0;
 	if (!d->has_ack)
 		d->ack_fencing = 0;
 	d->ack_pg = d->has_ack && d->ack_pg != 0 ? w->last_generation - d->ack_pg + 1 : 0;
@@ -96,7 +97,7 @@ uint64_t world_hash(const struct world *w)
 		o->ev.proof = NULL;
 	}
 	uint64_t *const gens[] = { &n.s.gate_generation, &n.s.promote_generation, &n.s.peer_pg,
-		&n.s.exit_of, &n.pg.generation, &n.proof_generation, &n.promote_token };
+		&n.s.exit_of, &n.s.sweep, &n.pg.generation, &n.proof_generation, &n.promote_token };
 	for (unsigned i = 0; i < sizeof(gens) / sizeof(gens[0]); i++)
 		*gens[i] = *gens[i] != 0 ? w->last_generation - *gens[i] + 1 : 0;
 	relate(&n.store_until_ms, w->now_ms);

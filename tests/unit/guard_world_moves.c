@@ -289,7 +289,8 @@ static bool dm_move(struct world *w, int i, enum w_move base)
 	switch (base) {
 	case MV_DM0_READS:
 		if (d->life != W_RUNS ||
-			(!d->has_inbox && !d->end_sent && !d->sup_died && d->exit_of == 0))
+			(!d->has_inbox && !d->end_sent && !d->sup_died && d->exit_of == 0 &&
+				d->sweep == 0))
 			return false;
 		dm_reads(w, i);
 		return true;

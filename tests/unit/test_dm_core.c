@@ -239,6 +239,36 @@ static void test_bad_messages(void **state)
 	end_scene(s);
 }
 
+/* The postmaster has ended and its proof is not in: a dead-man that starts then gets the life file
+ * alone, and is as good as any. */
+static void test_postmaster_that_is_gone(void **state)
+{
+	(void)state;
+	struct scene *s = new_scene();
+	struct msg_dm_state st = state_of(s, 3000);
+	struct msg_dm_postmaster p = { .generation = 1, .fd_mask = 1u << DM_FD_LIFE };
+	st.pm_state = PG_PROC_FENCING;
+	st.killed = 1;
+	send_msg(s, MSG_DM_POSTMASTER, &p, &s->life, 1);
+	send_msg(s, MSG_DM_STATE, &st, NULL, 0);
+	assert_true(dm_read(&s->dm));
+	assert_true(s->dm.conn_fd >= 0 && s->dm.root_gone);
+	assert_int_equal(last_ack(s).seq, st.seq);
+	/* The supervisor dies before it has the proof: the dead-man finds it. Whoever holds the life
+	 * file is not looked for by parent, since there is none. */
+	close(s->sup);
+	s->sup = -1;
+	kill(s->pm, SIGKILL);
+	waitpid(s->pm, NULL, 0);
+	assert_false(dm_read(&s->dm));
+	int64_t end_ms = clock_boot_ms() + 3000;
+	while (!s->dm.ended && clock_boot_ms() < end_ms)
+		dm_tick(&s->dm);
+	assert_int_equal(s->dm.guard.pm_state, PG_PROC_NONE);
+	assert_true(s->dm.ended);
+	end_scene(s);
+}
+
 static void test_hand_over(void **state)
 {
 	(void)state;
@@ -322,6 +352,7 @@ int main(void)
 		cmocka_unit_test(test_fences_at_the_end_of_the_lease),
 		cmocka_unit_test(test_orphan_with_a_spent_lease),
 		cmocka_unit_test(test_bad_messages),
+		cmocka_unit_test(test_postmaster_that_is_gone),
 		cmocka_unit_test(test_hand_over),
 		cmocka_unit_test(test_lifeline),
 	};

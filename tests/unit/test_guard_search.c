@@ -60,6 +60,11 @@ static void print_example(unsigned depth)
 		printf("  %+6" PRId64 " ms  %s\n", search.stack[i + 1].now_ms - W_T0,
 			world_move_name(search.path[i]));
 	const struct world *w = &search.stack[depth];
+	if (!world_broken(w)) {
+		printf("  nobody looks for the proof that generation %" PRIu64 " has ended\n",
+			w->pg.generation);
+		return;
+	}
 	printf("  store may give the lease away since %+" PRId64
 	       " ms; PostgreSQL generation %" PRIu64 " accepts writes\n",
 		w->store_until_ms - W_T0, w->pg.generation);
@@ -76,7 +81,7 @@ static bool expand(unsigned depth, unsigned limit)
 		search.moves++;
 		search.reached[m]++;
 		search.path[depth] = (enum w_move)m;
-		if (world_broken(w)) {
+		if (world_broken(w) || world_stuck(w)) {
 			print_example(depth + 1);
 			return true;
 		}

@@ -4,14 +4,17 @@
  * and the supervisor kills and replaces it. So no operation may leave a file half written under its
  * own name. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/core/buf.h"
 #include "common/core/clock.h"
 #include "common/core/ipc.h"
 #include "common/core/last_fence.h"
@@ -127,15 +130,47 @@ static void on_welcome(const struct msg_welcome *w)
 	send_ping(&files.loop, NULL);
 }
 
-static void on_pmpid_read(uint64_t id)
+/* The supervisor must not touch the data directory, and may have started before there was one: the
+ * lock is taken here and handed over, where it lasts as long as the supervisor. */
+static enum err_code lock_data_dir(
+	const struct msg_pmpid_read *held, struct stat *out, int *out_fd, struct err *err)
+{
+	AUTO_FD fd = open(files.welcome.data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return ERR_OK;
+	if (fd < 0 || fstat(fd, out) < 0)
+		return err_set(err, ERR_SYS, errno, "open %s", files.welcome.data_dir);
+	if (out->st_dev == held->locked_dev && out->st_ino == held->locked_ino)
+		return ERR_OK;
+	int rc = flock(fd, LOCK_EX | LOCK_NB);
+	if (rc < 0 && errno != EWOULDBLOCK)
+		return err_set(err, ERR_SYS, errno, "lock %s", files.welcome.data_dir);
+	if (rc < 0)
+		return err_set(err, ERR_CONFLICT, 0, "another pgregent supervisor holds %s",
+			files.welcome.data_dir);
+	*out_fd = fd;
+	fd = -1;
+	return ERR_OK;
+}
+
+/* The lock first: what is read then was written by nobody who still manages this directory. */
+static void on_pmpid_read(uint64_t id, const struct msg_pmpid_read *held)
 {
 	struct err err = ERR_INIT;
 	struct msg_pmpid out;
-	enum err_code rc = pmpid_read(files.welcome.data_dir, &out, &err);
+	struct stat st = { 0 };
+	AUTO_FD lock = -1;
+	enum err_code rc = lock_data_dir(held, &st, &lock, &err);
 	if (rc == ERR_OK)
-		send_sup(MSG_PMPID, id, &out);
-	else
+		rc = pmpid_read(files.welcome.data_dir, &out, &err);
+	if (rc != ERR_OK) {
 		answer_sup(id, rc, &err);
+		return;
+	}
+	out.locked_dev = st.st_dev;
+	out.locked_ino = st.st_ino;
+	if (ipc_send(SUP_FD, MSG_PMPID, id, &out, NULL, 0, &lock, lock >= 0, &err) != ERR_OK)
+		log_warning("supervisor: %s", err.text);
 }
 
 static void on_pmpid_remove(uint64_t id, const struct msg_pmpid_remove *m)
@@ -213,7 +248,7 @@ static void on_sup_message(struct ipc_msg *m)
 	case MSG_PAGE: on_page(m); break;
 	case MSG_PEER: on_peer(m); break;
 	case MSG_WELCOME: on_welcome(m->payload); break;
-	case MSG_PMPID_READ: on_pmpid_read(m->id); break;
+	case MSG_PMPID_READ: on_pmpid_read(m->id, m->payload); break;
 	case MSG_PMPID_REMOVE: on_pmpid_remove(m->id, m->payload); break;
 	case MSG_ORDER:
 		if (((const struct msg_order *)m->payload)->kind == ORDER_SHUTDOWN)
