@@ -399,28 +399,3 @@ void config_send_api(struct worker *w)
 				    0, &err) != ERR_OK)
 		log_error("settings for api: %s", err.text);
 }
-
-int config_launch(const char *path)
-{
-	struct err err = ERR_INIT;
-	if (local_load(&local, path, &err) != ERR_OK || local_check(&local, &err) != ERR_OK) {
-		fprintf(stderr, "%s\n", err.text);
-		return 1;
-	}
-	char dir[LIMIT_PATH];
-	absolute(dir, sizeof(dir), json_path_str(local.tree, "postgresql.data_dir"));
-	printf("data_dir=%s\nscope=%s\nname=%s\n", dir, json_path_str(local.tree, "scope"),
-		json_path_str(local.tree, "name"));
-	return fflush(stdout) == 0 ? 0 : 1;
-}
-
-int config_validate(const char *path, bool print)
-{
-	struct err err = ERR_INIT;
-	if (local_load(&local, path, &err) != ERR_OK || local_check(&local, &err) != ERR_OK) {
-		fprintf(stderr, "%s\n", err.text);
-		return 1;
-	}
-	(void)print;
-	return 0;
-}

@@ -11,16 +11,10 @@
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
+#include "worker/oneshot.h"
 #include "worker/worker.h"
 
 static struct worker worker; /* the process struct */
-
-static void usage(FILE *f)
-{
-	fprintf(f, "usage: pgregent-worker [--launch | --validate-config [-i] [-p] | --version | "
-		   "--help] [CONFIG]\n"
-		   "Started by pgregent; the options serve it.\n");
-}
 
 static void after_turn(struct loop *l, void *arg)
 {
@@ -102,44 +96,33 @@ static enum err_code run(struct worker *w, const char *config, struct err *err)
 	return loop_run(&w->loop, err);
 }
 
+/* -1: this is the daemon. */
+static int one_shot(const struct options *o)
+{
+	switch (o->mode) {
+	case MODE_RUN: return -1;
+	case MODE_LAUNCH: return oneshot_launch(o->config);
+	case MODE_VALIDATE: return oneshot_validate(o);
+	case MODE_GENERATE_SAMPLE:
+	case MODE_GENERATE: return oneshot_generate(o);
+	case MODE_VERSION: return printf("pgregent %s\n", PGREGENT_VERSION) < 0;
+	case MODE_HELP: return fputs(options_usage, stdout) < 0;
+	}
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
-	const char *config = NULL, *mode = "";
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-			usage(stdout);
-			return 0;
-		}
-		if (strcmp(argv[i], "--version") == 0) {
-			printf("pgregent %s\n", PGREGENT_VERSION);
-			return 0;
-		}
-		if (strcmp(argv[i], "-i") == 0 || strcmp(argv[i], "--ignore-listen-port") == 0 ||
-			strcmp(argv[i], "-p") == 0 || strcmp(argv[i], "--print") == 0)
-			continue;
-		if (argv[i][0] == '-') {
-			if (mode[0] != '\0' || (strcmp(argv[i], "--launch") != 0 &&
-						       strcmp(argv[i], "--validate-config") != 0)) {
-				fprintf(stderr,
-					"pgregent: option %s is not known or not built yet\n",
-					argv[i]);
-				usage(stderr);
-				return 2;
-			}
-			mode = argv[i];
-		} else if (config == NULL) {
-			config = argv[i];
-		} else {
-			usage(stderr);
-			return 2;
-		}
-	}
-	if (strcmp(mode, "--launch") == 0)
-		return config_launch(config);
-	if (mode[0] != '\0')
-		return config_validate(config, false);
 	struct err err = ERR_INIT;
-	if (run(&worker, config, &err) != ERR_OK) {
+	struct options options;
+	if (options_parse(&options, argc, argv, &err) != ERR_OK) {
+		fprintf(stderr, "%s\npgregent: error: %s\n", options_usage, err.text);
+		return 2;
+	}
+	int status = one_shot(&options);
+	if (status >= 0)
+		return status;
+	if (run(&worker, options.config, &err) != ERR_OK) {
 		log_fatal("%s", err.text);
 		/* A configuration that cannot work is the end of the agent, not a reason to try
 		 * again for ever. */

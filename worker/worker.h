@@ -191,8 +191,6 @@ MUST_USE enum err_code config_start(struct worker *w, const char *path, struct e
 void config_reload(struct worker *w);	    /* SIGHUP, POST /reload */
 void config_take_dynamic(struct worker *w); /* after a snapshot: C.config may have changed */
 void config_apply(struct worker *w);	    /* settings from local tree and dynamic document */
-int config_launch(const char *path);	    /* --launch: what the supervisor wants to know */
-int config_validate(const char *path, bool print);
 void config_load_cache(struct worker *w);
 void config_save_cache(struct worker *w);
 const json_t *config_tree(const struct worker *w); /* local tree: file and environment */

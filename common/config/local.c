@@ -314,7 +314,8 @@ static enum err_code add_file(json_t *tree, const char *path, struct err *err)
 	if (doc == NULL)
 		return err->code;
 	if (!json_is_object(doc))
-		return err_set(err, ERR_PARSE, 0, "%s does not contain a dict", path);
+		return err_set(err, ERR_PARSE, 0,
+			"invalid config file %s: it does not contain a dict", path);
 	json_patch(tree, doc);
 	return ERR_OK;
 }

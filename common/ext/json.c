@@ -110,6 +110,63 @@ bool json_text(const json_t *v, char *out, size_t len)
 	}
 }
 
+static void quoted(const char *s, struct buf *out)
+{
+	char quote = strchr(s, '\'') != NULL && strchr(s, '"') == NULL ? '"' : '\'';
+	buf_add(out, &quote, 1);
+	for (; *s != '\0'; s++) {
+		if (*s == quote || *s == '\\')
+			buf_adds(out, "\\");
+		if (*s == '\n')
+			buf_adds(out, "\\n");
+		else
+			buf_add(out, s, 1);
+	}
+	buf_add(out, &quote, 1);
+}
+
+static void repr_inner(const json_t *v, struct buf *out, unsigned depth)
+{
+	size_t i;
+	const char *key, *comma = "";
+	json_t *item;
+	if (depth == 0) {
+		buf_adds(out, "...");
+	} else if (json_is_string(v)) {
+		quoted(json_string_value(v), out);
+	} else if (json_is_array(v)) {
+		buf_adds(out, "[");
+		json_array_foreach((json_t *)v, i, item)
+		{
+			buf_adds(out, i > 0 ? ", " : "");
+			repr_inner(item, out, depth - 1);
+		}
+		buf_adds(out, "]");
+	} else if (json_is_object(v)) {
+		buf_adds(out, "{");
+		json_object_foreach((json_t *)v, key, item)
+		{
+			buf_adds(out, comma);
+			quoted(key, out);
+			buf_adds(out, ": ");
+			repr_inner(item, out, depth - 1);
+			comma = ", ";
+		}
+		buf_adds(out, "}");
+	} else {
+		char text[64];
+		buf_adds(out, json_text(v, text, sizeof(text)) ? text : "?");
+	}
+}
+
+void json_repr(const json_t *v, struct buf *out)
+{
+	if (json_is_string(v))
+		buf_adds(out, json_string_value(v));
+	else
+		repr_inner(v, out, LIMIT_JSON_DEPTH);
+}
+
 static bool scalar_same(const json_t *a, const json_t *b)
 {
 	if (json_is_string(a) && json_is_string(b))

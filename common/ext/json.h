@@ -16,6 +16,8 @@ const char *json_path_str(const json_t *root, const char *path); /* NULL: absent
 bool json_truthy(const json_t *v);
 /* A scalar as Python prints it: True, None, 1, 1.5, text; false when it is an array or object. */
 MUST_USE bool json_text(const json_t *v, char *out, size_t len);
+/* Any value as Python prints it: a scalar as above; texts inside lists and maps are quoted. */
+void json_repr(const json_t *v, struct buf *out);
 /* Deep comparison, scalars by their text (dcs 1.4): 1 equals "1", true does not equal "true". */
 bool json_same(const json_t *a, const json_t *b);
 /* The patch rule of PATCH /config and of configuration files (config 3.1, rest 6): null removes,

@@ -514,7 +514,7 @@ static int write_out(void *data, unsigned char *bytes, size_t size)
 	return !b->failed;
 }
 
-static bool write_document(const json_t *v, struct buf *out, bool flow)
+static bool write_document(const json_t *v, struct buf *out, bool flow, int width)
 {
 	yaml_emitter_t e;
 	yaml_event_t ev;
@@ -522,7 +522,7 @@ static bool write_document(const json_t *v, struct buf *out, bool flow)
 		return false;
 	yaml_emitter_set_output(&e, write_out, out);
 	yaml_emitter_set_unicode(&e, 1);
-	yaml_emitter_set_width(&e, flow ? 100000 : 200);
+	yaml_emitter_set_width(&e, width);
 	yaml_emitter_set_indent(&e, 2);
 	bool ok = yaml_stream_start_event_initialize(&ev, YAML_UTF8_ENCODING) &&
 		  yaml_emitter_emit(&e, &ev) &&
@@ -537,12 +537,17 @@ static bool write_document(const json_t *v, struct buf *out, bool flow)
 
 bool yaml_write(const json_t *v, struct buf *out)
 {
-	return write_document(v, out, false);
+	return write_document(v, out, false, 200);
+}
+
+bool yaml_write_wide(const json_t *v, int width, struct buf *out)
+{
+	return write_document(v, out, false, width);
 }
 
 bool yaml_write_flow(const json_t *v, struct buf *out)
 {
-	if (!write_document(v, out, true))
+	if (!write_document(v, out, true, 100000))
 		return false;
 	while (out->len > 0 && out->data[out->len - 1] == '\n')
 		out->data[--out->len] = '\0';

@@ -14,5 +14,6 @@ json_t *yaml_read_file(const char *path, struct err *err);
 json_t *yaml_scalar(const char *text);
 /* Block style, keys sorted, width 200, as PyYAML's safe_dump(default_flow_style=False). */
 MUST_USE bool yaml_write(const json_t *v, struct buf *out);
+MUST_USE bool yaml_write_wide(const json_t *v, int width, struct buf *out);
 /* Flow style on one line: {a: 1, b: true}. */
 MUST_USE bool yaml_write_flow(const json_t *v, struct buf *out);
