@@ -19,11 +19,9 @@ MUST_USE enum err_code local_load(struct local_config *c, const char *path, stru
 /* Read the file again. *out_changed; on an error the old tree stays. */
 MUST_USE enum err_code local_reload(struct local_config *c, bool *out_changed, struct err *err);
 void local_done(struct local_config *c);
-/* The keys without which nothing can start: one line per finding into text (separated by "; ").
- * ERR_INVAL with findings. */
+/* What would stop a start later on, told before the first contact with the store (config 6.3): all
+ * findings in err, separated by "; ". ERR_INVAL with findings. */
 MUST_USE enum err_code local_check(const struct local_config *c, struct err *err);
-/* The environment tree for an environ block; exported for tests. */
-json_t *local_env_tree(char **environ_block);
 /* "host:port" split at the last colon (config 5.3); false: not understood. */
 MUST_USE bool local_split_address(
 	const char *text, int default_port, char *host, size_t host_len, int *out_port);

@@ -23,6 +23,7 @@ struct reader {
 		json_t *value;
 	} anchors[ANCHORS_MAX];
 	unsigned anchor_count, node_count, depth;
+	const char *const *text_keys;
 };
 
 static bool word_is(const char *s, const char *const *words)
@@ -238,6 +239,18 @@ static bool merge_into(struct reader *r, json_t *map, const json_t *from, size_t
 	return true;
 }
 
+/* The value of a key that is always a text is not resolved. */
+static void keep_text(const struct reader *r, const char *key, yaml_event_t *ev)
+{
+	if (ev->type != YAML_SCALAR_EVENT || !ev->data.scalar.plain_implicit ||
+		!word_is(key, r->text_keys))
+		return;
+	json_t *v = yaml_scalar((const char *)ev->data.scalar.value);
+	if (!json_is_null(v))
+		ev->data.scalar.plain_implicit = 0;
+	json_decref(v);
+}
+
 static json_t *read_map(struct reader *r)
 {
 	json_t *map = json_object(), *merges = json_array();
@@ -267,6 +280,7 @@ static json_t *read_map(struct reader *r)
 		}
 		if (!next(r, &ev))
 			goto bad;
+		keep_text(r, key, &ev);
 		json_t *v = read_node(r, &ev);
 		yaml_event_delete(&ev);
 		if (v == NULL)
@@ -374,11 +388,12 @@ static json_t *read_document(struct reader *r)
 	return doc != NULL ? doc : json_null();
 }
 
-json_t *yaml_read(const char *text, size_t len, struct err *err)
+json_t *yaml_read_texts(const char *text, size_t len, const char *const *text_keys, struct err *err)
 {
 	static struct reader r; /* anchors are large; one document at a time */
 	memset(&r, 0, sizeof(r));
 	r.err = err;
+	r.text_keys = text_keys;
 	if (len > LIMIT_CONFIG_FILE) {
 		err_set(err, ERR_LIMIT, 0, "over %d bytes", LIMIT_CONFIG_FILE);
 		return NULL;
@@ -395,7 +410,14 @@ json_t *yaml_read(const char *text, size_t len, struct err *err)
 	return doc;
 }
 
-json_t *yaml_read_file(const char *path, struct err *err)
+static const char *const no_keys[] = { NULL };
+
+json_t *yaml_read(const char *text, size_t len, struct err *err)
+{
+	return yaml_read_texts(text, len, no_keys, err);
+}
+
+json_t *yaml_read_file_texts(const char *path, const char *const *text_keys, struct err *err)
 {
 	FILE *f = fopen(path, "re");
 	if (f == NULL) {
@@ -413,10 +435,15 @@ json_t *yaml_read_file(const char *path, struct err *err)
 		err_set(err, bad ? ERR_SYS : ERR_LIMIT, bad ? EIO : 0, "%s", path);
 		return NULL;
 	}
-	json_t *v = yaml_read(buf_str(&b), b.len, err);
+	json_t *v = yaml_read_texts(buf_str(&b), b.len, text_keys, err);
 	if (v == NULL)
 		err_wrap(err, "%s", path);
 	return v;
+}
+
+json_t *yaml_read_file(const char *path, struct err *err)
+{
+	return yaml_read_file_texts(path, no_keys, err);
 }
 
 /* ---- writing

@@ -10,6 +10,11 @@
  * document, or a bound. */
 json_t *yaml_read(const char *text, size_t len, struct err *err);
 json_t *yaml_read_file(const char *path, struct err *err);
+/* The same; plain scalars of the given keys (ended with NULL) stay what is written, but for null.
+ */
+json_t *yaml_read_texts(
+	const char *text, size_t len, const char *const *text_keys, struct err *err);
+json_t *yaml_read_file_texts(const char *path, const char *const *text_keys, struct err *err);
 /* One plain scalar as the loader resolves it: "on" is true, "010" is 8, "1.2.3" is text. */
 json_t *yaml_scalar(const char *text);
 /* Block style, keys sorted, width 200, as PyYAML's safe_dump(default_flow_style=False). */

@@ -103,7 +103,7 @@ static void test_types(void **state)
 	static const char *const rows[][2] = {
 		{ "{}", "" },
 		{ "{unknown: {key: 1}, log: {unknown: 1}}", "" },
-		{ "{scope: 5}", "scope 5 is not a string\n" },
+		{ "{scope: []}", "scope [] is not a string\n" },
 		{ "{scope: null}", "scope  is not defined.\n" },
 		{ "{name: __patroni_strict_sync_replica_placeholder__}",
 			"name __patroni_strict_sync_replica_placeholder__ didn't pass validation: "
