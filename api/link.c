@@ -254,7 +254,8 @@ static void on_sup(struct loop *l, int fd, short revents, void *arg)
 			check_enforcers(k);
 			return;
 		}
-		if (!k->welcomed && m.type != MSG_WELCOME && m.type != MSG_PING) {
+		if (!k->welcomed && m.type != MSG_WELCOME && m.type != MSG_PEER &&
+			m.type != MSG_PING) {
 			log_error("supervisor: %s before WELCOME", msg_type_name(m.type));
 			end(k, "protocol");
 		}

@@ -337,6 +337,10 @@ void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms)
 		!str_copy(w.name, sizeof(w.name), s->launch.name))
 		return; /* checked at the start */
 	h->greeted = true;
+	/* Before WELCOME, which begins its duty: it must never know of us without the dead-man. The
+	 * worker, which does nothing before it has met a dead-man, takes nothing before WELCOME. */
+	if (index != HELPER_WORKER)
+		deadlink_connect_helper(s, index);
 	helper_send(s, index, MSG_WELCOME, 0, &w, NULL, 0, NULL, 0);
 	for (unsigned i = 0; i < PAGE_COUNT; i++) {
 		const struct page *p = &s->pages[i];
@@ -345,10 +349,10 @@ void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms)
 			helper_send(s, index, MSG_PAGE, 0, &m, NULL, 0, &p->fd, 1);
 	}
 	if (index == HELPER_WORKER) {
+		deadlink_connect_helper(s, HELPER_WORKER);
 		connect_helpers(s, HELPER_WORKER, HELPER_FILES);
 		connect_helpers(s, HELPER_WORKER, HELPER_API);
 	} else {
 		connect_helpers(s, HELPER_WORKER, index);
 	}
-	deadlink_connect_helper(s, index);
 }

@@ -182,6 +182,46 @@ static enum err_code send_due(struct sup *s, int fd, struct err *err)
 	return ipc_send(fd, MSG_DM_STATE, 0, &st, NULL, 0, NULL, 0, err);
 }
 
+/* The one that knows everything: the old one of a hand-over until it was told to leave. A helper
+ * that watched the new one too early would take its end, with ours, for the end of all enforcers.
+ */
+static int enforcer_fd(const struct deadlink *d)
+{
+	if (d->old_fd >= 0 && !d->old_told)
+		return d->old_fd;
+	return d->state == DEADLINK_UP ? d->fd : -1;
+}
+
+void deadlink_connect_helper(struct sup *s, unsigned helper)
+{
+	int pair[2], fd = enforcer_fd(&s->dm);
+	struct err err = ERR_INIT;
+	const struct helper *h = &s->helpers[helper];
+	if (fd < 0 || !h->greeted || ipc_pair(pair, &err) != ERR_OK)
+		return;
+	struct msg_peer to_helper = { .role = ROLE_DEADMAN, .incarnation = s->dm.restarts + 1 };
+	struct msg_peer to_dm = { .role = h->role, .incarnation = h->incarnation };
+	helper_send(s, helper, MSG_PEER, 0, &to_helper, NULL, 0, &pair[0], 1);
+	if (ipc_send(fd, MSG_PEER, 0, &to_dm, NULL, 0, &pair[1], 1, &err) != ERR_OK)
+		log_warning("dead-man: %s", err.text);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+static void connect_helpers(struct sup *s)
+{
+	for (unsigned i = 0; i < HELPER_COUNT; i++)
+		deadlink_connect_helper(s, i);
+}
+
+static void forget_old(struct sup *s)
+{
+	bool in_charge = !s->dm.old_told;
+	close_fd(&s->dm.old_fd);
+	if (in_charge)
+		connect_helpers(s);
+}
+
 static void flush(struct sup *s)
 {
 	struct deadlink *d = &s->dm;
@@ -189,7 +229,7 @@ static void flush(struct sup *s)
 	if (!d->state_due && !d->postmaster_due)
 		return;
 	if (d->old_fd >= 0 && !d->old_told && send_due(s, d->old_fd, &err) != ERR_OK)
-		close_fd(&d->old_fd);
+		forget_old(s);
 	if (d->state != DEADLINK_UP)
 		return; /* all of it is due when it is up */
 	if (send_due(s, d->fd, &err) != ERR_OK) {
@@ -197,22 +237,6 @@ static void flush(struct sup *s)
 		sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_DEAD });
 	}
 	d->state_due = d->postmaster_due = false;
-}
-
-void deadlink_connect_helper(struct sup *s, unsigned helper)
-{
-	int pair[2];
-	struct err err = ERR_INIT;
-	const struct helper *h = &s->helpers[helper];
-	if (s->dm.state != DEADLINK_UP || !h->greeted || ipc_pair(pair, &err) != ERR_OK)
-		return;
-	struct msg_peer to_helper = { .role = ROLE_DEADMAN, .incarnation = s->dm.restarts + 1 };
-	struct msg_peer to_dm = { .role = h->role, .incarnation = h->incarnation };
-	helper_send(s, helper, MSG_PEER, 0, &to_helper, NULL, 0, &pair[0], 1);
-	if (ipc_send(s->dm.fd, MSG_PEER, 0, &to_dm, NULL, 0, &pair[1], 1, &err) != ERR_OK)
-		log_warning("dead-man: %s", err.text);
-	close(pair[0]);
-	close(pair[1]);
 }
 
 /* ---- messages from it ---- */
@@ -225,8 +249,8 @@ static void on_up(struct sup *s)
 	log_info("dead-man is up pid=%d", s->dm.pid);
 	deadlink_postmaster_changed(s);
 	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_NEW });
-	for (unsigned i = 0; i < HELPER_COUNT; i++)
-		deadlink_connect_helper(s, i);
+	if (s->dm.old_fd < 0 || s->dm.old_told)
+		connect_helpers(s);
 }
 
 static void on_ack(struct sup *s, const struct msg_dm_ack *a)
@@ -242,13 +266,14 @@ static void on_ack(struct sup *s, const struct msg_dm_ack *a)
 		(s->pm.pid != 0 && a->generation != s->pm.generation))
 		return;
 	struct err err = ERR_INIT;
+	/* Closed when it leaves: a close now, with its answers unread, would take the order back.
+	 */
+	s->dm.old_told = true;
+	connect_helpers(s);
 	if (ipc_send(s->dm.old_fd, MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err) != ERR_OK)
 		log_warning("dead-man before ours: %s", err.text);
 	else
 		log_info("hand-over done: our dead-man has taken over");
-	/* Closed when it leaves: a close now, with its answers unread, would take the order back.
-	 */
-	s->dm.old_told = true;
 }
 
 void deadlink_receive(struct sup *s)
@@ -286,7 +311,7 @@ void deadlink_receive_old(struct sup *s)
 		if (rc == ERR_AGAIN)
 			return;
 		if (rc != ERR_OK) {
-			close_fd(&s->dm.old_fd);
+			forget_old(s);
 			return;
 		}
 		const struct msg_dm_ack *a = m.payload;

@@ -21,8 +21,8 @@
  *
  * - Fence. D: DM_ACK with fencing = 1 as soon as D begins to fence by its own decision.
  *
- * - Peers. S: PEER with a socket whose other end a helper holds, which sees D's end by it. Nothing
- * is sent over it.
+ * - Peers. S: PEER with a socket whose other end a helper holds, which sees D's end by it. A PING
+ * over it says that D leaves in order.
  *
  * - Hand-over. A new S connects to deadman.sock (same user or root; refused while D still has a
  *   supervisor), sends DM_TAKEOVER, gets DM_STATE, DM_POSTMASTER and DM_ACK, sends its states to D

@@ -44,8 +44,22 @@ void dm_init(struct dm *d, int conn_fd, int64_t now_ms)
 	d->guard.peer_alive = conn_fd >= 0;
 }
 
+/* Leaving in order: whoever watches us must not take this for the end of the last enforcer. */
+static void say_farewell(const struct dm *d)
+{
+	struct msg_ping ping = { .sent_at_ms = clock_boot_ms() };
+	struct err err = ERR_INIT;
+	for (int i = 0; i < ROLE_COUNT; i++)
+		/* One that cannot be told is gone, or looks for another supervisor first. */
+		if (d->peers[i] >= 0 &&
+			ipc_send(d->peers[i], MSG_PING, 0, &ping, NULL, 0, NULL, 0, &err) != ERR_OK)
+			log_debug("farewell: %s", err.text);
+}
+
 void dm_done(struct dm *d)
 {
+	if (d->ended)
+		say_farewell(d);
 	let_go(d);
 	close_fd(&d->conn_fd);
 	for (int i = 0; i < ROLE_COUNT; i++)
@@ -296,6 +310,7 @@ static bool lost_supervisor(struct dm *d, const char *why)
 
 bool dm_read(struct dm *d)
 {
+	bool reset = false;
 	for (int i = 0; i < MESSAGES_A_TURN && !d->ended; i++) {
 		struct err err = ERR_INIT;
 		struct ipc_msg m;
@@ -303,6 +318,12 @@ bool dm_read(struct dm *d)
 			ipc_recv(d->conn_fd, ROLE_SUPERVISOR, ROLE_DEADMAN, &d->rx, &m, &err);
 		if (rc == ERR_AGAIN)
 			return true;
+		/* A reset is reported ahead of what was sent before it: a state, or the socket of a
+		 * helper, which would take our closing it unread for our end. */
+		if (rc == ERR_CLOSED && !reset) {
+			reset = true;
+			continue;
+		}
 		if (rc != ERR_OK)
 			return lost_supervisor(d, err.text);
 		bool ok = on_message(d, &m);

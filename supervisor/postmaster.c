@@ -120,7 +120,8 @@ static void ask_pmpid(struct sup *s)
 	ask_files(s, MSG_PMPID_READ, &q);
 }
 
-/* The data directory was made, or made anew, since we locked it: files has locked this one for us. */
+/* The data directory was made, or made anew, since we locked it: files has locked this one for us.
+ */
 static void keep_data_lock(struct sup *s, struct ipc_msg *m)
 {
 	const struct msg_pmpid *f = m->payload;
@@ -386,7 +387,8 @@ void postmaster_files_answer(struct sup *s, const struct ipc_msg *m)
 				s, ANSWER_FAILED, "the stale postmaster.pid could not be removed");
 	} else if (a->code != ANSWER_OK && s->guard.pm_state == PG_PROC_NONE) {
 		snprintf(text, sizeof(text), "%s%.80s",
-			a->code == ANSWER_REFUSED ? "" : "postmaster.pid cannot be read: ", a->text);
+			a->code == ANSWER_REFUSED ? "" : "postmaster.pid cannot be read: ",
+			a->text);
 		set_text(&s->pm, true, text);
 		if (s->pm.start.stage == START_READ_PID)
 			start_refuse(s, ANSWER_REFUSED, text);
@@ -465,6 +467,10 @@ void postmaster_stop_self(struct sup *s, uint32_t mode, int64_t timeout_ms, cons
 	struct guard_event ev = {
 		.kind = GUARD_EV_STOP, .generation = s->pm.generation, .deadline_ms = INT64_MAX
 	};
+	/* A stop that was ordered with less patience keeps its time. */
+	if (s->pm.stop_mode >= mode && s->pm.harder_at_ms != 0 &&
+		s->pm.harder_at_ms < s->now_ms + timeout_ms)
+		return;
 	if ((sup_guard(s, ev).flags & GUARD_REFUSED) != 0)
 		return;
 	log_warning("PostgreSQL is stopped by the supervisor: %s", why);

@@ -94,13 +94,16 @@ static void on_deadman(struct loop *l, int fd, short revents, void *arg)
 	char drop[64];
 	(void)revents;
 	ssize_t n = recv(fd, drop, sizeof(drop), MSG_DONTWAIT);
-	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	loop_fd_remove(l, fd);
 	close(fd);
 	w->deadman_fd = -1;
-	w->deadman_gone = true;
+	/* It says something only when it leaves in order: another one enforces, or there is nothing to. */
+	w->deadman_gone = n <= 0;
 	check_enforcers(w);
+	if (w->sup_gone)
+		loop_stop(l);
 }
 
 static void on_api(struct loop *l, int fd, short revents, void *arg)

@@ -289,7 +289,8 @@ static void on_sup(struct loop *l, int fd, short revents, void *arg)
 			check_enforcers();
 			return;
 		}
-		if (!files.welcomed && m.type != MSG_WELCOME && m.type != MSG_PING) {
+		if (!files.welcomed && m.type != MSG_WELCOME && m.type != MSG_PING &&
+			m.type != MSG_PEER) {
 			log_error("supervisor: %s before WELCOME", msg_type_name(m.type));
 			end("protocol");
 		}
