@@ -304,6 +304,8 @@ void sup_receive(struct sup *s, struct helper *h)
 			helper_kill(s, h, err.text);
 			return;
 		}
+		/* It may have been sent since the turn began: then its time would lie in the future. */
+		s->now_ms = clock_boot_ms();
 		helper_seen(h, s->now_ms);
 		dispatch(s, h, &m);
 		for (int k = 0; k < m.fd_count; k++)

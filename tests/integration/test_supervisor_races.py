@@ -134,7 +134,7 @@ def test_supervisor_killed_at_every_point_of_the_hand_over(sup):
 
 def test_sigterm_during_the_start_of_the_supervisor(sup):
     """At any moment before its loop: it ends, in good order or at once, and leaves nothing behind."""
-    for after_ms in range(0, 60, 6):
+    for after_ms in range(0, 60, 12):
         sup.start(wait=False)
         time.sleep(after_ms / 1000)
         sup.proc.signal(signal.SIGTERM)
