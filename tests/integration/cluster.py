@@ -10,16 +10,16 @@ import urllib.request
 
 import psycopg2
 
-from util import Process, alive, free_port, pg_bin, processes_with, program, wait_until
+from util import (Process, alive, as_pg_user, free_port, give_to_pg_user, pg_bin, processes_with, program,
+                  wait_until)
 
 CONF = """
 scope: it
 name: {name}
 restapi:
   listen: 127.0.0.1:{rest}
-  connect_address: 127.0.0.1:{rest}
-etcd3:
-  hosts: [{etcd}]
+  connect_address: {host}:{rest}
+etcd3: {etcd}
 bootstrap:
   dcs: {dcs}
   initdb:
@@ -32,7 +32,7 @@ bootstrap:
   - host all all 127.0.0.1/32 trust
 postgresql:
   listen: 127.0.0.1:{pg}
-  connect_address: 127.0.0.1:{pg}
+  connect_address: {host}:{pg}
   data_dir: {dir}/data
   bin_dir: {bin_dir}
   pgpass: {dir}/pgpass
@@ -60,8 +60,16 @@ class Etcd:
         self.proc = Process(["etcd", "--name", "e0", "--data-dir", self.base + "/etcd", "--logger", "zap",
                              "--listen-client-urls", c, "--advertise-client-urls", c, "--listen-peer-urls", p,
                              "--initial-advertise-peer-urls", p, "--initial-cluster", "e0=" + p],
-                            self.base + "/etcd.log")
+                            self.base + "/etcd.log", **as_pg_user())
         wait_until(lambda: self.ctl("endpoint", "health") is not None, 20, "etcd is healthy")
+
+    def stop(self):
+        if self.proc is not None:
+            self.proc.kill()
+
+    def section(self, name):
+        """What the configuration of this member says about the store."""
+        return {"hosts": [self.url]}
 
     def ctl(self, *args):
         env = dict(os.environ, ETCDCTL_API="3")
@@ -79,24 +87,31 @@ class Etcd:
 
 
 class Member:
-    def __init__(self, cluster, name, tags=None):
+    """`extra` stands at the end of the configuration; `prefix` before the command."""
+
+    def __init__(self, cluster, name, tags=None, host="127.0.0.1", extra="", prefix=()):
+        self.prefix = list(prefix)
         self.cluster, self.name = cluster, name
         self.dir = os.path.join(cluster.base, name)
         self.run = os.path.join(cluster.base, "r" + name)
         self.log = os.path.join(cluster.base, name + ".log")
         self.pg, self.rest = free_port(), free_port()
         self.proc = None
-        os.mkdir(self.dir)
-        os.mkdir(self.run)
+        for d in (self.dir, self.run):
+            os.mkdir(d)
+            give_to_pg_user(d)
         self.yml = os.path.join(cluster.base, name + ".yml")
         with open(self.yml, "w") as f:
-            f.write(CONF.format(name=name, rest=self.rest, pg=self.pg, dir=self.dir, etcd=cluster.etcd.url,
+            f.write(CONF.format(name=name, rest=self.rest, pg=self.pg, dir=self.dir, host=host,
+                                etcd=json.dumps(cluster.etcd.section(name)),
                                 bin_dir=os.path.dirname(pg_bin("postgres")), dcs=json.dumps(cluster.dcs),
-                                tags=json.dumps(tags or {})))
+                                tags=json.dumps(tags or {})) + extra)
 
     def start(self):
         env = dict(os.environ, RUNTIME_DIRECTORY=self.run, HOME=self.dir, PATRONI_LOG_LEVEL="INFO")
-        self.proc = Process([program("pgregent"), self.yml], self.log, env=env)
+        # A prefix is for root and leaves it by itself.
+        user = {} if self.prefix else as_pg_user()
+        self.proc = Process(self.prefix + [program("pgregent"), self.yml], self.log, env=env, **user)
 
     def helper(self, what):
         """The pid of a process of this member: worker, files, api, deadman."""
@@ -168,14 +183,14 @@ class Member:
 
 
 class Cluster:
-    def __init__(self, base, n=3, **dcs):
+    def __init__(self, base, n=3, etcd=None, member=Member, **dcs):
         self.base = base
         self.dcs = {"ttl": 6, "loop_wait": 1, "retry_timeout": 2, "maximum_lag_on_failover": 1048576,
                     "postgresql": {"use_pg_rewind": True, "parameters": {"max_connections": 60}}}
         self.dcs.update(dcs)
-        self.etcd = Etcd(base)
+        self.etcd = etcd or Etcd(base)
         self.etcd.start()
-        self.members = [Member(self, "n%d" % i) for i in range(n)]
+        self.members = [member(self, "n%d" % i) for i in range(n)]
 
     def start(self):
         self.members[0].start()
@@ -215,12 +230,7 @@ class Cluster:
                 except Exception:
                     pass
                 m.kill_all()
-        if self.etcd.proc is not None:
-            try:
-                os.kill(self.etcd.proc.pid, signal.SIGCONT)
-            except OSError:
-                pass
-            self.etcd.proc.kill()
+        self.etcd.stop()
 
 
 class WriteProbe:

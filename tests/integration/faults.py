@@ -1,0 +1,219 @@
+"""What the tests of faults share: writers (one of them pipelined), the processes of a member, a store of three members."""
+import json
+import os
+import signal
+import threading
+import time
+
+import psycopg2
+
+from cluster import Cluster, Etcd, WriteProbe
+from util import Process, alive, free_port, program, wait_until
+
+PIPELINED_FROM = 10 ** 9  # its values, apart from those of the probe
+
+
+class Writers(WriteProbe):
+    """The probe, and beside it a pipelined writer for each member. Entered when both were acknowledged once: no fault
+    comes before there is something to break."""
+
+    def __init__(self, cluster):
+        super().__init__(cluster)
+        self.cluster, self.pipes = cluster, {}
+        self.leader = cluster.leader()
+
+    def __enter__(self):
+        for i, m in enumerate(self.cluster.members):
+            out = os.path.join(self.cluster.base, "pipe-" + m.name)
+            first = PIPELINED_FROM * (i + 1)
+            self.pipes[m.name] = Process([program("tests/integration/pipewriter"), str(m.pg), m.name, str(first)], out)
+        super().__enter__()
+        try:
+            self.wait_ack(self.leader)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def pipelined(self, name):
+        rows = []
+        for line in self.pipes[name].text().splitlines(keepends=True):
+            words = line.split()
+            if len(words) == 4 and line.endswith("\n"):
+                rows.append((float(words[0]), float(words[1]), int(words[2]), int(words[3])))
+        return rows
+
+    def wait_ack(self, m, bound=20, since=None):
+        """Both writers were acknowledged by this member, for something that they sent after `since` (now)."""
+        since = time.monotonic() if since is None else since
+
+        def acknowledged():
+            rows = self.acks[m.name][-1:], self.pipelined(m.name)[-1:]
+            return all(r and r[0][0] >= since for r in rows)
+        wait_until(acknowledged, bound, "both writers are acknowledged by " + m.name)
+
+    def __exit__(self, *exc):
+        super().__exit__(*exc)
+        for name, p in self.pipes.items():
+            p.signal(signal.SIGTERM)
+        for name, p in self.pipes.items():
+            try:
+                p.wait(5)
+            finally:
+                p.kill()
+            self.acks[name] = sorted(self.acks[name] + self.pipelined(name))
+
+    def gap_of(self, name):
+        """The longest time between two acknowledgements of this member, of either writer."""
+        times = sorted(got for _, got, _, _ in self.acks[name])
+        return max((b - a for a, b in zip(times, times[1:])), default=0)
+
+    def last_of(self, name):
+        return max((got for _, got, _, _ in self.acks[name]), default=0)
+
+    def handed_over(self, old, new):
+        """Old acknowledged nothing after new's first (of this change of leaders), and new did acknowledge."""
+        assert self.acks[new.name], new.name + " acknowledged nothing"
+        assert self.overlaps() == []
+        assert self.last_of(old.name) < self.acks[new.name][0][1]
+
+
+class EtcdOfThree:
+    """Three members of one store; `ctl` asks those that run."""
+
+    def __init__(self, base):
+        self.base = base
+        self.nodes = [Etcd(base) for _ in range(3)]
+        self.stopped = set()
+
+    def start(self):
+        from util import as_pg_user
+        peers = ",".join("e%d=http://127.0.0.1:%d" % (i, e.peer) for i, e in enumerate(self.nodes))
+        for i, e in enumerate(self.nodes):
+            c, p = "http://" + e.url, "http://127.0.0.1:%d" % e.peer
+            e.proc = Process(["etcd", "--name", "e%d" % i, "--data-dir", "%s/etcd%d" % (self.base, i), "--logger", "zap",
+                              "--listen-client-urls", c, "--advertise-client-urls", c, "--listen-peer-urls", p,
+                              "--initial-advertise-peer-urls", p, "--initial-cluster", peers,
+                              "--heartbeat-interval", "100", "--election-timeout", "1000"],
+                             "%s/etcd%d.log" % (self.base, i), **as_pg_user())
+        for e in self.nodes:
+            wait_until(lambda: e.ctl("endpoint", "health") is not None, 20, "etcd is healthy")
+
+    def section(self, name):
+        return {"hosts": [e.url for e in self.nodes]}
+
+    def running(self):
+        return [e for i, e in enumerate(self.nodes) if i not in self.stopped]
+
+    def ctl(self, *args):
+        return self.running()[0].ctl(*args)
+
+    def get(self, key):
+        return self.running()[0].get(key)
+
+    def json(self, key):
+        return self.running()[0].json(key)
+
+    def leader(self):
+        """Index of the member that leads the store."""
+        for i, e in enumerate(self.nodes):
+            if i in self.stopped:
+                continue
+            text = e.ctl("endpoint", "status", "-w", "json")
+            if text:
+                st = json.loads(text)[0]["Status"]
+                if st["header"]["member_id"] == st["leader"]:
+                    return i
+        return None
+
+    def freeze(self, i):
+        self.stopped.add(i)
+        self.nodes[i].proc.signal(signal.SIGSTOP)
+
+    def thaw(self, i):
+        self.nodes[i].proc.signal(signal.SIGCONT)
+        self.stopped.discard(i)
+
+    def stop(self):
+        for e in self.nodes:
+            e.stop()
+
+
+def made(cluster):
+    """The cluster is started and has the table that writers write to."""
+    cluster.start()
+    cluster.leader().sql("CREATE TABLE probe(v bigint, who text)")
+    return cluster
+
+
+def settled(c, bound=40):
+    """Everybody but the leader streams from it."""
+    leader = c.wait_leader(30)
+    for m in c.others(leader):
+        wait_until(m.streams_from_somebody, bound, m.name + " streams again")
+    return leader
+
+
+def pg_start(m):
+    return m.sql("SELECT pg_postmaster_start_time()")
+
+
+def children(pid):
+    try:
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+            return [int(x) for x in f.read().split()]
+    except OSError:
+        return []
+
+
+def name_of(pid):
+    try:
+        with open("/proc/%d/comm" % pid) as f:
+            return f.read().strip()
+    except OSError:
+        return ""
+
+
+def own_child(m, comm):
+    """Faster than Member.helper: a child of the running supervisor, by the first 15 letters of its name."""
+    return next((p for p in children(m.proc.pid) if name_of(p) == comm[:15]), None)
+
+
+def kill(*pids, signo=signal.SIGKILL):
+    for p in pids:
+        os.kill(p, signo)
+
+
+def gone(pid):
+    return not alive(pid)
+
+
+class Again(threading.Thread):
+    """Calls `act(pid)` on each new child of that name, until stopped: faster than it can do anything."""
+
+    def __init__(self, m, comm, act):
+        super().__init__(daemon=True)
+        self.m, self.comm, self.act = m, comm, act
+        self.hit, self.ending = [], threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.ending.set()
+        self.join(5)
+
+    def run(self):
+        while not self.ending.wait(0.005):
+            pid = own_child(self.m, self.comm)
+            if pid is not None and (not self.hit or self.hit[-1] != pid):
+                try:
+                    self.act(pid)
+                    self.hit.append(pid)
+                except ProcessLookupError:
+                    pass
+
+
+__all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "Writers", "alive", "children", "free_port", "gone", "kill", "made",
+           "name_of", "own_child", "pg_start", "psycopg2", "settled", "wait_until"]
