@@ -172,20 +172,37 @@ static void on_small_sql(
 {
 	(void)c;
 	(void)res;
-	(void)arg;
 	if (f != PGC_OK)
-		log_warning("resume of WAL replay: %s", text);
+		log_warning("%s: %s", (const char *)arg, text);
+}
+
+/* A statement that nobody waits for. False: the connection is busy with a sequence. */
+static bool small_sql(struct worker *w, const char *sql, const char *what)
+{
+	struct err err = ERR_INIT;
+	if (pgc_busy(&w->pg.sql))
+		return false;
+	pgctx_params_local(&w->pg, &w->pg.sql, "2000");
+	if (pgc_exec(&w->pg.sql, sql, NULL, 0, clock_boot_ms() + 3000, on_small_sql, (void *)what,
+		    &err) != ERR_OK)
+		log_warning("%s: %s", what, err.text);
+	return true;
 }
 
 static void resume_replay(struct worker *w)
 {
-	struct err err = ERR_INIT;
-	if (pgc_busy(&w->pg.sql))
-		return; /* next cycle */
-	pgctx_params_local(&w->pg, &w->pg.sql, "2000");
-	if (pgc_exec(&w->pg.sql, "SELECT pg_catalog.pg_wal_replay_resume()", NULL, 0,
-		    clock_boot_ms() + 3000, on_small_sql, NULL, &err) != ERR_OK)
-		log_warning("resume of WAL replay: %s", err.text);
+	/* busy: ha_step asks again in the next cycle */
+	(void)small_sql(w, "SELECT pg_catalog.pg_wal_replay_resume()", "resume of WAL replay");
+}
+
+/* A little WAL, so that a standby named just now has something to confirm (ha 5.3); asked for once
+ * per setting, so it is kept until the connection is free. */
+static void poke_wal(struct worker *w)
+{
+	w->poke_due = !small_sql(w,
+		"SELECT pg_catalog.set_config('synchronous_commit', 'off', true),"
+		" pg_catalog.txid_current()",
+		"WAL for a new synchronous standby");
 }
 
 static void shutdown_done(struct worker *w, const struct ha_action *a)
@@ -260,6 +277,7 @@ static void pg_action(struct worker *w, const struct ha_action *a, bool awaited)
 	case HA_SET_STATE: worker_set_state(w, a->state); break;
 	case HA_SET_SSN: task_set_ssn(w, &a->ssn, names_of(w, a), a->name_count); break;
 	case HA_RESUME_REPLAY: resume_replay(w); break;
+	case HA_POKE_WAL: poke_wal(w); break;
 	case HA_CHECKPOINT: checkpoint(w); break;
 	case HA_SYNC_SLOTS: slots_sync(w); break;
 	case HA_FORGET_SLOTS: break; /* every fact query reads the list */
@@ -317,6 +335,8 @@ void execute_plan(struct worker *w)
 {
 	/* Actions may wake the turn; the plan itself stays as it is until the next ha_step. */
 	unsigned count = w->plan.count;
+	if (w->poke_due)
+		poke_wal(w);
 	for (unsigned i = 0; i < count; i++) {
 		bool awaited = w->plan.await != AWAIT_NONE && i + 1 == count;
 		one_action(w, &w->plan.actions[i], awaited);

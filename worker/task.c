@@ -593,6 +593,7 @@ void task_set_ssn(
 	bool was_managed = w->pg.ssn_managed;
 	char was[sizeof(w->pg.ssn)];
 	memcpy(was, w->pg.ssn, sizeof(was));
+	w->pg.ssn_known = true;
 	if (!ssn->managed) {
 		w->pg.ssn_managed = false;
 		w->pg.ssn[0] = '\0';

@@ -134,6 +134,7 @@ struct worker {
 	struct history_row *history; /* local history file; owned */
 	unsigned history_count;
 	int64_t history_tli;
+	bool poke_due; /* HA_POKE_WAL waits for the connection */
 	bool checkpoint_running, checkpoint_done;
 	uint64_t checkpoint_generation;
 	struct pgc checkpoint_conn;

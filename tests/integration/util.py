@@ -38,7 +38,8 @@ def wait_until(cond, bound=10.0, what="", every=0.02):
         if value:
             return value
         if time.monotonic() >= end:
-            raise AssertionError(f"not within {bound} s: {what or getattr(cond, '__name__', cond)}")
+            said = what() if callable(what) else what or getattr(cond, '__name__', cond)
+            raise AssertionError(f"not within {bound} s: {said}")
         time.sleep(every)
 
 

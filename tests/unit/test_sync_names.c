@@ -108,9 +108,31 @@ static void test_write(void **state)
 	}
 }
 
+static void reads_the_setting_of_a_file(void **state)
+{
+	(void)state;
+	char out[64];
+	static const char text[] =
+		"# head\nshared_buffers = '1'\n#synchronous_standby_names = 'x'\n"
+		"synchronous_standby_names = 'a'\n"
+		"synchronous_standby_names = 'ANY 1 (n1,\"it''s\")'\nz = '1'\n";
+	assert_true(sync_names_of_conf(text, strlen(text), out, sizeof(out)));
+	assert_string_equal(out, "ANY 1 (n1,\"it's\")");
+	static const char none[] = "synchronous_standby_names_x = 'a'\n";
+	assert_false(sync_names_of_conf(none, strlen(none), out, sizeof(out)));
+	assert_string_equal(out, "");
+	static const char cut[] = "synchronous_standby_names = 'a";
+	assert_false(sync_names_of_conf(cut, strlen(cut), out, sizeof(out)));
+	char small[4];
+	static const char lengthy[] = "synchronous_standby_names = 'abcd'";
+	assert_false(sync_names_of_conf(lengthy, strlen(lengthy), small, sizeof(small)));
+	assert_string_equal(small, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reads_the_setting_of_a_file),
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_write),
 	};

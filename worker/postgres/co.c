@@ -196,6 +196,7 @@ static void on_reply(struct host *h, const struct host_reply *r, void *arg)
 	co->waits_job = false;
 	co->ok = r->code == ANSWER_OK;
 	co->code = r->code;
+	co->sys_errno = r->sys_errno;
 	snprintf(co->note, sizeof(co->note), "%s", r->text != NULL ? r->text : "");
 	co->value = r->value;
 	co->exit_code = r->exit_class == EXIT_CLASS_CODE ? r->exit_code : -1;

@@ -38,6 +38,7 @@ struct co {
 	/* what the last wait, or child, brought; text lives in note */
 	bool ok;
 	enum answer_code code;
+	int sys_errno; /* files: why it failed, 0 = not an error of the system */
 	char note[480];
 	const char *text; /* = note */
 	int64_t value;

@@ -3,6 +3,7 @@
 #include "worker/postgres/control.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,8 +14,10 @@
 #include "worker/files/files_msgs.h"
 #include "worker/postgres/probe.h"
 #include "worker/postgres/render.h"
+#include "worker/postgres/sync_names.h"
 
 #define FILES_MS       30000
+#define CONF_READ_MAX  60000 /* one frame; ours is a few KiB */
 #define START_ORDER_MS 10000 /* a start that the supervisor did not carry out by then is void */
 #define POLL_FIRST_MS                                                                              \
 	20 /* between looks at a server that starts or stops: short at first, then longer */
@@ -167,7 +170,16 @@ static void read_file(struct co *co, const char *dir, const char *name)
 	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
 	buf_addf(&tail, "%s/%s", dir, name);
 	buf_add(&tail, "", 1);
-	co_files(co, FILES_READ, 0, 200, FILES_F_PARTIAL, tail.data, tail.len, FILES_MS);
+	co_files(co, FILES_READ, 0, CONF_READ_MAX, FILES_F_PARTIAL, tail.data, tail.len, FILES_MS);
+}
+
+/* What an earlier worker had PostgreSQL wait for stays until ha_step decides anew. */
+static void take_ssn(struct pgctx *p, const struct co *co)
+{
+	p->ssn_known = true;
+	if (co->ok && render_is_ours(buf_str(&co->data), co->data.len) &&
+		sync_names_of_conf(buf_str(&co->data), co->data.len, p->ssn, sizeof(p->ssn)))
+		p->ssn_managed = true;
 }
 
 static void render_done(struct seq_render *s)
@@ -193,7 +205,14 @@ void seq_render_step(struct co *co)
 	snprintf(conf, sizeof(conf), "%s.conf", p->conf_name);
 	snprintf(base, sizeof(base), "%s.base.conf", p->conf_name);
 	CO_BEGIN(co);
-	s->changed = false;
+	s->changed = s->is_users = false;
+	read_file(co, p->config_dir, conf);
+	CO_WAIT(co);
+	if (!co->ok && co->sys_errno != ENOENT)
+		CO_RETURN(co, false, "%s: %s", conf, co->note);
+	if (!p->ssn_known)
+		take_ssn(p, co);
+	s->is_users = co->ok && !render_is_ours(buf_str(&co->data), co->data.len);
 	s->conf = s->hba = s->ident = s->pass = (struct buf)BUF_INIT(LIMIT_IPC_FRAME - 4096);
 	if (render_all(p, s->role, &s->target, s->for_start ? s->control : NULL, &s->conf, &s->hba,
 		    &s->ident, &s->pass, &err) != ERR_OK) {
@@ -202,15 +221,11 @@ void seq_render_step(struct co *co)
 	}
 	/* The user's own file becomes the base file once; one with our header never does (config 8
 	 * #11). */
-	if (render_uses_base(p)) {
-		read_file(co, p->config_dir, conf);
+	if (render_uses_base(p) && s->is_users) {
+		file_op2(co, FILES_RENAME, FILES_F_IF_ABSENT, p->config_dir, conf, base);
 		CO_WAIT(co);
-		if (co->ok && !render_is_ours(buf_str(&co->data), co->data.len)) {
-			file_op2(co, FILES_RENAME, FILES_F_IF_ABSENT, p->config_dir, conf, base);
-			CO_WAIT(co);
-			if (!co->ok)
-				RENDER_FAIL(s, co, "base configuration");
-		}
+		if (!co->ok)
+			RENDER_FAIL(s, co, "base configuration");
 	}
 	write_file(co, p->config_dir, conf, &s->conf, 0);
 	CO_WAIT(co);

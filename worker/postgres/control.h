@@ -13,7 +13,7 @@ struct seq_render {
 	struct pg_target target;
 	bool for_start; /* role not primary: pg_control's floor applies (config 4.9) */
 	const struct pg_control *control;
-	bool changed;
+	bool changed, is_users;
 	struct buf conf, hba, ident, pass;
 	const char *signal_file;
 };

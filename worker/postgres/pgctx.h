@@ -50,8 +50,10 @@ struct pgctx {
 	char following[LIMIT_NAME];
 	char *conf_text, *hba_text, *ident_text; /* last written; owned */
 	json_t *recovery; /* recovery settings in force as we wrote them; owned; NULL = unknown */
-	/* synchronous_standby_names as decided (ha 5.1); used when managed */
-	bool ssn_managed;
+	/* synchronous_standby_names as decided (ha 5.1); used when managed. Until ssn_known it is
+	 * what the file has: a new worker must not take back what the old one promised in /sync
+	 * (S7). */
+	bool ssn_known, ssn_managed;
 	char ssn[4096];
 	/* restart pending: name -> {old_value, new_value}; owned, may be NULL */
 	json_t *pending_restart;

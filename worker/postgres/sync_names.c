@@ -259,3 +259,47 @@ bool sync_names_write(const char (*names)[LIMIT_NAME], unsigned count, int num, 
 		buf_adds(out, ")");
 	return true;
 }
+
+/* The value after "name =", quoted as PostgreSQL's file syntax has it. */
+static bool conf_value(const char *p, const char *end, char *out, size_t size)
+{
+	size_t n = 0;
+	while (p < end && (*p == ' ' || *p == '\t' || *p == '='))
+		p++;
+	if (p == end || *p++ != '\'')
+		return false;
+	for (; p < end; p++) {
+		if (*p == '\'') {
+			if (p + 1 == end || p[1] != '\'') {
+				out[n] = '\0';
+				return true;
+			}
+			p++;
+		} else if (*p == '\\' && p + 1 < end) {
+			p++;
+		}
+		if (n + 1 >= size)
+			return false;
+		out[n++] = *p;
+	}
+	return false;
+}
+
+bool sync_names_of_conf(const char *text, size_t len, char *out, size_t size)
+{
+	static const char name[] = "synchronous_standby_names";
+	const char *end = text + len;
+	bool found = false;
+	for (const char *line = text; line < end;) {
+		const char *stop = memchr(line, '\n', (size_t)(end - line));
+		stop = stop != NULL ? stop : end;
+		const char *after = line + sizeof(name) - 1;
+		if (after < stop && memcmp(line, name, sizeof(name) - 1) == 0 &&
+			(*after == ' ' || *after == '=' || *after == '\t'))
+			found = conf_value(after, stop, out, size);
+		line = stop + 1;
+	}
+	if (!found)
+		out[0] = '\0';
+	return found;
+}

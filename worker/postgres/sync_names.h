@@ -27,3 +27,7 @@ MUST_USE bool sync_names_parse(const char *text, struct sync_names *out);
  * to be removed. */
 MUST_USE bool sync_names_write(const char (*names)[LIMIT_NAME], unsigned count, int num,
 	bool quorum, int32_t server_version, struct buf *out);
+
+/* The setting in the text of a postgresql.conf as we, or the reference, write it: the last
+ * uncommented line counts. False: there is none, or it does not fit; *out is "" then. */
+MUST_USE bool sync_names_of_conf(const char *text, size_t len, char *out, size_t size);
