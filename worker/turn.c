@@ -31,9 +31,7 @@ static void log_plan(struct worker *w)
 		log_line((enum log_level)p->note_level[i], "%s", p->notes[i]);
 	if (p->reason[0] == '\0')
 		return;
-	const char *pause = w->set.pause ? "PAUSE: " : "";
-	log_line(p->log_level != 0 ? (enum log_level)p->log_level : LOG_INFO, "%s%s", pause,
-		p->reason);
+	log_line(p->log_level != 0 ? (enum log_level)p->log_level : LOG_INFO, "%s", p->reason);
 	snprintf(w->last_reason, sizeof(w->last_reason), "%s", p->reason);
 }
 
