@@ -2,6 +2,7 @@
 import os
 import pwd
 import signal
+import time
 
 import pytest
 
@@ -167,5 +168,60 @@ def test_pid_1(work, postgres):
         s.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}")
         s.worker.done(0, 5)
         assert s.proc.wait() == 5  # the real status
+    finally:
+        s.kill_all()
+
+
+def test_pid_1_whose_small_pids_repeat(work, postgres):
+    """In a container a stale postmaster.pid names a pid that one of our own processes has now: PostgreSQL itself would
+    refuse to start, we know that it is none."""
+    s = Supervisor(work, postgres, user={}, prefix=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"])
+    try:
+        for stale in range(1, 9):
+            with open(os.path.join(postgres.data, "postmaster.pid"), "w") as f:
+                f.write(f"{stale}\n{postgres.data}\n{int(time.time())}\n{postgres.port}\n{postgres.base}\n\n  1 2\n")
+            util.give_to_pg_user(os.path.join(postgres.data, "postmaster.pid"))
+            n = len(s.worker.seen)
+            s.start(wait=False)
+            s.worker.wait("WELCOME .* pid1=1", 10, since=n)
+            assert s.lease(20000)[0]
+            code, text = s.worker.answer(s.worker.do("start", 1, 8000, 0o77, *postgres.argv()))
+            assert code == 0, f"with pid {stale} in the file: {text}"
+            postgres.wait_up()
+            os.kill(min(util.descendants(s.proc.pid)), signal.SIGKILL)  # the container's end
+            s.proc.wait()
+            s.worker.close()
+    finally:
+        s.kill_all()
+
+
+HIDDEN = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+          'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh"]
+AS_USER = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_hidepid(work, postgres, who):
+    """/proc shows processes to their own user only: adoption, the fence and its proof work all the same."""
+    s = Supervisor(work, postgres, user={}, prefix=HIDDEN + (AS_USER if who == "user" else []))
+    try:
+        util.run_pg(["pg_ctl", "-D", postgres.data, "-w", "-l", os.path.join(work, "pg.out"), "start"])
+        pid = postgres.pid()
+        s.start()
+        s.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0 is_child=0", 8)
+        assert s.lease(20000)[0]
+        code, text = s.worker.answer(s.worker.do("stop", FAST, 10000))
+        assert code == 0, text
+        s.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}", 10)
+        pid = s.start_pg(ttl=10000)
+        everything = util.descendants(pid) | {pid}
+        # One that has lost its parent is found by the life file alone.
+        mark = os.path.join(work, "lost")
+        postgres.sql(f"copy (select 1) to program 'setsid sh -c \"sleep 7200; : {mark}\" > /dev/null 2>&1 &'")
+        lost = set(util.wait_until(lambda: util.processes_with(mark), 5, "a process without its parent"))
+        s.worker.do("autolease", 0, 0)
+        assert s.lease(4000, 2500)[0]
+        s.worker.wait(rf"PG_EVENT generation=2 pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
+        assert not any(util.alive(p) for p in everything | lost)
     finally:
         s.kill_all()
