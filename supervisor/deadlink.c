@@ -65,6 +65,7 @@ static void start(struct sup *s)
 	}
 	d->fd = pair[0];
 	d->acked_generation = 0;
+	d->up_at_ms = 0;
 	set_state(s, DEADLINK_STARTING);
 }
 
@@ -100,7 +101,9 @@ bool deadlink_reaped(struct sup *s, pid_t pid, int status)
 	close_fd(&d->fd);
 	d->pid = 0;
 	d->restarts++;
-	d->failures = was_up && s->now_ms - d->since_ms > BACKOFF_MAX_MS ? 0 : d->failures + 1;
+	/* By how long it ran, also when we have killed it ourselves. */
+	bool calm = d->up_at_ms != 0 && s->now_ms - d->up_at_ms > BACKOFF_MAX_MS;
+	d->failures = calm ? 0 : d->failures + 1;
 	d->next_start_ms = s->now_ms;
 	if (d->failures > 1)
 		d->next_start_ms += d->failures < 4 ? BACKOFF_MS << d->failures : BACKOFF_MAX_MS;
@@ -246,6 +249,7 @@ static void on_up(struct sup *s)
 	if (s->dm.state != DEADLINK_STARTING)
 		return;
 	set_state(s, DEADLINK_UP);
+	s->dm.up_at_ms = s->now_ms;
 	log_info("dead-man is up pid=%d", s->dm.pid);
 	deadlink_postmaster_changed(s);
 	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_NEW });

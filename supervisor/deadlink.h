@@ -16,6 +16,7 @@ struct deadlink {
 	bool old_told; /* to leave */
 	pid_t old_pid;
 	int64_t since_ms, next_start_ms;
+	int64_t up_at_ms; /* of the present one; 0 = not up yet */
 	unsigned failures;
 	uint64_t restarts;
 	uint64_t acked_generation; /* of the postmaster whose pidfd it holds */

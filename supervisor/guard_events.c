@@ -141,19 +141,27 @@ static const char *take_proof(struct guard *g, const struct guard_event *ev, int
 
 /* ---- the postmaster -------------------------------------------------------------------- */
 
-static void new_postmaster(struct guard *g, const struct guard_event *ev, int64_t now_ms)
+/* Of one that is gone only what it was stays known: its generation, kind, and that a promotion was
+ * ordered of it. */
+static void forget_postmaster(struct guard *g)
 {
-	g->generation = ev->generation;
-	g->kind = ev->pm_kind;
-	g->promote_sent = 0;
 	g->shutdown_proven = 0;
 	g->killed = 0;
 	g->late = GUARD_LATE_NO;
-	g->started_at_ms = now_ms;
+	g->started_at_ms = 0;
 	g->stopped_at_ms = 0;
 	g->proof_at_ms = 0;
 	g->proof_until_ms = 0;
 	g->grace_until_ms = 0;
+}
+
+static void new_postmaster(struct guard *g, const struct guard_event *ev, int64_t now_ms)
+{
+	forget_postmaster(g);
+	g->generation = ev->generation;
+	g->kind = ev->pm_kind;
+	g->promote_sent = 0;
+	g->started_at_ms = now_ms;
 }
 
 static const char *take_start(
@@ -284,6 +292,7 @@ static const char *take_fence_event(
 	if (ev->kind == GUARD_EV_PROVEN) {
 		g->pm_state = PG_PROC_NONE;
 		g->ended_generation = g->generation;
+		forget_postmaster(g);
 	}
 	return NULL;
 }
@@ -299,8 +308,8 @@ static void take_peer_dead(struct guard *g, int64_t now_ms, struct guard_actions
 		out->flags |= GUARD_REPLACE_PEER;
 	else if (was_alive || g->orphan_until_ms == 0)
 		g->orphan_until_ms = now_ms + GUARD_ORPHAN_GRACE_MS;
-	/* The proof was the supervisor's to find: now it is ours, or nobody ever says that the end is
-	 * proven. */
+	/* The proof was the supervisor's to find: now it is ours, or nobody ever says that the end
+	 * is proven. */
 	if (g->role == GUARD_DEADMAN && g->pm_state == PG_PROC_FENCING)
 		out->flags |= GUARD_SWEEP;
 }

@@ -35,7 +35,7 @@ integration:
 	@$(MAKE) --no-print-directory SAN=1 integration-bins
 	@tests/run-integration.sh $(K)
 
-# Parsers of bytes from outside under libFuzzer: needs clang. `make fuzz SECONDS=600` for longer.
+# Parsers of bytes from outside under libFuzzer: needs clang. `make fuzz SECONDS=600` for longer, for each target.
 SECONDS ?= 10
 FUZZ_C := tests/fuzz/fuzz_parsers.c $(CORE_SRC) $(MODEL_SRC) $(addprefix worker/files/,pgcontrol.c pgdir.c fs.c tree.c) \
   $(addprefix worker/postgres/,conninfo.c controldata.c sync_names.c waldump.c)
@@ -43,10 +43,28 @@ build/fuzz/fuzz_parsers: $(FUZZ_C) $(wildcard common/*/*.h worker/*/*.h)
 	@mkdir -p $(@D)/corpus
 	@echo "  FUZZ $@"
 	@clang -std=gnu17 -g -O1 -I. -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $(FUZZ_C)
-fuzz: build/fuzz/fuzz_parsers
-	@cd build/fuzz && ./fuzz_parsers -max_total_time=$(SECONDS) -timeout=5 -print_final_stats=1 corpus 2>fuzz.log || \
-		{ tail -40 fuzz.log; exit 1; }
-	@grep -E "number_of_executed_units|^Done" build/fuzz/fuzz.log
+# The receiving ends of our sockets, one target for each sender: <receiver>_<sender>. System calls that
+# would reach other processes or files are stubs.
+FUZZ_IPC := $(addprefix build/fuzz/,supervisor_worker supervisor_files supervisor_api supervisor_deadman deadman_supervisor)
+FUZZ_CC := clang -std=gnu17 -g -O1 -I. -D_GNU_SOURCE -DPGREGENT_VERSION='"$(VERSION)"' -fsanitize=fuzzer,address,undefined \
+  -fno-sanitize-recover=undefined -Dkill=fuzz_kill -Dpidfd_open=fuzz_pidfd_open -Dpidfd_send_signal=fuzz_pidfd_send_signal \
+  -Dopen=fuzz_open -Daccess=fuzz_access
+FUZZ_SUP_C := $(filter-out supervisor/main.c supervisor/deadman.c supervisor/spawn.c supervisor/loop.c,$(wildcard supervisor/*.c)) \
+  $(filter-out common/core/clock.c common/core/killtree.c common/core/last_fence.c,$(CORE_SRC))
+FUZZ_DM_C := $(addprefix supervisor/,dm_core.c fence.c guard.c guard_events.c lifeline.c) $(filter common/%,$(FUZZ_SUP_C))
+$(filter build/fuzz/supervisor_%,$(FUZZ_IPC)): tests/fuzz/fuzz_ipc_supervisor.c $(FUZZ_SUP_C)
+$(filter build/fuzz/deadman_%,$(FUZZ_IPC)): tests/fuzz/fuzz_ipc_deadman.c $(FUZZ_DM_C)
+$(FUZZ_IPC): tests/fuzz/fuzz_ipc.c $(wildcard tests/fuzz/*.h common/core/*.h supervisor/*.h)
+	@mkdir -p $@.corpus
+	@echo "  FUZZ $@"
+	@$(FUZZ_CC) -DFUZZ_FROM=ROLE_$(shell echo $(lastword $(subst _, ,$@)) | tr a-z A-Z) -o $@ $(filter %.c,$^) -lcap
+
+FUZZ_ALL := $(notdir $(FUZZ_IPC))
+fuzz: build/fuzz/fuzz_parsers $(FUZZ_IPC)
+	@cd build/fuzz && mkdir -p corpus && ln -sfn corpus fuzz_parsers.corpus && for t in fuzz_parsers $(FUZZ_ALL); do \
+		./$$t -max_total_time=$(SECONDS) -timeout=5 -max_len=8192 -print_final_stats=1 $$t.corpus 2>$$t.log || \
+			{ tail -40 $$t.log; exit 1; }; \
+		echo "$$t: $$(grep number_of_executed_units $$t.log), $$(grep -oE 'cov: [0-9]+' $$t.log | tail -1)"; done
 
 lint:
 	@tests/lint.sh
@@ -56,7 +74,7 @@ deps:
 .PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long sim-mutations integration fuzz lint deps
 
 # The search includes guard.c itself and runs without sanitizers, for depth; test_guard runs with them.
-$(B)/tests/unit/test_guard_search.o: OPT := -O2 -g
+$(B)/tests/unit/test_guard_search.o: OPT := -O3 -g
 guard-mutations:
 	@tests/guard-mutations.sh $(K)
 .PHONY: guard-mutations

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -231,6 +232,7 @@ class Chaos:
         """All of it on one time line; ends when the last stopped process goes on and the supervisor was restarted."""
         begin = last = time.monotonic()
         todo = [(f.at_ms, i, f, None) for i, f in enumerate(faults)]
+        dead = []
         doomed, down_since = self.sup.proc if ("supervisor", "kill") in [(f.role, f.action) for f in faults] else None, None
         while todo or down_since is not None or doomed is self.sup.proc:
             now_ms = (time.monotonic() - begin) * 1000
@@ -250,10 +252,13 @@ class Chaos:
                 fds = self.inject(f)
                 if f.action == "stop":
                     todo.append((now_ms + f.stop_ms, i, f, fds))
-                else:
-                    for fd in fds:
-                        os.close(fd)
+                    continue
+                for fd in fds:
+                    dead.append(fd)
             time.sleep(0.002)
+        for fd in dead:  # what was killed is seen dead by everybody before anything is asked
+            select.select([fd], [], [], 10)
+            os.close(fd)
 
     def restart(self):
         self.sup.proc.proc.wait()
@@ -267,7 +272,8 @@ class Chaos:
         with contextlib.suppress(AssertionError, RuntimeError, subprocess.TimeoutExpired, IndexError, OSError):
             st = self.sup.status()
             if st["pid"] != self.sup.proc.pid or st["pg_state"] != PG_RUNNING or not st["deadman_acked"] or \
-                    self.pg.pid() != st["pg_pid"]:
+                    self.pg.pid() != st["pg_pid"] or \
+                    not all(util.alive(st[r]) for r in ("deadman", "worker", "files", "api")):
                 return None
             self.sup.worker.poll()
             self.sup.worker.seen.clear()

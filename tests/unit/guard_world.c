@@ -191,8 +191,10 @@ static void sup_lease(struct world *w, struct w_order *o)
 
 static void sup_start(struct world *w, struct w_order *o)
 {
+	o->ev.generation = w->last_generation + 1;
 	struct guard_actions a = guard_step(&w->s.g, &o->ev, w->now_ms);
 	if (!(a.flags & GUARD_REFUSED)) {
+		w->last_generation++;
 		w->s.gate_generation = o->ev.generation;
 		w->s.gate_seq = a.hold_seq;
 		w->s.gate_deadline_ms = o->ev.deadline_ms;

@@ -33,10 +33,10 @@ struct w_deadman {
 	uint64_t has_pg; /* generation whose descriptors it holds */
 	uint64_t inbox_pg;
 	uint64_t exit_of; /* pidfd readable, not read yet */
-	struct msg_dm_state inbox;
-	uint64_t sweep; /* its fence has killed, the proof comes when it looks again */
+	uint64_t sweep;	  /* its fence has killed, the proof comes when it looks again */
 	uint8_t has_ack, ack_fencing, fenced;
 	uint64_t ack_seq, ack_pg;
+	struct msg_dm_state inbox; /* last: see world_hash */
 };
 
 struct w_supervisor {
@@ -51,7 +51,7 @@ struct w_supervisor {
 	uint64_t exit_of;
 	uint64_t sweep;
 	uint8_t queued;
-	struct w_order queue[W_QUEUE];
+	struct w_order queue[W_QUEUE]; /* last: see world_hash */
 };
 
 struct w_pg {
@@ -71,7 +71,6 @@ struct world {
 	int64_t renewal_sent_ms, told_until_ms, proof_at_ms;
 	uint64_t proof_generation;
 	uint64_t promote_token; /* generation: files may create the promote file */
-	uint8_t faults;		/* used up so far */
 	struct w_supervisor s;
 	struct w_deadman d[W_DEADMEN];
 	struct w_pg pg;
@@ -122,7 +121,8 @@ void world_init(struct world *w);
 bool world_move(struct world *w, enum w_move move);
 /* PostgreSQL may accept a write while the store may give the lease to another. */
 bool world_broken(const struct world *w);
-/* An enforcer waits for the end of a postmaster, and nobody looks for its proof: it would wait for ever. */
+/* An enforcer waits for the end of a postmaster, and nobody looks for its proof: it would wait for
+ * ever. */
 bool world_stuck(const struct world *w);
 uint64_t world_hash(const struct world *w);
 const char *world_move_name(enum w_move move);

@@ -48,7 +48,6 @@ static bool order_start(struct world *w, enum pg_start_kind kind)
 	struct w_order o = { .ev = { .kind = GUARD_EV_START, .pm_kind = kind } };
 	if (pg_exists(w) && w->s.life == W_RUNS)
 		return false; /* refused in any case: not worth a move */
-	o.ev.generation = ++w->last_generation;
 	o.ev.deadline_ms = w->now_ms + 1000;
 	o.ev.lease_until_ms = kind == PG_START_PRIMARY ? w->told_until_ms : 0;
 	return order(w, &o);
@@ -143,9 +142,8 @@ static bool pg_move(struct world *w, enum w_move move)
 		pg_ended(w);
 		return true;
 	case MV_PG_CRASHES:
-		if (!p->postmaster || w->faults > 3)
+		if (!p->postmaster)
 			return false;
-		w->faults++;
 		p->postmaster = 0;
 		pg_ended(w);
 		return true;
@@ -238,9 +236,8 @@ static bool sup_move(struct world *w, enum w_move move)
 		/* Allowed with both dead (the kernel acts), not with a frozen dead-man left alone.
 		 */
 		bool frozen = w->d[0].life == W_FROZEN || w->d[1].life == W_FROZEN;
-		if (s->life == W_DEAD || w->faults > 3 || (frozen && !any_dm_enforces(w)))
+		if (s->life == W_DEAD || (frozen && !any_dm_enforces(w)))
 			return false;
-		w->faults++;
 		if (w->pg.at_gate)
 			kill_pg(w, w->pg.generation);
 		*s = (struct w_supervisor){ 0 };
@@ -250,9 +247,8 @@ static bool sup_move(struct world *w, enum w_move move)
 		return true;
 	}
 	case MV_SUP_FREEZES:
-		if (s->life != W_RUNS || w->faults > 3 || !any_dm_enforces(w))
+		if (s->life != W_RUNS || !any_dm_enforces(w))
 			return false;
-		w->faults++;
 		s->life = W_FROZEN;
 		return true;
 	case MV_SUP_THAWS:
@@ -274,9 +270,8 @@ static bool sup_move(struct world *w, enum w_move move)
 	}
 	case MV_STATE_LOST:
 		/* Not the one that brings the descriptors: without them the gate stays shut. */
-		if (s->life == W_DEAD || w->faults > 3 || !w->d[s->peer].has_inbox)
+		if (s->life == W_DEAD || !w->d[s->peer].has_inbox)
 			return false;
-		w->faults++;
 		w->d[s->peer].has_inbox = 0;
 		return true;
 	default: return false;
@@ -288,18 +283,15 @@ static bool dm_move(struct world *w, int i, enum w_move base)
 	struct w_deadman *d = &w->d[i];
 	switch (base) {
 	case MV_DM0_READS:
-		if (d->life != W_RUNS ||
-			(!d->has_inbox && !d->end_sent && !d->sup_died && d->exit_of == 0 &&
-				d->sweep == 0))
+		if (d->life != W_RUNS || (!d->has_inbox && !d->end_sent && !d->sup_died &&
+						 d->exit_of == 0 && d->sweep == 0))
 			return false;
 		dm_reads(w, i);
 		return true;
 	case MV_DM0_DIES:
-		if (d->life == W_DEAD || w->faults > 3 ||
-			(w->s.life == W_FROZEN && !dm_is_enforcer(w, 1 - i)) ||
+		if (d->life == W_DEAD || (w->s.life == W_FROZEN && !dm_is_enforcer(w, 1 - i)) ||
 			(w->s.life == W_DEAD && w->d[1 - i].life == W_FROZEN))
 			return false;
-		w->faults++;
 		d->life = W_DEAD;
 		d->has_ack = 0;
 		if (w->s.life != W_DEAD && w->s.peer == i)
@@ -307,10 +299,8 @@ static bool dm_move(struct world *w, int i, enum w_move base)
 		check_lifeline(w);
 		return true;
 	case MV_DM0_FREEZES:
-		if (d->life != W_RUNS || w->faults > 3 ||
-			(w->s.life != W_RUNS && !dm_is_enforcer(w, 1 - i)))
+		if (d->life != W_RUNS || (w->s.life != W_RUNS && !dm_is_enforcer(w, 1 - i)))
 			return false;
-		w->faults++;
 		d->life = W_FROZEN;
 		return true;
 	case MV_DM0_THAWS:

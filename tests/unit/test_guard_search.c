@@ -1,7 +1,8 @@
 /* Exhaustive search over all interleavings of the moves in guard_world.h: is there an instant at
- * which PostgreSQL may accept a write and the store may give the lease to another? Depth first with
- * a growing bound, so that what it finds is a shortest example; states that differ in clock and
- * counters alone count once.
+ * which PostgreSQL may accept a write and the store may give the lease to another, or one at which
+ * an end is waited for that nobody looks for? Breadth first, so that what it finds is a shortest
+ * example and each state is expanded once; worlds with the same fingerprint (guard_world_hash.c, 64
+ * bits) are one state.
  *
  * GUARD_SEARCH_SECONDS (default 15) and GUARD_SEARCH_DEPTH (default 12) or the first two arguments
  * bound it. It is built without sanitizers: guard.c is included here once more, and runs under them
@@ -16,41 +17,74 @@
 #include "supervisor/guard_events.c"
 #include "tests/unit/guard_world.c"
 
-#define TABLE_BITS 24
-#define TABLE_SIZE (1u << TABLE_BITS)
-#define PROBES	   16
-#define DEPTH_MAX  40
+#define TABLE_BITS_FIRST 16
+#define NODE_MAX	 (1ull << 27)
+#define DEPTH_MAX	 40
+
+/* A state by how it was reached first. */
+struct node {
+	uint32_t parent;
+	uint8_t move;
+} __attribute__((packed));
 
 static struct {
-	uint64_t *table; /* hash, with the depth that was left in its low 6 bits */
-	struct world stack[DEPTH_MAX + 1];
-	enum w_move path[DEPTH_MAX];
-	uint64_t states, moves;
+	uint64_t *table; /* fingerprints, 0 = free; at most half full */
+	unsigned table_bits;
+	uint64_t table_used;
+	struct node *nodes;
+	uint64_t node_count, moves;
+	/* The world of a node is made again by its moves; neighbours share most of them. */
+	struct world stack[DEPTH_MAX + 2];
+	uint8_t path[DEPTH_MAX + 1];
+	unsigned path_length;
 	unsigned reached[MV_COUNT];
 	time_t end;
-	bool out_of_time;
+	bool cut;
 } search;
 
-/* True when this state was expanded before with at least as much depth left. */
-static bool was_seen(uint64_t hash, unsigned left)
+static uint64_t *slot_of(uint64_t key)
 {
-	uint64_t key = (hash & ~63ull) | 64;
-	uint64_t at = hash >> (64 - TABLE_BITS);
-	for (unsigned i = 0; i < PROBES; i++, at++) {
-		uint64_t *slot = &search.table[at & (TABLE_SIZE - 1)];
-		if (*slot == 0) {
-			*slot = (key & ~63ull) | left;
-			search.states++;
-			return false;
-		}
-		if ((*slot & ~63ull) == (key & ~63ull)) {
-			if ((*slot & 63) >= left)
-				return true;
-			*slot = (*slot & ~63ull) | left;
-			return false;
-		}
+	uint64_t mask = (1ull << search.table_bits) - 1;
+	uint64_t at = key >> (64 - search.table_bits);
+	while (search.table[at & mask] != 0 && search.table[at & mask] != key)
+		at++;
+	return &search.table[at & mask];
+}
+
+/* An empty one, or twice as large with what the present one holds. */
+static void set_table(unsigned bits, bool keep)
+{
+	uint64_t *old = search.table, old_size = 1ull << search.table_bits;
+	search.table = calloc(1ull << bits, sizeof(uint64_t));
+	search.table_bits = bits;
+	if (search.table == NULL) {
+		printf("no memory for %llu fingerprints\n", 1ull << bits);
+		exit(2);
 	}
-	return false; /* crowded: expanded once more, which only costs time */
+	for (uint64_t i = 0; keep && i < old_size; i++)
+		if (old[i] != 0)
+			*slot_of(old[i]) = old[i];
+	if (!keep)
+		search.table_used = 0;
+	free(old);
+}
+
+/* True when it is new. */
+static bool add_state(uint64_t hash)
+{
+	uint64_t *slot = slot_of(hash | 1);
+	if (*slot != 0)
+		return false;
+	*slot = hash | 1;
+	if (++search.table_used > 1ull << (search.table_bits - 1))
+		set_table(search.table_bits + 1, true);
+	return true;
+}
+
+static void add_node(uint32_t parent, enum w_move move)
+{
+	search.nodes[search.node_count++] =
+		(struct node){ .parent = parent, .move = (uint8_t)move };
 }
 
 static void print_example(unsigned depth)
@@ -70,29 +104,77 @@ static void print_example(unsigned depth)
 		w->store_until_ms - W_T0, w->pg.generation);
 }
 
-/* Depth is bounded by DEPTH_MAX. True when an example was found. */
-static bool expand(unsigned depth, unsigned limit)
+/* stack[depth] becomes the world of the node. */
+static void go_to(uint32_t index, unsigned depth)
 {
+	uint8_t path[DEPTH_MAX];
+	for (unsigned i = depth; i > 0; i--) {
+		path[i - 1] = search.nodes[index].move;
+		index = search.nodes[index].parent;
+	}
+	unsigned same = 0;
+	while (same < depth && same < search.path_length && path[same] == search.path[same])
+		same++;
+	for (unsigned i = same; i < depth; i++) {
+		search.stack[i + 1] = search.stack[i];
+		world_move(&search.stack[i + 1], (enum w_move)path[i]);
+		search.path[i] = path[i];
+	}
+	search.path_length = depth;
+}
+
+/* All moves from one state. True when an example was found. */
+static bool expand(uint32_t index, unsigned depth, bool last)
+{
+	go_to(index, depth);
+	struct world *w = &search.stack[depth + 1];
 	for (unsigned m = 0; m < MV_COUNT; m++) {
-		struct world *w = &search.stack[depth + 1];
 		*w = search.stack[depth];
 		if (!world_move(w, (enum w_move)m))
 			continue;
 		search.moves++;
 		search.reached[m]++;
-		search.path[depth] = (enum w_move)m;
 		if (world_broken(w) || world_stuck(w)) {
+			search.path[depth] = (uint8_t)m;
 			print_example(depth + 1);
 			return true;
 		}
-		if (depth + 1 >= limit || was_seen(world_hash(w), limit - depth - 1))
-			continue;
-		if ((search.moves & 1023) == 0 && time(NULL) >= search.end)
-			search.out_of_time = true;
-		if (search.out_of_time)
-			return false;
-		if (expand(depth + 1, limit))
-			return true;
+		if (!last && add_state(world_hash(w)))
+			add_node(index, (enum w_move)m);
+	}
+	return false;
+}
+
+/* Breadth first from stack[0]. True when an example was found; *out_depth: how many moves are
+ * complete. */
+static bool search_from(const char *name, unsigned depth_max, unsigned *out_depth, time_t started)
+{
+	set_table(TABLE_BITS_FIRST, false);
+	search.node_count = search.moves = 0;
+	search.path_length = 0;
+	search.cut = false;
+	add_node(0, 0);
+	add_state(world_hash(&search.stack[0]));
+	uint64_t at = 0;
+	for (unsigned depth = 0; depth < depth_max; depth++) {
+		uint64_t level_end = search.node_count;
+		for (; at < level_end; at++) {
+			if (expand((uint32_t)at, depth, depth + 1 == depth_max))
+				return true;
+			if ((at & 255) == 0 &&
+				(time(NULL) >= search.end ||
+					search.node_count > NODE_MAX - MV_COUNT * 256))
+				search.cut = true;
+			if (search.cut)
+				return false;
+		}
+		*out_depth = depth + 1;
+		if (depth + 1 >= 7)
+			printf("depth %2u from \"%s\": %" PRIu64 " states, %" PRIu64
+			       " moves, %ld s\n",
+				depth + 1, name, level_end, search.moves,
+				(long)(time(NULL) - started));
+		fflush(stdout);
 	}
 	return false;
 }
@@ -109,32 +191,32 @@ static const enum w_move must_be_reached[] = { MV_RELEASE, MV_PROMOTE_FILE, MV_P
 	MV_PROOF_SEND };
 
 /* Where the search begins. The first one is the whole; the others lie deeper, where the dangerous
- * moments are. */
+ * moments are. share: of the time, in percent of all. */
 static const struct {
 	const char *name;
 	enum w_move moves[16];
-	unsigned count;
+	unsigned count, share;
 } starts[] = {
-	{ "nothing runs", { 0 }, 0 },
-	{ "a leader", { MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5 },
+	{ "nothing runs", { 0 }, 0, 52 },
+	{ "a leader", { MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 8 },
 	{ "a standby that may promote",
-		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT }, 5 },
+		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT }, 5, 8 },
 	{ "a promotion in flight",
 		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT, MV_PROMOTE,
 			MV_DM0_READS, MV_SUP_READS },
-		8 },
+		8, 8 },
 	{ "a hand-over under a leader",
 		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS, MV_SUP_DIES,
 			MV_SUP_NEW, MV_DM_NEW },
-		8 },
+		8, 8 },
 	{ "a hand-over under a standby",
 		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_SUP_DIES, MV_SUP_NEW, MV_DM_NEW,
 			MV_DM1_READS, MV_RENEW, MV_REPORT },
-		9 },
+		9, 8 },
 	{ "a stop of a leader",
 		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS, MV_STOP,
 			MV_PG_SHUT_DOWN },
-		7 },
+		7, 8 },
 };
 #define STARTS (sizeof(starts) / sizeof(starts[0]))
 
@@ -152,28 +234,17 @@ static bool begin(unsigned start)
 	return true;
 }
 
-static bool search_all(unsigned depth_max, unsigned *complete, time_t started)
+/* The dangerous moments first: a mistake is mostly found there within a second. What they leave of
+ * their time is the whole search's. */
+static bool search_all(unsigned depth_max, unsigned seconds, unsigned *complete, time_t started)
 {
-	for (unsigned limit = 1; limit <= depth_max; limit++) {
-		for (unsigned i = 0; i < STARTS; i++) {
-			memset(search.table, 0, TABLE_SIZE * sizeof(uint64_t));
-			search.states = search.moves = 0;
-			if (!begin(i))
-				return true;
-			bool found = expand(0, limit);
-			if (limit >= 6 || found)
-				printf("depth %2u from \"%s\"%s: %" PRIu64 " states, %" PRIu64
-				       " moves, %ld s\n",
-					limit, starts[i].name,
-					search.out_of_time ? " (cut by the time bound)" : "",
-					search.states, search.moves, (long)(time(NULL) - started));
-			fflush(stdout);
-			if (found)
-				return true;
-			if (search.out_of_time)
-				return false;
-			complete[i] = limit;
-		}
+	for (unsigned n = 1; n <= STARTS; n++) {
+		unsigned i = n % STARTS;
+		time_t share = i == 0 ? started + seconds - time(NULL)
+				      : (time_t)(seconds * starts[i].share + 99) / 100;
+		search.end = time(NULL) + (share > 1 ? share : 1);
+		if (!begin(i) || search_from(starts[i].name, depth_max, &complete[i], started))
+			return true;
 	}
 	return false;
 }
@@ -187,12 +258,11 @@ int main(int argc, char **argv)
 		printf("depth %u, allowed are 1 to %d\n", depth_max, DEPTH_MAX);
 		return 2;
 	}
-	search.table = malloc(TABLE_SIZE * sizeof(uint64_t));
-	if (search.table == NULL)
+	search.nodes =
+		malloc(NODE_MAX * sizeof(struct node)); /* only what is used is ever touched */
+	if (search.nodes == NULL)
 		return 2;
-	time_t started = time(NULL);
-	search.end = started + seconds;
-	bool failed = search_all(depth_max, complete, started);
+	bool failed = search_all(depth_max, seconds, complete, time(NULL));
 	for (unsigned i = 0;
 		complete[0] >= 8 && i < sizeof(must_be_reached) / sizeof(must_be_reached[0]); i++)
 		if (search.reached[must_be_reached[i]] == 0) {
@@ -200,6 +270,7 @@ int main(int argc, char **argv)
 			failed = true;
 		}
 	free(search.table);
+	free(search.nodes);
 	for (unsigned i = 0; i < STARTS; i++)
 		printf("every interleaving of %2u moves (%u from the beginning): %s\n", complete[i],
 			complete[i] + starts[i].count, starts[i].name);
