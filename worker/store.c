@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/core/clock.h"
+#include "common/core/invariant.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "worker/worker.h"
@@ -42,8 +43,28 @@ void store_answered(struct worker *w, enum dcs_outcome outcome)
 	arm(w);
 }
 
+/* Who holds the leader key is told by its lease, never by its value: somebody wrote over the value with our lease. We go on,
+ * and the name is written again, unless the key has changed meanwhile. */
+static void mend_leader_name(struct worker *w, struct cluster *c)
+{
+	if (!c->leader_present || strcmp(c->leader, w->welcome.name) == 0 ||
+		c->leader_session[0] == '\0' ||
+		strcmp(c->leader_session, dcs_session(w->dcs)) != 0 ||
+		keeper_lock(&w->keeper, clock_boot_ms()) != LOCK_HELD)
+		return;
+	if (w->mended_version != c->leader_version) {
+		log_error("the leader key under our lease has another value: our name is written again");
+		struct dcs_op op = { .kind = DCS_ADOPT, .version = c->leader_version };
+		w->mended_version = c->leader_version;
+		store_submit(w, &op);
+	}
+	if (!str_copy(c->leader, sizeof(c->leader), w->welcome.name))
+		INVARIANT(false); /* a name of ours fits */
+}
+
 void store_take_snapshot(struct worker *w, struct cluster *c)
 {
+	mend_leader_name(w, c);
 	bool first = !w->c_fresh;
 	cluster_free(w->c);
 	w->c = c;

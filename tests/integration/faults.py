@@ -2,13 +2,15 @@
 import json
 import os
 import signal
+import socket
+import struct
 import threading
 import time
 
 import psycopg2
 
-from cluster import Cluster, Etcd, WriteProbe
-from util import Process, alive, free_port, program, wait_until
+from cluster import Cluster, Etcd, Member, WriteProbe
+from util import Process, alive, as_pg_user, free_port, program, wait_until
 
 PIPELINED_FROM = 10 ** 9  # its values, apart from those of the probe
 
@@ -87,7 +89,6 @@ class EtcdOfThree:
         self.stopped = set()
 
     def start(self):
-        from util import as_pg_user
         peers = ",".join("e%d=http://127.0.0.1:%d" % (i, e.peer) for i, e in enumerate(self.nodes))
         for i, e in enumerate(self.nodes):
             c, p = "http://" + e.url, "http://127.0.0.1:%d" % e.peer
@@ -137,6 +138,107 @@ class EtcdOfThree:
     def stop(self):
         for e in self.nodes:
             e.stop()
+
+
+class Proxy:
+    """A TCP proxy that can be cut. `mute`: connections are taken and stay open, nothing passes; `refuse`: nobody listens, what was
+    open is reset."""
+
+    def __init__(self, to_port):
+        self.to, self.how, self.lock = to_port, None, threading.Lock()
+        self.port = free_port()
+        self.url = "127.0.0.1:%d" % self.port
+        self.open, self.listener = [], None
+        self.heal()
+
+    def heal(self):
+        """What stood in a mute connection is gone with it: the network lost it."""
+        self.how = None
+        self.reset()
+        if self.listener is None:
+            self.listener = socket.create_server(("127.0.0.1", self.port))
+            threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def cut(self, how):
+        self.how = how
+        if how == "refuse":
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            self.listener = None
+            self.reset()
+
+    def close(self):
+        if self.how != "refuse":
+            self.cut("refuse")
+
+    def reset(self):
+        with self.lock:
+            for s in self.open:
+                try:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+                s.close()
+            self.open = []
+
+    def accept(self, listener):
+        while True:
+            try:
+                a, _ = listener.accept()
+                b = socket.create_connection(("127.0.0.1", self.to), 2)
+            except OSError:
+                if self.listener is not listener:
+                    return
+                continue
+            b.settimeout(None)
+            with self.lock:
+                self.open += [a, b]
+            for x, y in ((a, b), (b, a)):
+                threading.Thread(target=self.pump, args=(x, y), daemon=True).start()
+
+    def pump(self, x, y):
+        try:
+            while True:
+                data = x.recv(65536)
+                if not data:
+                    break
+                if self.how is None:
+                    y.sendall(data)
+        except OSError:
+            pass
+        if self.how is None:
+            for s in (x, y):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+
+class LeaseWatch:
+    """Each change of the lease that this member's supervisor enforces: (when, new end, left of the old), milliseconds."""
+
+    def __init__(self, m):
+        self.m = m
+
+    def __enter__(self):
+        out = os.path.join(self.m.cluster.base, "lease-%s-%d" % (self.m.name, time.monotonic_ns()))
+        self.p = Process([program("tests/integration/leasewatch"), str(self.m.proc.pid)], out)
+        wait_until(self.rows, 5, "the supervisor's page is read")
+        return self
+
+    def __exit__(self, *exc):
+        self.p.kill()
+
+    def rows(self):
+        return [tuple(map(int, x.split())) for x in self.p.text().splitlines(keepends=True) if x.endswith("\n")]
+
+    def least_left(self):
+        return min((r[2] for r in self.rows()[1:]), default=None)
+
+    def longest_wait(self):
+        at = [r[0] for r in self.rows()]
+        return max((b - a for a, b in zip(at, at[1:])), default=None)
 
 
 def made(cluster):
@@ -215,5 +317,5 @@ class Again(threading.Thread):
                     pass
 
 
-__all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "Writers", "alive", "children", "free_port", "gone", "kill", "made",
-           "name_of", "own_child", "pg_start", "psycopg2", "settled", "wait_until"]
+__all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "LeaseWatch", "Member", "Proxy", "Writers", "alive", "children",
+           "free_port", "gone", "kill", "made", "name_of", "own_child", "pg_start", "psycopg2", "settled", "wait_until"]
