@@ -160,7 +160,8 @@ void slots_sync(struct worker *w)
 	if (conn.loop == NULL)
 		pgc_init(&conn, &w->loop, "slots");
 	w->slots_again = false;
-	if (!w->set.use_slots || !f->valid || !f->slots_valid || pgc_busy(&conn) ||
+	/* Before the first view nobody is known, and every slot would be unwanted. */
+	if (!w->c_fresh || !w->set.use_slots || !f->valid || !f->slots_valid || pgc_busy(&conn) ||
 		w->pg.state != PG_STATE_RUNNING)
 		return;
 	make_plan(w);

@@ -43,8 +43,8 @@ void store_answered(struct worker *w, enum dcs_outcome outcome)
 	arm(w);
 }
 
-/* Who holds the leader key is told by its lease, never by its value: somebody wrote over the value with our lease. We go on,
- * and the name is written again, unless the key has changed meanwhile. */
+/* Who holds the leader key is told by its lease, never by its value: somebody wrote over the value
+ * with our lease. We go on, and the name is written again, unless the key has changed meanwhile. */
 static void mend_leader_name(struct worker *w, struct cluster *c)
 {
 	if (!c->leader_present || strcmp(c->leader, w->welcome.name) == 0 ||
@@ -53,7 +53,8 @@ static void mend_leader_name(struct worker *w, struct cluster *c)
 		keeper_lock(&w->keeper, clock_boot_ms()) != LOCK_HELD)
 		return;
 	if (w->mended_version != c->leader_version) {
-		log_error("the leader key under our lease has another value: our name is written again");
+		log_error("the leader key under our lease has another value: our name is written "
+			  "again");
 		struct dcs_op op = { .kind = DCS_ADOPT, .version = c->leader_version };
 		w->mended_version = c->leader_version;
 		store_submit(w, &op);

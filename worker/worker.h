@@ -102,7 +102,7 @@ struct worker {
 	bool c_fresh, watch_current, name_checked;
 	int64_t store_failing_ms; /* first unanswered operation in a row; 0 = answers */
 	int64_t store_ok_ms;	  /* last time that an operation was answered, or the watch alive */
-	int64_t mended_version; /* of the leader key, whose value somebody else wrote */
+	int64_t mended_version;	  /* of the leader key, whose value somebody else wrote */
 	int64_t last_seen_s;
 	struct loop_timer store_timer;
 	bool read_running;

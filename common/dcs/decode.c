@@ -424,8 +424,18 @@ static int member_order(const void *a, const void *b)
 static void decode_one(struct cluster *c, const struct dcs_kv *kv)
 {
 	const char *k = kv->key;
-	if (kv->value_len > LIMIT_DCS_VALUE)
+	if (kv->value_len > LIMIT_DCS_VALUE) {
+		/* Not read, but there: no lock is free and no scope is new because of its size. */
+		static char unreadable[] = "\x01unreadable";
+		struct dcs_kv there = *kv;
+		there.value = unreadable;
+		there.value_len = sizeof(unreadable) - 1;
+		if (strcmp(k, "leader") == 0)
+			decode_leader(c, &there);
+		else if (strcmp(k, "initialize") == 0)
+			c->init_present = true;
 		return;
+	}
 	if (strcmp(k, "leader") == 0)
 		decode_leader(c, kv);
 	else if (strcmp(k, "initialize") == 0) {
@@ -467,7 +477,7 @@ struct cluster *decode_cluster(
 	for (unsigned i = 0; i < count; i++)
 		decode_one(c, &kvs[i]);
 	for (unsigned i = 0; i < count; i++) {
-		if (strcmp(kvs[i].key, "optime/leader") == 0)
+		if (strcmp(kvs[i].key, "optime/leader") == 0 && kvs[i].value_len <= LIMIT_DCS_VALUE)
 			decode_status(c, &kvs[i], true);
 	}
 	qsort(c->members, c->member_count, sizeof(*c->members), member_order);

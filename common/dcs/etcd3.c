@@ -237,7 +237,8 @@ static void on_lease_timer(struct loop *l, void *arg)
 	/* A little over ttl/3: a holder's own renewals come first, and a replica stays at 6
 	 * requests a minute. */
 	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3 + e->ttl_ms / 30;
-	/* A leader's lease is renewed by DCS_RENEW alone: whoever stops renewing wants the key to run out. */
+	/* A leader's lease is renewed by DCS_RENEW alone: whoever stops renewing wants the key to
+	 * run out. */
 	const struct dcs_kv *leader = etcd_cache_peek(e, "leader");
 	bool leads = leader != NULL && strcmp(leader->session, e->lease) == 0;
 	char *asked = e->lease[0] != '\0' && !leads && now_ms - e->lease_used_ms >= every_ms
@@ -381,7 +382,8 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 		const json_t *kvs = json_path(r, "response_range.kvs");
 		revision = etcd_int(json_object_get(json_array_get(kvs, 0), "mod_revision"));
 	}
-	/* The answer first, then the view that shows it: whoever asked must not see its own key as a stranger's. */
+	/* The answer first, then the view that shows it: whoever asked must not see its own key as
+	 * a stranger's. */
 	bool closing = e->closing;
 	finish_op(o, DCS_OK, "", revision, NULL, false);
 	if (!closing)
@@ -655,6 +657,7 @@ static void etcd3_close(struct dcs *d)
 	}
 	etcd_calls_drop(e);
 	etcd_kvs_free(e->kvs, e->kv_count);
+	etcd_pages_drop(e);
 	buf_done(&e->stream_buf);
 	free(e);
 }

@@ -71,6 +71,11 @@ struct etcd3 {
 	unsigned kv_count, kv_cap;
 	int64_t revision;
 	bool current_view, reading;
+	bool paged; /* the view is read in pages, collected here; a broken read starts anew */
+	struct dcs_kv *page_kvs;
+	unsigned page_count;
+	char *page_from; /* base64 */
+	int64_t page_revision;
 	unsigned watch_serial;
 	int64_t cache_revision, watch_pause_ms;
 	bool read_failed;
@@ -115,6 +120,7 @@ int64_t etcd_int(const json_t *v);			  /* number or text; 0 when neither */
 /* etcd3_watch.c */
 void etcd_watch_start(struct etcd3 *e);
 void etcd_watch_stop(struct etcd3 *e);
+void etcd_pages_drop(struct etcd3 *e);
 void etcd_watch_restart(struct etcd3 *e, const char *why);
 /* Requests go unanswered: a stream that says nothing may be dead too. */
 void etcd_watch_doubt(struct etcd3 *e, const char *why);

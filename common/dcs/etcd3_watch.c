@@ -1,5 +1,6 @@
 /* The watched view of etcd v3: range, then a watch stream from that revision; broken streams are
  * rebuilt (dcs 4.2). */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,9 +10,12 @@
 #include "common/dcs/etcd3.h"
 #include "common/ext/json.h"
 
-#define RETRY_MS 1000
+#define RETRY_MS  1000
+#define PAGE_KEYS 4    /* in one answer, when all in one was too much: values of 1.5 MiB fit */
+#define KEYS_MAX  4096 /* of a scope; more are not ours */
 
 static void on_retry(struct loop *l, void *arg);
+static void read_page(struct etcd3 *e);
 
 void etcd_kvs_free(struct dcs_kv *kvs, unsigned count)
 {
@@ -32,8 +36,13 @@ static bool read_kv(const struct etcd3 *e, const json_t *j, struct dcs_kv *out)
 		return false;
 	memset(out, 0, sizeof(*out));
 	out->key = strdup(path + strlen(e->prefix));
-	const char *value = json_string_value(json_object_get(j, "value"));
-	out->value = etcd_unb64(value != NULL ? value : "", &out->value_len);
+	const json_t *value = json_object_get(j, "value");
+	/* What nobody will read is not kept; its size says so (decode). */
+	bool huge = json_string_length(value) / 4 * 3 > LIMIT_DCS_VALUE;
+	out->value = etcd_unb64(
+		json_is_string(value) && !huge ? json_string_value(value) : "", &out->value_len);
+	if (huge)
+		out->value_len = LIMIT_DCS_VALUE + 1;
 	out->version = etcd_int(json_object_get(j, "mod_revision"));
 	const char *lease = json_string_value(json_object_get(j, "lease"));
 	if (lease != NULL && strcmp(lease, "0") != 0 &&
@@ -249,21 +258,23 @@ static bool take_line(struct etcd3 *e, const char *line, size_t len)
 static bool on_chunk(const char *bytes, size_t len, void *arg)
 {
 	struct etcd3 *e = arg;
+	size_t seen = e->stream_buf.len; /* without an end of line */
 	buf_add(&e->stream_buf, bytes, len);
 	if (e->stream_buf.failed) {
 		lost(e, "message too large");
 		return false;
 	}
 	for (;;) {
-		const char *nl = e->stream_buf.len > 0
-					 ? memchr(e->stream_buf.data, '\n', e->stream_buf.len)
-					 : NULL;
+		const char *nl = e->stream_buf.len > seen ? memchr(e->stream_buf.data + seen, '\n',
+								    e->stream_buf.len - seen)
+							  : NULL;
 		if (nl == NULL)
 			return true;
 		size_t n = (size_t)(nl - e->stream_buf.data);
 		if (n > 0 && !take_line(e, e->stream_buf.data, n))
 			return false;
 		buf_consume(&e->stream_buf, n + 1);
+		seen = 0;
 	}
 }
 
@@ -302,36 +313,116 @@ static void open_stream(struct etcd3 *e)
 	e->stream = http_send(e->http, &req, on_stream_end, on_chunk, e);
 }
 
+static void read_failed(struct etcd3 *e, const char *text)
+{
+	e->reading = false;
+	e->watch_pause_ms = RETRY_MS;
+	e->current_view = false;
+	/* The answer may have been too large, or too much for the time: next time in pages. */
+	e->paged = true;
+	if (!e->read_failed)
+		log_warning("etcd cannot be read: %s", text);
+	e->read_failed = true;
+	struct dcs_watch_event ev = { .current = false };
+	e->watch_fn(&ev, e->watch_arg);
+	loop_timer_set(e->loop, &e->watch_timer, clock_boot_ms() + RETRY_MS, on_retry, e);
+}
+
+/* Where the next page begins: just after the last key, which may be one that we skip. */
+static bool page_next(struct etcd3 *e, const json_t *body)
+{
+	const json_t *list = json_object_get(body, "kvs");
+	const json_t *last = json_array_get(list, json_array_size(list) - 1);
+	size_t len = 0;
+	const char *b64 = json_string_value(json_object_get(last, "key"));
+	AUTO_FREE char *key = b64 != NULL ? etcd_unb64(b64, &len) : NULL;
+	free(e->page_from);
+	e->page_from = key != NULL ? etcd_b64(key, len + 1) : NULL; /* with its zero */
+	return e->page_from != NULL;
+}
+
+/* Takes kvs over. */
+static bool page_add(struct etcd3 *e, struct dcs_kv *kvs, unsigned n)
+{
+	struct dcs_kv *all = NULL;
+	if (e->page_count + n <= KEYS_MAX)
+		all = realloc(e->page_kvs, (e->page_count + n + 1) * sizeof(*all));
+	if (all == NULL) {
+		etcd_kvs_free(kvs, n);
+		return false;
+	}
+	memcpy(all + e->page_count, kvs, n * sizeof(*kvs));
+	free(kvs);
+	e->page_kvs = all;
+	e->page_count += n;
+	return true;
+}
+
+void etcd_pages_drop(struct etcd3 *e)
+{
+	etcd_kvs_free(e->page_kvs, e->page_count);
+	free(e->page_from);
+	e->page_kvs = NULL;
+	e->page_from = NULL;
+	e->page_count = 0;
+	e->page_revision = 0;
+}
+
 static void on_range(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
 	const char *text, void *arg)
 {
 	(void)arg;
 	(void)sent_at_ms;
-	e->reading = false;
-	if (e->watch_fn == NULL || e->closing)
-		return;
-	struct dcs_kv *kvs = NULL;
-	int n = a == ETCD_ANSWER_OK ? etcd_read_kvs(e, body, &kvs) : -1;
-	if (n < 0) {
-		e->watch_pause_ms = RETRY_MS;
-		e->current_view = false;
-		if (!e->read_failed)
-			log_warning("etcd cannot be read: %s", text);
-		e->read_failed = true;
-		struct dcs_watch_event ev = { .current = false };
-		e->watch_fn(&ev, e->watch_arg);
-		loop_timer_set(e->loop, &e->watch_timer, clock_boot_ms() + RETRY_MS, on_retry, e);
+	if (e->watch_fn == NULL || e->closing) {
+		e->reading = false;
 		return;
 	}
-	e->read_failed = false;
+	struct dcs_kv *kvs = NULL;
+	int n = a == ETCD_ANSWER_OK ? etcd_read_kvs(e, body, &kvs) : -1;
+	if (n < 0 || !page_add(e, kvs, (unsigned)n)) {
+		read_failed(e, n < 0 ? text : "too many keys, or no memory");
+		return;
+	}
+	if (e->page_revision == 0)
+		e->page_revision = etcd_int(json_path(body, "header.revision"));
+	if (json_is_true(json_object_get(body, "more"))) {
+		if (page_next(e, body))
+			read_page(e);
+		else
+			read_failed(e, "a page without a key");
+		return;
+	}
+	e->reading = false;
+	e->read_failed = e->paged = false;
 	e->watch_pause_ms = 0;
 	etcd_kvs_free(e->kvs, e->kv_count);
-	e->kvs = kvs;
-	e->kv_count = e->kv_cap = (unsigned)n;
-	e->revision = etcd_int(json_path(body, "header.revision"));
+	e->kvs = e->page_kvs;
+	e->kv_count = e->kv_cap = e->page_count;
+	e->revision = e->page_revision;
+	e->page_kvs = NULL;
+	e->page_count = 0;
 	e->current_view = true;
 	open_stream(e);
 	etcd_cache_publish(e);
+}
+
+/* All keys in one answer, or PAGE_KEYS of them, as of the revision of the first page. */
+static void read_page(struct etcd3 *e)
+{
+	char end[3 * LIMIT_NAME], revision[24];
+	memcpy(end, e->prefix, sizeof(end));
+	end[strlen(end) - 1]++;
+	snprintf(revision, sizeof(revision), "%lld", (long long)e->page_revision);
+	json_t *from = e->page_from != NULL ? json_string(e->page_from) : etcd_b64_json(e->prefix);
+	/* Linearizable: a view that decisions rest on must not come from a member that is behind.
+	 */
+	json_t *body = json_pack("{s:o,s:o}", "key", from, "range_end", etcd_b64_json(end));
+	if (e->paged)
+		json_object_set_new(body, "limit", json_integer(PAGE_KEYS));
+	if (e->page_revision != 0)
+		json_object_set_new(body, "revision", json_string(revision));
+	etcd_call(
+		e, "/kv/range", body, clock_boot_ms() + e->retry_timeout_ms, false, on_range, NULL);
 }
 
 void etcd_watch_start(struct etcd3 *e)
@@ -339,15 +430,8 @@ void etcd_watch_start(struct etcd3 *e)
 	if (e->reading || e->stream != NULL)
 		return;
 	e->reading = true;
-	char end[3 * LIMIT_NAME];
-	memcpy(end, e->prefix, sizeof(end));
-	end[strlen(end) - 1]++;
-	/* Linearizable: a view that decisions rest on must not come from a member that is behind.
-	 */
-	etcd_call(e, "/kv/range",
-		json_pack("{s:o,s:o}", "key", etcd_b64_json(e->prefix), "range_end",
-			etcd_b64_json(end)),
-		clock_boot_ms() + e->retry_timeout_ms, false, on_range, NULL);
+	etcd_pages_drop(e);
+	read_page(e);
 }
 
 static void on_retry(struct loop *l, void *arg)
