@@ -559,8 +559,10 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 	struct msg_api_answer m = { .status = 200, .content = API_TEXT, .lsn = -1 };
 	const char *text = "Accepted";
 	struct err err = ERR_INIT;
-	bool leads = w->pg.state == PG_STATE_RUNNING &&
-		     (w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED);
+	/* On the way to be the primary the same holds: no word is given any more (S18). */
+	bool leads = (w->pg.state == PG_STATE_RUNNING &&
+			     (w->pg.role == PG_ROLE_PRIMARY || w->pg.role == PG_ROLE_PROMOTED)) ||
+		     w->task == TASK_PROMOTE || keeper_lease_until_ms(&w->keeper) > clock_boot_ms();
 	if (!w->set.failsafe_mode) {
 		requests_answer(w, id, 502, API_PAGE, "failsafe mode is off");
 		return;

@@ -67,7 +67,8 @@ static void answer_failsafe(struct sim *s, int node, int from, struct ha_peer *p
 	const struct settings *set = worker_settings(s, node);
 	strcpy(p->name, sim_name(node));
 	if (!set->failsafe_mode || (n->pg.phase == PGP_PRIMARY && n->w.role == PG_ROLE_PRIMARY) ||
-		n->w.role == PG_ROLE_PROMOTED)
+		n->w.role == PG_ROLE_PROMOTED || n->w.task.kind == TASK_PROMOTE ||
+		keeper_lease_until_ms(&n->w.keeper) > node_clock(s, node))
 		return;
 	p->answered = true;
 	n->w.failsafe_leader = (int8_t)from;

@@ -11,12 +11,18 @@
 /* A standby that hears from its leader by POST keeps following it although the store shows no key.
  * On the primary itself nothing is injected: with the store back and its key expired it races for
  * it like anybody (D4). */
+static bool word_given(const struct step *s)
+{
+	const struct ha_view *v = s->v;
+	return s->set->failsafe_mode && v->failsafe_leader[0] != '\0' &&
+	       !str_eq(v->failsafe_leader, v->name) &&
+	       v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
+}
+
 void failsafe_inject(struct step *s)
 {
 	const struct ha_view *v = s->v;
-	if (!s->set->failsafe_mode || v->failsafe_leader[0] == '\0' ||
-		str_eq(v->failsafe_leader, v->name) ||
-		v->now_ms - v->failsafe_last_ms >= s->set->ttl_ms)
+	if (!word_given(s))
 		return;
 	s->injected = true;
 	s->unlocked = false;
@@ -38,6 +44,31 @@ bool failsafe_excluded(const struct step *s)
 {
 	return s->set->failsafe_mode && s->c->failsafe_present && s->c->failsafe_count > 0 &&
 	       !in_map(s);
+}
+
+/* X13: a word given to a failsafe round is remembered by the incarnation that gave it. For one ttl
+ * after its start a member of the map acts as if it had given one: the primary may still stand on
+ * it, out of everybody's sight (S1 l). A map of me alone asked nobody else. */
+bool failsafe_promise_forgotten(struct step *s)
+{
+	int64_t until_ms = s->m->started_ms + s->set->ttl_ms;
+	if (!s->set->failsafe_mode || !s->c->failsafe_present || s->v->now_ms >= until_ms)
+		return false;
+	if (!in_map(s) || s->c->failsafe_count == 1)
+		return false; /* D9 */
+	plan_wake(s, until_ms);
+	plan_note(s, HA_LOG_INFO,
+		"waiting for one ttl after the start, a failsafe round may have been accepted "
+		"before it rule=X13");
+	return true;
+}
+
+/* X17: an acquire that the store took late can make the key ours after we told a primary in
+ * failsafe mode that it may go on. The word counts: it was given later than the key was asked for
+ * (S1, S18). */
+bool failsafe_word_forbids(struct step *s)
+{
+	return word_given(s) || failsafe_promise_forgotten(s);
 }
 
 static int64_t round_interval_ms(const struct step *s)

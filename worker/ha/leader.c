@@ -100,6 +100,14 @@ bool promote_now(struct step *s)
 	/* S3: not on a lease that is only hoped for. */
 	if (s->v->lock != LOCK_HELD)
 		return plan_done(s, "X10", "not promoting while the leader key is not confirmed");
+	if (failsafe_word_forbids(s)) {
+		s->plan->log_level = HA_LOG_WARNING;
+		plan_add(s, HA_RELEASE);
+		s->plan->verdict = VERDICT_DROP;
+		return plan_done(s, "X17",
+			"releasing the leader key instead of promoting: another member may run as "
+			"primary in failsafe mode with our consent");
+	}
 	s->m->failsafe_active_until_ms = 0;
 	s->m->last_timeline = 0;
 	s->m->rewind_state = REWIND_INITIAL;

@@ -187,32 +187,20 @@ static enum may ask_all_known(struct step *s)
 	return MAY_AWAIT;
 }
 
-/* X13: a word given to a failsafe round is remembered by the incarnation that gave it. For one ttl
- * after its start a member of the map acts as if it had given one: the primary may still stand on
- * it, out of everybody's sight (S1 l). */
-static bool promise_forgotten(struct step *s)
-{
-	int64_t until_ms = s->m->started_ms + s->set->ttl_ms;
-	if (!s->set->failsafe_mode || !s->c->failsafe_present || s->v->now_ms >= until_ms)
-		return false;
-	bool listed = false;
-	for (unsigned i = 0; i < s->c->failsafe_count && !listed; i++)
-		listed = str_eq(s->c->failsafe[i].name, s->v->name);
-	if (!listed)
-		return false; /* D9 */
-	plan_wake(s, until_ms);
-	plan_note(s, HA_LOG_INFO,
-		"waiting for one ttl after the start, a failsafe round may have been accepted "
-		"before it rule=X13");
-	return true;
-}
-
 static enum may standby_may(struct step *s)
 {
 	if (s->paused || is_nofailover(s))
 		return MAY_NO; /* D5, D6 */
-	if (promise_forgotten(s))
+	if (failsafe_promise_forgotten(s))
 		return MAY_NO;
+	/* D9. X16: before D7, not after it. Whoever is not in the map is not asked by a primary in
+	 * failsafe mode, so nothing, not even a manual request, may make it one (S1, S18). */
+	if (failsafe_excluded(s)) {
+		plan_note(s, HA_LOG_INFO,
+			"not taking part in the race: failsafe mode is on and this member is not "
+			"in /failsafe rule=D9");
+		return MAY_NO;
+	}
 	if (s->c->failover_present) { /* D7 */
 		if (s->c->failover_leader[0] != '\0' && s->sync_active &&
 			!cluster_sync_matches(s->c, s->v->name))
@@ -224,8 +212,6 @@ static enum may standby_may(struct step *s)
 		plan_note(s, HA_LOG_WARNING, "Watchdog device is not usable");
 		return MAY_NO; /* D8 */
 	}
-	if (failsafe_excluded(s))
-		return MAY_NO; /* D9 */
 	if (s->sync_active && !s->quorum_active && !cluster_sync_matches(s->c, s->v->name))
 		return MAY_NO; /* D10 */
 	if (!s->v->sql->valid || !race_self_ok(s, true))
