@@ -20,6 +20,7 @@ enum etcd_answer {
 	ETCD_ANSWER_LEASE_GONE, /* requested lease not found */
 	ETCD_ANSWER_DENIED,	/* permission, bad request: a lasting refusal */
 	ETCD_ANSWER_UNKNOWN,	/* no answer within the budget, or one that tells nothing */
+	ETCD_ANSWER_TOO_LARGE,	/* unknown, and it would be so again */
 };
 typedef void (*etcd_done_fn)(struct etcd3 *e, enum etcd_answer a, const json_t *body,
 	int64_t sent_at_ms, const char *text, void *arg);

@@ -333,6 +333,10 @@ static void on_reply(const struct http_reply *r, void *arg)
 	struct etcd3 *e = c->e;
 	struct err err = ERR_INIT;
 	c->http = NULL;
+	if (r->too_large) {
+		finish(c, ETCD_ANSWER_TOO_LARGE, NULL, r->text);
+		return;
+	}
 	if (r->status == 0) {
 		/* Some builds close the connection without a byte when the token is bad. */
 		if (r->got_nothing && e->token[0] != '\0' && c->failed_over && !c->is_auth) {

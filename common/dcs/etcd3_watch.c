@@ -313,13 +313,19 @@ static void open_stream(struct etcd3 *e)
 	e->stream = http_send(e->http, &req, on_stream_end, on_chunk, e);
 }
 
-static void read_failed(struct etcd3 *e, const char *text)
+static void read_failed(struct etcd3 *e, enum etcd_answer a, const char *text)
 {
+	bool at_once = a == ETCD_ANSWER_TOO_LARGE && !e->paged;
+	/* It may have been too large, or too much for the time: now in pages. */
+	e->paged = true;
+	if (at_once) {
+		log_warning("the scope in etcd is read in pages: %s", text);
+		read_page(e);
+		return;
+	}
 	e->reading = false;
 	e->watch_pause_ms = RETRY_MS;
 	e->current_view = false;
-	/* The answer may have been too large, or too much for the time: next time in pages. */
-	e->paged = true;
 	if (!e->read_failed)
 		log_warning("etcd cannot be read: %s", text);
 	e->read_failed = true;
@@ -380,7 +386,7 @@ static void on_range(struct etcd3 *e, enum etcd_answer a, const json_t *body, in
 	struct dcs_kv *kvs = NULL;
 	int n = a == ETCD_ANSWER_OK ? etcd_read_kvs(e, body, &kvs) : -1;
 	if (n < 0 || !page_add(e, kvs, (unsigned)n)) {
-		read_failed(e, n < 0 ? text : "too many keys, or no memory");
+		read_failed(e, a, n < 0 ? text : "too many keys, or no memory");
 		return;
 	}
 	if (e->page_revision == 0)
@@ -389,7 +395,7 @@ static void on_range(struct etcd3 *e, enum etcd_answer a, const json_t *body, in
 		if (page_next(e, body))
 			read_page(e);
 		else
-			read_failed(e, "a page without a key");
+			read_failed(e, a, "a page without a key");
 		return;
 	}
 	e->reading = false;

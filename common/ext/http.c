@@ -172,6 +172,9 @@ static void read_done(struct http *h)
 		if (rc != CURLE_OK) {
 			r.status = 0;
 			r.text = c->error[0] != '\0' ? c->error : curl_easy_strerror(rc);
+			r.too_large = c->reply.failed;
+			if (r.too_large)
+				r.text = "the answer is too large";
 			r.timed_out = rc == CURLE_OPERATION_TIMEDOUT;
 			r.got_nothing = rc == CURLE_GOT_NOTHING;
 			if ((rc == CURLE_COULDNT_CONNECT || rc == CURLE_OPERATION_TIMEDOUT) &&

@@ -26,6 +26,7 @@ struct http_reply {
 	long status;	  /* 0: no answer, text says why */
 	const char *text; /* transport error, "" when answered */
 	bool timed_out, got_nothing;
+	bool too_large; /* the answer; it would be so again */
 	const char *body;
 	size_t len;
 	const char *headers; /* raw header lines */
@@ -43,9 +44,9 @@ struct http_request {
 	const char *headers[6];	     /* more "Name: value", NULL-terminated */
 	const char *user, *password; /* basic authentication; NULL = none */
 	struct http_tls tls;
-	int64_t deadline_ms; /* 0: none (streams) */
-	int64_t connect_ms;  /* 0: half of what is left, at least 1 s */
-	bool fresh;	     /* a connection of its own */
+	int64_t deadline_ms;	 /* 0: none (streams) */
+	int64_t connect_ms;	 /* 0: half of what is left, at least 1 s */
+	bool fresh;		 /* a connection of its own */
 	const char *unix_socket; /* connect there, the URL's host is only a name; NULL = TCP */
 	int64_t keepalive_ttl_ms,
 		keepalive_idle_ms; /* TCP keepalive and user time-out (dcs 3.1); 0 = off */
