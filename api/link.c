@@ -11,6 +11,7 @@
 #include "api/api.h"
 #include "common/core/clock.h"
 #include "common/core/last_fence.h"
+#include "common/config/logging.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 
@@ -122,8 +123,9 @@ static void on_settings(struct api *a, const struct ipc_msg *m)
 		return;
 	}
 	a->configured = true;
-	if (a->settings.log_level > 0)
-		log_set_level((enum log_level)a->settings.log_level);
+	AUTO(buf) notes = BUF_INIT(16384); /* the worker has told them already */
+	if (logging_apply(json_object_get(a->settings.raw, "log"), &notes, &err) != ERR_OK)
+		log_error("%s: the log settings in force stay", err.text);
 	names_reload(&a->names, &a->settings);
 	ports_apply(&a->ports);
 }

@@ -258,7 +258,6 @@ enum err_code settings_read(struct api_settings *out, const char *text, size_t l
 			rc = read_headers(s, "https_extra_headers", s->https_headers,
 				&s->https_header_count, err);
 		read_tokens(s);
-		s->log_level = (int)json_integer_value(json_object_get(s->raw, "log_level"));
 	}
 	if (rc == ERR_OK) {
 		settings_free(out);

@@ -45,7 +45,6 @@ struct api_settings {
 	struct header http_headers[SETTINGS_HEADERS], https_headers[SETTINGS_HEADERS];
 	unsigned http_header_count, https_header_count;
 	char server[80]; /* value of the Server header */
-	int log_level;	 /* 0 = not given */
 };
 
 /* Replaces *out only on success. The error names key and value. */

@@ -11,6 +11,7 @@
 
 #include "common/config/dynamic.h"
 #include "common/config/local.h"
+#include "common/config/logging.h"
 #include "common/config/value.h"
 #include "common/core/clock.h"
 #include "common/core/log.h"
@@ -40,24 +41,14 @@ static bool all_pgregent(const struct worker *w)
 	return true;
 }
 
-static void log_level(void)
+/* The log section; what is wrong with it is told, and the format in force stays. */
+static enum err_code apply_log(struct err *err)
 {
-	static const struct {
-		const char *word;
-		enum log_level level;
-	} levels[] = { { "DEBUG", LOG_DEBUG }, { "INFO", LOG_INFO }, { "WARN", LOG_WARNING },
-		{ "WARNING", LOG_WARNING }, { "ERROR", LOG_ERROR }, { "FATAL", LOG_CRITICAL },
-		{ "CRITICAL", LOG_CRITICAL } };
-	const char *word = json_path_str(local.tree, "log.level");
-	for (unsigned i = 0; word != NULL && i < ARRAY_LEN(levels); i++) {
-		if (str_eq_nocase(word, levels[i].word)) {
-			log_set_level(levels[i].level);
-			return;
-		}
-	}
-	if (word != NULL)
-		log_warning(
-			"log.level %s: DEBUG, INFO, WARNING, ERROR or CRITICAL is allowed", word);
+	AUTO(buf) notes = BUF_INIT(16384);
+	enum err_code rc = logging_apply(json_object_get(local.tree, "log"), &notes, err);
+	if (notes.len > 0)
+		log_warning("%s", buf_str(&notes));
+	return rc;
 }
 
 /* Where we connect to our own server (config 5.4). */
@@ -332,7 +323,9 @@ enum err_code config_start(struct worker *w, const char *path, struct err *err)
 		rc = local_check(&local, err);
 	if (rc != ERR_OK)
 		return rc;
-	log_level();
+	rc = apply_log(err);
+	if (rc != ERR_OK)
+		return rc;
 	const json_t *initial = json_path(local.tree, "bootstrap.dcs");
 	w->dynamic = json_is_object(initial) ? json_deep_copy(initial) : json_object();
 	if (w->dynamic == NULL)
@@ -358,7 +351,8 @@ void config_reload(struct worker *w)
 	else if (!changed)
 		log_info("No local configuration items changed.");
 	if (changed) {
-		log_level();
+		if (apply_log(&err) != ERR_OK)
+			log_error("%s: the log settings in force stay", err.text);
 		dynamic_warn_tags(json_object_get(local.tree, "tags"));
 		w->config_loud = true;
 	}
@@ -392,7 +386,8 @@ void config_send_api(struct worker *w)
 	json_object_set_new(o, "patroni_version", json_string("4.1.4"));
 	json_object_set_new(o, "ttl", json_integer(w->set.ttl_ms / 1000));
 	json_object_set_new(o, "loop_wait", json_integer(w->set.loop_wait_ms / 1000));
-	json_object_set_new(o, "log_level", json_integer(log_get_level()));
+	if (json_object_get(local.tree, "log") != NULL)
+		json_object_set(o, "log", json_object_get(local.tree, "log"));
 	AUTO_FREE char *text = json_compact(o);
 	struct msg_api_settings m = { .serial = ++w->api_serial };
 	if (text == NULL || ipc_send(w->api_fd, MSG_API_SETTINGS, 0, &m, text, strlen(text), NULL,

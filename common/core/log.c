@@ -110,7 +110,28 @@ static void write_plain(enum log_level level, const char *text)
 	write_line(line, len);
 }
 
-void log_line(enum log_level level, const char *fmt, ...)
+static void emit(const struct log_record *r)
+{
+	if (sink.sink != NULL)
+		sink.sink(r);
+	else
+		write_plain(r->level, r->text);
+}
+
+/* What was lost is told with the first line that can be written again. */
+static void report_lost(int64_t wall_us)
+{
+	char note[80];
+	uint64_t lost = sink.lost;
+	if (lost == sink.lost_reported)
+		return;
+	sink.lost_reported = lost;
+	snprintf(note, sizeof(note), "log lines lost=%llu", (unsigned long long)lost);
+	struct log_record r = { .level = LOG_WARNING, .text = note, .wall_us = wall_us };
+	emit(&r);
+}
+
+void log_at(enum log_level level, const char *file, int line, const char *func, const char *fmt, ...)
 {
 	if (level < sink.level)
 		return;
@@ -125,16 +146,13 @@ void log_line(enum log_level level, const char *fmt, ...)
 		if (*p == '\n' || *p == '\r')
 			*p = ' ';
 	}
-	if (sink.lost != sink.lost_reported && sink.sink == NULL) {
-		char note[80];
-		uint64_t lost = sink.lost;
-		snprintf(note, sizeof(note), "log lines lost=%llu", (unsigned long long)lost);
-		write_plain(LOG_WARNING, note);
-		sink.lost_reported = lost;
-	}
-	if (sink.sink != NULL)
-		sink.sink(level, text, clock_wall_us());
-	else
-		write_plain(level, text);
+	struct log_record r = { .level = level,
+		.text = text,
+		.wall_us = clock_wall_us(),
+		.file = file,
+		.line = line,
+		.func = func };
+	report_lost(r.wall_us);
+	emit(&r);
 	errno = saved;
 }

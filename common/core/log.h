@@ -18,15 +18,25 @@ void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 /* Lines lost since the start. */
 uint64_t log_lost(void);
-void log_line(enum log_level level, const char *fmt, ...) PRINTF(2, 3);
-/* For formats other than plain (configuration log.type json): takes the finished line over. NULL = plain. */
-typedef void (*log_sink_fn)(enum log_level level, const char *text, int64_t wall_us);
+/* One event. file, func: NULL when not known. */
+struct log_record {
+	enum log_level level;
+	const char *text; /* one line */
+	int64_t wall_us;
+	const char *file, *func;
+	int line;
+};
+void log_at(enum log_level level, const char *file, int line, const char *func, const char *fmt, ...)
+	PRINTF(5, 6);
+/* For formats other than plain (configuration log.*): takes the record over, and calls log_raw. NULL = plain. */
+typedef void (*log_sink_fn)(const struct log_record *r);
 void log_set_sink(log_sink_fn sink);
 /* Write one already formatted line (no newline at its end) the same non-blocking way. */
 void log_raw(const char *line);
 
-#define log_debug(...)   log_line(LOG_DEBUG, __VA_ARGS__)
-#define log_info(...)    log_line(LOG_INFO, __VA_ARGS__)
-#define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
-#define log_error(...)   log_line(LOG_ERROR, __VA_ARGS__)
-#define log_fatal(...)   log_line(LOG_CRITICAL, __VA_ARGS__)
+#define log_line(level, ...) log_at(level, __FILE__, __LINE__, __func__, __VA_ARGS__)
+#define log_debug(...)	     log_line(LOG_DEBUG, __VA_ARGS__)
+#define log_info(...)	     log_line(LOG_INFO, __VA_ARGS__)
+#define log_warning(...)     log_line(LOG_WARNING, __VA_ARGS__)
+#define log_error(...)	     log_line(LOG_ERROR, __VA_ARGS__)
+#define log_fatal(...)	     log_line(LOG_CRITICAL, __VA_ARGS__)
