@@ -2,7 +2,7 @@
 # Installs what building and testing need (Debian packages) when run as root; else says what is missing.
 set -u
 packages=(build-essential pkg-config libpq-dev libyaml-dev libjansson-dev libcurl4-openssl-dev libcap-dev
-	libmicrohttpd-dev libgnutls28-dev libc-ares-dev libcmocka-dev postgresql postgresql-contrib
+	libmicrohttpd-dev libgnutls28-dev libc-ares-dev libcmocka-dev libfuse3-dev postgresql postgresql-contrib
 	etcd-server etcd-client python3 python3-pytest python3-psycopg2 openssl procps util-linux)
 missing=()
 for p in "${packages[@]}"; do

@@ -14,6 +14,9 @@ unit-run: all $(UNIT_BIN)
 
 unit-bins: all $(UNIT_BIN)
 integration-bins: all $(IT_BIN)
+# A disk that stalls.
+$(B)/tests/integration/stallfs: CPPFLAGS += $(shell pkg-config --cflags fuse3)
+$(B)/tests/integration/stallfs: LIBS_EXT += $(shell pkg-config --libs fuse3)
 sim-bin: $(SIM_BIN)
 
 SEED ?=

@@ -1,0 +1,58 @@
+"""Mounts for tests that are root, in a mount namespace of the test run: they vanish with it, and nobody else sees them."""
+import ctypes
+import os
+import signal
+import subprocess
+
+from util import Process, give_to_pg_user, program, wait_until
+
+CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 1 << 18, 2
+libc = ctypes.CDLL(None, use_errno=True)
+own = []
+
+
+def private():
+    """Once in this process; its children inherit it."""
+    assert os.geteuid() == 0, "mounting needs root"
+    if own:
+        return
+    for rc in (libc.unshare(CLONE_NEWNS), libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)):
+        if rc != 0:
+            raise OSError(ctypes.get_errno(), "a mount namespace of our own: " + os.strerror(ctypes.get_errno()))
+    own.append(True)
+
+
+def unmount(path):
+    if os.path.ismount(path):
+        libc.umount2(path.encode(), MNT_DETACH)
+
+
+def tmpfs(path, size):
+    private()
+    os.makedirs(path, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%d,mode=0700" % size, "none", path], check=True, timeout=10)
+    give_to_pg_user(path)
+
+
+class StallingDisk:
+    """What is below `path` is on a disk that can be told to stall."""
+
+    def __init__(self, path):
+        private()
+        self.path = path
+        for p in (path, path + ".disk"):
+            os.makedirs(p, 0o700, exist_ok=True)
+            give_to_pg_user(p)
+        self.proc = Process([program("tests/integration/stallfs"), path + ".disk", path], path + ".stallfs.log")
+        wait_until(lambda: os.path.ismount(path), 10, "the file system is mounted: " + self.proc.text())
+
+    def stall(self):
+        self.proc.signal(signal.SIGUSR1)
+
+    def resume(self):
+        self.proc.signal(signal.SIGUSR2)
+
+    def close(self):
+        """Whoever sleeps in it wakes up with an error."""
+        unmount(self.path)
+        self.proc.kill()
