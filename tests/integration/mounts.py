@@ -1,5 +1,6 @@
 """Mounts for tests that are root, in a mount namespace of the test run: they vanish with it, and nobody else sees them."""
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -27,11 +28,31 @@ def unmount(path):
         libc.umount2(path.encode(), MNT_DETACH)
 
 
-def tmpfs(path, size):
-    private()
-    os.makedirs(path, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%d,mode=0700" % size, "none", path], check=True, timeout=10)
-    give_to_pg_user(path)
+class SmallDisk:
+    """What is below `path` has this much space."""
+
+    def __init__(self, path, size):
+        private()
+        self.path = path
+        os.makedirs(path, 0o700, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%d,mode=0700" % size, "none", path], check=True, timeout=10)
+        give_to_pg_user(path)
+
+    def fill(self):
+        """Until not a byte fits."""
+        with open(self.path + "/filler", "wb", buffering=0) as f:
+            for size in (1 << 20, 4096, 1):
+                try:
+                    while f.write(b"x" * size) == size:
+                        pass
+                except OSError as e:
+                    assert e.errno == errno.ENOSPC
+
+    def free(self):
+        os.unlink(self.path + "/filler")
+
+    def close(self):
+        unmount(self.path)
 
 
 class StallingDisk:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from faults import Cluster, LeaseWatch, Writers, made, pg_start, settled, wait_until
-from mounts import StallingDisk
+from faults import Cluster, LeaseWatch, Writers, made, pg_start, psycopg2, settled, wait_until
+from mounts import SmallDisk, StallingDisk
 
 pytestmark = pytest.mark.root
 TTL = 6
@@ -50,3 +50,34 @@ def test_disk_stalled(make):
         w.wait_ack(n0)
     assert w.overlaps() == [] and w.missing_on(n0) == []
     assert [name for name, rows in w.acks.items() if rows] == [n0.name]
+
+
+def grows(m, text):
+    """What this statement needs more space for is not there."""
+    with pytest.raises(psycopg2.Error):
+        m.sql(text, 10)
+
+
+def test_disk_full(make):
+    """No space for data: writes are refused, the primary stays. No space for WAL: PostgreSQL dies and cannot come up, so another takes over.
+    With space again everything goes on by itself."""
+    c, disk = make(lambda path: SmallDisk(path, 160 << 20), n=2)
+    n0 = c.leader()
+    with Writers(c) as w:
+        started = pg_start(n0)
+        disk.fill()
+        grows(n0, "CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 100000)")
+        full = time.monotonic()
+        wait_until(lambda: time.monotonic() > full + TTL + 1, TTL + 2, "longer than the lease", every=0.2)
+        assert c.leader() is n0 and n0.status("/primary")[0] == 200 and pg_start(n0) == started
+        disk.free()
+        w.wait_ack(n0)
+        disk.fill()
+        grows(n0, "SELECT count(pg_logical_emit_message(false, 'x', repeat('x', 1000000))) FROM generate_series(1, 300)")
+        new = c.wait_leader(40, but=n0)
+        w.wait_ack(new)
+        assert "No space left on device" in n0.proc.text()
+        disk.free()
+        assert settled(c) is new
+        w.wait_ack(new)
+    w.handed_over(n0, new)
