@@ -317,5 +317,5 @@ class Again(threading.Thread):
                     pass
 
 
-__all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "LeaseWatch", "Member", "Proxy", "Writers", "alive", "children",
+__all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "LeaseWatch", "Member", "Process", "Proxy", "Writers", "alive", "children",
            "free_port", "gone", "kill", "made", "name_of", "own_child", "pg_start", "psycopg2", "settled", "wait_until"]
