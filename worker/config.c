@@ -353,6 +353,7 @@ void config_reload(struct worker *w)
 	if (changed) {
 		if (apply_log(&err) != ERR_OK)
 			log_error("%s: the log settings in force stay", err.text);
+		logfile_apply(w);
 		dynamic_warn_tags(json_object_get(local.tree, "tags"));
 		w->config_loud = true;
 	}

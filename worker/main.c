@@ -20,6 +20,7 @@ static void after_turn(struct loop *l, void *arg)
 {
 	struct worker *w = arg;
 	(void)l;
+	logfile_check(w);
 	if (w->c_fresh && !w->name_checked)
 		peers_check_name(w);
 	if (w->slots_again && w->probe.facts.valid && !w->probe.pending)
@@ -66,6 +67,7 @@ static enum err_code run(struct worker *w, const char *config, struct err *err)
 	signal(SIGPIPE, SIG_IGN);
 	log_open("", 2, LOG_INFO);
 	w->pid = getpid();
+	w->logfile.fd = -1;
 	rng_seed_random(&w->rng);
 	loop_init(&w->loop, http_loop_wait, &w->http);
 	w->loop.after_turn = after_turn;
@@ -89,6 +91,7 @@ static enum err_code run(struct worker *w, const char *config, struct err *err)
 	if ((rc = link_start(w, err)) != ERR_OK || (rc = store_start(w, err)) != ERR_OK)
 		return rc;
 	keeper_start(w);
+	logfile_apply(w);
 	log_info("pgregent-worker " PGREGENT_VERSION
 		 " incarnation=%llu scope=%s name=%s ttl=%lld loop_wait=%lld",
 		(unsigned long long)w->welcome.incarnation, w->welcome.scope, w->welcome.name,

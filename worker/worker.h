@@ -96,6 +96,14 @@ struct worker {
 	json_t *tags; /* effective tags as published; owned */
 	bool all_pgregent;
 
+	/* log.dir (logfile.c) */
+	struct {
+		char dir[LIMIT_PATH]; /* "" = standard error */
+		int fd;		      /* to the process that writes the file; -1 = none */
+		bool starting;
+		int64_t again_ms;
+	} logfile;
+
 	/* store */
 	struct dcs *dcs;
 	struct cluster *c; /* last snapshot; never NULL */
@@ -199,6 +207,10 @@ const json_t *config_tree(const struct worker *w); /* local tree: file and envir
 void config_send_api(struct worker *w);
 void config_watchdog(struct worker *w, struct msg_watchdog_config *out);
 void config_pg_changed(struct worker *w); /* a server was found running: render and reload */
+
+/* logfile.c */
+void logfile_apply(struct worker *w); /* the log section is new or was read again */
+void logfile_check(struct worker *w); /* often: has the writer gone? */
 
 /* store.c */
 MUST_USE enum err_code store_start(struct worker *w, struct err *err);

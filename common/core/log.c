@@ -16,12 +16,12 @@
 
 static struct {
 	char prefix[32];
-	int fd;
-	bool is_socket;
+	int fd, stderr_fd; /* the latter: a description of our own of descriptor 2 */
+	bool is_socket, stderr_is_socket, broken;
 	enum log_level level;
 	uint64_t lost, lost_reported;
 	log_sink_fn sink;
-} sink = { .fd = 2, .level = LOG_INFO };
+} sink = { .fd = 2, .stderr_fd = 2, .level = LOG_INFO };
 
 void log_open(const char *prefix, int fd, enum log_level level)
 {
@@ -30,14 +30,29 @@ void log_open(const char *prefix, int fd, enum log_level level)
 	struct stat st;
 	sink.is_socket = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
 	if (!sink.is_socket) {
-		/* A description of our own: O_NONBLOCK on a shared one would reach every other writer. */
+		/* A description of our own: O_NONBLOCK on a shared one would reach every other
+		 * writer. */
 		char path[32];
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		int own = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 		if (own >= 0)
 			fd = own;
 	}
-	sink.fd = fd;
+	sink.fd = sink.stderr_fd = fd;
+	sink.stderr_is_socket = sink.is_socket;
+	sink.broken = false;
+}
+
+void log_reopen(int fd)
+{
+	sink.broken = false;
+	sink.fd = fd == 2 ? sink.stderr_fd : fd;
+	sink.is_socket = fd == 2 ? sink.stderr_is_socket : true;
+}
+
+bool log_broken(void)
+{
+	return sink.broken;
 }
 
 void log_set_level(enum log_level level)
@@ -60,10 +75,20 @@ void log_set_sink(log_sink_fn fn)
 	sink.sink = fn;
 }
 
+static ssize_t put(int fd, bool is_socket, const char *line, size_t len)
+{
+	return is_socket ? send(fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) : write(fd, line, len);
+}
+
 static bool write_line(const char *line, size_t len)
 {
-	ssize_t n = sink.is_socket ? send(sink.fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL)
-				   : write(sink.fd, line, len);
+	ssize_t n = put(sink.fd, sink.is_socket, line, len);
+	if (n < 0 && sink.is_socket && sink.fd != sink.stderr_fd && errno != EAGAIN) {
+		sink.broken = true;
+		sink.fd = sink.stderr_fd;
+		sink.is_socket = sink.stderr_is_socket;
+		n = put(sink.fd, sink.is_socket, line, len);
+	}
 	if (n == (ssize_t)len)
 		return true;
 	sink.lost++;
@@ -131,7 +156,8 @@ static void report_lost(int64_t wall_us)
 	emit(&r);
 }
 
-void log_at(enum log_level level, const char *file, int line, const char *func, const char *fmt, ...)
+void log_at(
+	enum log_level level, const char *file, int line, const char *func, const char *fmt, ...)
 {
 	if (level < sink.level)
 		return;

@@ -14,6 +14,10 @@ enum log_level { LOG_DEBUG = 10, LOG_INFO = 20, LOG_WARNING = 30, LOG_ERROR = 40
  * is one per process. Without this call lines go to descriptor 2 at level info. fd is reopened as an open
  * file description of its own where /proc allows, so that O_NONBLOCK does not spread to others. */
 void log_open(const char *prefix, int fd, enum log_level level);
+/* Lines go to another descriptor from now on; 2 is the process's own standard error again. A socket that
+ * says its peer has gone is broken: lines go to descriptor 2 until the next log_reopen. */
+void log_reopen(int fd);
+bool log_broken(void);
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 /* Lines lost since the start. */

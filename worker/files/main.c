@@ -24,6 +24,7 @@
 #include "common/core/shm_layout.h"
 #include "common/core/str.h"
 #include "worker/files/datadir.h"
+#include "worker/files/logwriter.h"
 #include "worker/files/ops.h"
 #include "worker/files/peer.h"
 #include "worker/files/pmpid.h"
@@ -354,6 +355,8 @@ int main(int argc, char **argv)
 		printf("pgregent-files %s\n", PGREGENT_VERSION);
 		return 0;
 	}
+	if (argc >= 2 && strcmp(argv[1], "--log-writer") == 0)
+		return logwriter_main(argc, argv);
 	struct stat st;
 	if (argc != 1 || fstat(SUP_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
 		fprintf(stderr,
