@@ -393,7 +393,8 @@ static void start_with_leader(struct worker *w, const struct ha_action *a)
 static void start_clone(struct worker *w, const struct ha_action *a, bool reinit)
 {
 	struct pg_target source;
-	if (!target_of(w, a->target, &source)) {
+	bool remote = a->task == TASK_BOOTSTRAP_STANDBY_LEADER;
+	if (!target_of(w, remote ? HA_TARGET_REMOTE : a->target, &source)) {
 		fail_now(w, "the source has no address");
 		return;
 	}
@@ -402,7 +403,7 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 		.follow = source,
 		.from_leader = reinit && a->flag,
 		.stop_first = reinit,
-		.role = PG_ROLE_REPLICA };
+		.role = remote ? PG_ROLE_STANDBY_LEADER : PG_ROLE_REPLICA };
 	/* Cloned from a replica: stream from whom the rules say, usually the leader. */
 	const char *upstream =
 		w->set.tags.replicatefrom[0] != '\0' &&

@@ -149,7 +149,7 @@ bool stage_boot_leader(struct step *s)
 	}
 	s->m->bootstrapping = false;
 	s->m->promote_result = TASK_RESULT_NONE;
-	if (s->sync != SYNC_OFF)
+	if (s->sync != SYNC_OFF && !s->standby)
 		plan_add(s, HA_SET_SSN)->ssn = (struct ha_ssn){ .managed = true,
 			.quorum = s->sync == SYNC_QUORUM,
 			.n = s->set->sync_strict ? 1 : 0,
@@ -157,7 +157,7 @@ bool stage_boot_leader(struct step *s)
 	if (!s->v->callbacks_called) {
 		struct ha_action *a = plan_add(s, HA_CALLBACK);
 		a->callback = CB_ON_START;
-		a->role = PG_ROLE_PRIMARY;
+		a->role = s->standby ? PG_ROLE_STANDBY_LEADER : PG_ROLE_PRIMARY;
 	}
 	return plan_done(s, "L4", "initialized a new cluster");
 }

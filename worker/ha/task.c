@@ -63,10 +63,10 @@ void task_ended(struct step *s)
 			result == TASK_RESULT_FALSE ? TASK_RESULT_FALSE : TASK_RESULT_NONE;
 		break;
 	case TASK_BOOTSTRAP:
-	case TASK_BOOTSTRAP_STANDBY_LEADER:
 		m->promote_result =
 			result == TASK_RESULT_TRUE ? TASK_RESULT_NONE : TASK_RESULT_FALSE;
 		break;
+	case TASK_BOOTSTRAP_STANDBY_LEADER: /* its roles come from the remote primary: L4 next */
 	case TASK_POST_BOOTSTRAP:
 		m->promote_result =
 			result == TASK_RESULT_TRUE ? TASK_RESULT_TRUE : TASK_RESULT_FALSE;

@@ -191,7 +191,9 @@ void seq_clone_step(struct co *co)
 			if (!co->ok)
 				log_error("passfile: %s", co->note);
 			log_info("creating replica method=%s source=%s", method_name(s),
-				s->source.kind == TARGET_NONE ? "none" : s->source.name);
+				s->source.kind == TARGET_NONE	  ? "none"
+				: s->source.kind == TARGET_REMOTE ? s->source.host
+								  : s->source.name);
 			if (s->use_basebackup)
 				run_basebackup(s);
 			else

@@ -1,0 +1,90 @@
+"""A standby cluster on the real thing (ha 9.1): made from a remote primary, switched over, promoted, demoted again."""
+import json
+import os
+
+import pytest
+
+from cluster import Cluster
+from util import wait_until
+
+
+@pytest.fixture
+def clusters(work):
+    made = []
+    for sub in ("a", "b"):
+        os.mkdir(os.path.join(work, sub))
+    try:
+        a = Cluster(os.path.join(work, "a"), n=1)
+        made.append(a)
+        a.start()
+        a.members[0].sql("CREATE TABLE t(v int)")
+        remote = {"host": "127.0.0.1", "port": a.members[0].pg, "create_replica_methods": ["basebackup"]}
+        b = Cluster(os.path.join(work, "b"), n=2, standby_cluster=remote)
+        made.append(b)
+        b.members[0].start()
+        wait_until(lambda: b.etcd.get("leader") == "n0" and b.members[0].streams_from_somebody(), 40, "n0 leads the standby cluster")
+        b.members[1].start()
+        wait_until(b.members[1].streams_from_somebody, 40, "n1 streams")
+        yield a, b, remote
+    finally:
+        for c in made:
+            c.stop()
+
+
+def source(m):
+    rows = m.try_sql("SELECT sender_port FROM pg_stat_wal_receiver")
+    return rows[0][0] if rows else None
+
+
+def role(m):
+    text = m.status("/patroni")[1]
+    return json.loads(text).get("role") if text else None
+
+
+def has(m, v):
+    return (m.try_sql("SELECT v FROM t WHERE v = %d" % v) or []) == [(v,)]
+
+
+def test_standby_cluster_life(clusters):
+    a, b, remote = clusters
+    p, (n0, n1) = a.members[0], b.members
+    assert b.etcd.get("initialize") == a.etcd.get("initialize")
+    assert source(n0) == p.pg and source(n1) == n0.pg
+    wait_until(lambda: role(n0) == "standby_leader", 10, "role standby_leader")
+    assert n0.status("/standby_leader")[0] == 200 and n0.status("/standby-leader")[0] == 200
+    assert n0.status("/leader")[0] == 200 and n0.status("/primary")[0] == 503
+    assert n1.status("/replica")[0] == 200 and n1.status("/standby_leader")[0] == 503
+    p.sql("INSERT INTO t VALUES (1)")
+    wait_until(lambda: has(n0, 1) and has(n1, 1), 10, "rows come down the cascade")
+
+    # The standby leader changes: the new one follows the remote, the old one follows the new one.
+    code, text = n0.status("/switchover", "POST", {"leader": "n0", "candidate": "n1"}, 40)
+    assert code == 200, text
+    wait_until(lambda: b.etcd.get("leader") == "n1" and source(n1) == p.pg, 20, "n1 follows the remote primary")
+    wait_until(lambda: source(n0) == n1.pg, 20, "n0 follows n1")
+    p.sql("INSERT INTO t VALUES (2)")
+    wait_until(lambda: has(n0, 2) and has(n1, 2), 10, "rows come down the cascade again")
+
+    # And by failure.
+    n1.kill_all()
+    n1.proc.wait(5)
+    wait_until(lambda: b.etcd.get("leader") == "n0" and source(n0) == p.pg, 30, "n0 follows the remote primary")
+    n1.start()
+    wait_until(lambda: source(n1) == n0.pg, 40, "n1 follows n0")
+    assert not n0.is_primary() and not n1.is_primary()
+
+    # Promotion of the cluster, and a life of its own.
+    assert n0.status("/config", "PATCH", {"standby_cluster": None})[0] == 200
+    wait_until(n0.is_primary, 20, "n0 is promoted")
+    wait_until(lambda: n0.status("/primary")[0] == 200, 10, "n0 says so")
+    n0.sql("INSERT INTO t VALUES (3)")
+    wait_until(lambda: has(n1, 3), 20, "n1 follows the promotion")
+    assert not has(p, 3)
+
+    # Back under the remote primary, which has gone on as well: the divergence is rewound.
+    p.sql("INSERT INTO t VALUES (4)")
+    assert n0.status("/config", "PATCH", {"standby_cluster": remote})[0] == 200
+    wait_until(lambda: source(n0) == p.pg or source(n1) == p.pg, 60, "a standby leader follows the remote primary")
+    wait_until(lambda: has(n0, 4) and has(n1, 4), 60, "both have the remote primary's rows")
+    assert not has(n0, 3) and not has(n1, 3)
+    assert not n0.is_primary() and not n1.is_primary()
