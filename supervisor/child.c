@@ -245,18 +245,11 @@ void helpers_tick(struct sup *s, int64_t now_ms)
 			 s->end.phase < END_POSTGRES)
 			helper_start(s, h, now_ms);
 	}
-	if (now_ms < s->ping_at_ms)
-		return;
-	struct msg_ping ping = { .sent_at_ms = now_ms };
-	s->ping_at_ms = now_ms + guard_peer_interval_ms(s->guard.ttl_ms > 0 ? s->guard.ttl_ms
-									    : GUARD_TTL_DEFAULT_MS);
-	for (unsigned i = 0; i < HELPER_COUNT; i++)
-		helper_send(s, i, MSG_PING, 0, &ping, NULL, 0, NULL, 0);
 }
 
 int64_t helpers_next_ms(const struct sup *s)
 {
-	int64_t next = s->ping_at_ms;
+	int64_t next = INT64_MAX;
 	for (unsigned i = 0; i < HELPER_COUNT; i++) {
 		const struct helper *h = &s->helpers[i];
 		int64_t at = INT64_MAX;

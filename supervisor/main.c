@@ -86,6 +86,7 @@ static enum err_code open_own(struct sup *s, struct err *err)
 	enum err_code rc = shm_create(&s->page, "pgregent-supervisor", 0, 0, err);
 	if (rc != ERR_OK)
 		return rc;
+	shm_scalar_set(&s->page, SUP_PID, getpid());
 	s->pages[PAGE_SUPERVISOR] =
 		(struct page){ .role = ROLE_SUPERVISOR, .incarnation = 1, .fd = s->page.fd };
 	s->pages[PAGE_WORKER].fd = s->pages[PAGE_API].fd = -1;

@@ -1,7 +1,5 @@
 /* The supervisor's shared page: what it enforces, for api and pgregentctl. Written here, never read
  * here. */
-#include <unistd.h>
-
 #include "supervisor/sup.h"
 
 static void set(struct sup *s, enum shm_sup_scalar index, int64_t value)
@@ -13,7 +11,6 @@ void sup_publish(struct sup *s)
 {
 	const struct guard *g = &s->guard;
 	const struct helper *w = &s->helpers[HELPER_WORKER];
-	set(s, SUP_PID, getpid());
 	set(s, SUP_WORKER_PID, w->pid);
 	set(s, SUP_FILES_PID, s->helpers[HELPER_FILES].pid);
 	set(s, SUP_API_PID, s->helpers[HELPER_API].pid);

@@ -88,7 +88,6 @@ struct sup {
 	struct killtree *scratch;
 	bool inherited;
 	bool reap_more; /* waitpid had more than one turn takes */
-	int64_t ping_at_ms;
 	struct upgrade {
 		char path[LIMIT_PATH];
 		uint64_t id;	  /* of the request */

@@ -86,7 +86,11 @@ guard-mutations:
 bench-fence:
 	@$(MAKE) --no-print-directory SAN=0 integration-bins
 	@tests/bench/fence_latency.py
-.PHONY: bench-fence
+bench-supervisor:
+	@$(MAKE) --no-print-directory SAN=0 all integration-bins
+	@tests/bench/supervisor_bench.py
+bench: bench-fence bench-supervisor
+.PHONY: bench bench-fence bench-supervisor
 
 # Kills and stops of every process of a node, and of every pair, under load (tests/chaos). SEED= repeats a run.
 ROUNDS ?= 1000

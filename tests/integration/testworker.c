@@ -41,7 +41,8 @@ static struct {
 	int64_t auto_lease_ms, auto_lease_at, auto_proof_ms, auto_proof_at, ping_at;
 	uint32_t policy;
 	/* On its own, from CONFIG, so that a worker that was killed goes on as a real one does. */
-	int64_t config_ttl_ms, config_every_ms, sup_seen_ms, start_at_ms;
+	int64_t ping_ms; /* a figure of the bench */
+	int64_t config_ttl_ms, config_every_ms, unacked_since_ms, start_at_ms;
 	char start[4096]; /* argv, separated by tabs */
 	bool start_wanted, lease_acked;
 	int lease_log;
@@ -142,6 +143,7 @@ static void on_message(struct ipc_msg *m)
 		break;
 	case MSG_LEASE_ACK:
 		w.lease_acked = k->accepted != 0;
+		w.unacked_since_ms = 0;
 		note("LEASE_ACK id=%" PRIu64 " seq=%" PRIu64 " accepted=%u fence_at=%" PRId64
 		     " reason=%s",
 			m->id, k->seq, k->accepted, k->fence_at_ms, k->reason);
@@ -184,7 +186,6 @@ static void on_supervisor(void)
 			return;
 		if (rc != ERR_OK)
 			exit(3); /* the supervisor is gone */
-		w.sup_seen_ms = clock_boot_ms();
 		on_message(&m);
 	}
 }
@@ -225,6 +226,8 @@ static uint64_t send_lease(int64_t ttl_ms, int64_t length_ms, uint32_t policy, b
 	w.lease_until_ms = l.lease_until_ms;
 	w.ttl_ms = ttl_ms;
 	w.policy = policy;
+	if (w.unacked_since_ms == 0)
+		w.unacked_since_ms = now_ms;
 	log_lease(&l);
 	return tell(MSG_LEASE, &l, NULL, 0);
 }
@@ -482,7 +485,6 @@ static void read_automatic(const char *path)
 	if (*value != '\0')
 		w.lease_log = open(value, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
 	config_value(path, "auto_start", w.start, sizeof(w.start), false);
-	w.sup_seen_ms = clock_boot_ms();
 }
 
 static void listen_control(const char *path)
@@ -513,11 +515,11 @@ static void tick(void)
 		struct err err = ERR_INIT;
 		if (ipc_send(SUP_FD, MSG_PING, 0, &p, NULL, 0, NULL, 0, &err) == ERR_CLOSED)
 			exit(3);
-		w.ping_at = now_ms + PING_MS;
+		w.ping_at = now_ms + w.ping_ms;
 	}
 	/* A worker whose supervisor is silent stops renewing (DESIGN 2). */
-	bool silent = w.config_every_ms > 0 &&
-		      now_ms > w.sup_seen_ms + 3 * guard_peer_interval_ms(w.ttl_ms);
+	bool silent = w.config_every_ms > 0 && w.unacked_since_ms != 0 &&
+		      now_ms > w.unacked_since_ms + 3 * guard_peer_interval_ms(w.ttl_ms);
 	if (w.auto_lease_ms > 0 && now_ms >= w.auto_lease_at && !silent) {
 		send_lease(w.ttl_ms, w.ttl_ms, POLICY_ENFORCE, false);
 		w.auto_lease_at = now_ms + w.auto_lease_ms;
@@ -548,6 +550,9 @@ int main(int argc, char **argv)
 		listen_control(value);
 		read_automatic(argc > 1 ? argv[1] : "/dev/null");
 	}
+	const char *ping = getenv("TESTWORKER_PING_MS");
+	if (ping == NULL || !str_to_i64(ping, &w.ping_ms))
+		w.ping_ms = PING_MS;
 	struct msg_hello hello = { .proto = IPC_VERSION, .pid = getpid(), .version = "test" };
 	tell(MSG_HELLO, &hello, NULL, 0);
 	for (;;) {
