@@ -338,7 +338,8 @@ void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms)
 	for (unsigned i = 0; i < PAGE_COUNT; i++) {
 		const struct page *p = &s->pages[i];
 		struct msg_page m = { .role = p->role, .incarnation = p->incarnation };
-		if (p->fd >= 0 && p->role != h->role)
+		/* A worker also reads what its predecessor published last. */
+		if (p->fd >= 0 && (p->role != h->role || index == HELPER_WORKER))
 			helper_send(s, index, MSG_PAGE, 0, &m, NULL, 0, &p->fd, 1);
 	}
 	if (index == HELPER_WORKER) {

@@ -99,7 +99,8 @@ static void on_deadman(struct loop *l, int fd, short revents, void *arg)
 	loop_fd_remove(l, fd);
 	close(fd);
 	w->deadman_fd = -1;
-	/* It says something only when it leaves in order: another one enforces, or there is nothing to. */
+	/* It says something only when it leaves in order: another one enforces, or there is nothing
+	 * to. */
 	w->deadman_gone = n <= 0;
 	check_enforcers(w);
 	if (w->sup_gone)
@@ -198,6 +199,9 @@ static void take_message(struct worker *w, struct ipc_msg *m)
 	case MSG_PROOF_WANTED: probe_ask(&w->probe); break;
 	case MSG_ORDER: take_order(w, m->payload); break;
 	case MSG_PAGE:
+		if (((const struct msg_page *)m->payload)->role == ROLE_WORKER && m->fd_count == 1)
+			publish_take_names(w, m->fds[0]);
+		break;
 	case MSG_PING: break;
 	default: log_warning("supervisor sent %s", msg_type_name(m->type)); break;
 	}

@@ -10,6 +10,8 @@
 #include "common/core/shm_layout.h"
 #include "common/core/str.h"
 #include "common/dcs/decode.h"
+#include "common/ext/dns.h"
+#include "common/ext/http.h"
 #include "common/ext/json.h"
 #include "worker/worker.h"
 
@@ -149,10 +151,44 @@ static json_t *member_doc(const struct worker *w)
 	return o;
 }
 
+/* The last good addresses of names, for the next worker: a name server may be silent when it
+ * starts. */
+static void publish_names(struct worker *w)
+{
+	const struct dns *d = http_dns(w->http);
+	uint64_t generation = dns_known_generation(d);
+	struct err err = ERR_INIT;
+	if (generation == w->names_generation)
+		return;
+	AUTO(buf) text = BUF_INIT(DOC_BYTES);
+	dns_known_write(d, &text);
+	if (text.failed || shm_doc_write(&w->page, DOC_NAMES, buf_str(&text), text.len,
+				   clock_boot_ms(), &err) != ERR_OK)
+		log_warning(
+			"addresses of names are not kept: %s", text.failed ? "too many" : err.text);
+	w->names_generation = generation;
+}
+
+void publish_take_names(struct worker *w, int fd)
+{
+	struct shm old = SHM_INIT;
+	struct err err = ERR_INIT;
+	AUTO(buf) text = BUF_INIT(DOC_BYTES);
+	if (shm_map(&old, fd, &err) == ERR_OK &&
+		shm_doc_read(&old, DOC_NAMES, &text, NULL, NULL, &err) == ERR_OK)
+		dns_known_read(http_dns(w->http), buf_str(&text));
+	else if (err.code != ERR_NOTFOUND)
+		log_warning("page of the worker before: %s", err.text);
+	shm_done(&old);
+	if (w->page.region != NULL)
+		publish_names(w);
+}
+
 void publish_page(struct worker *w)
 {
 	if (w->page.region == NULL)
 		return;
+	publish_names(w);
 	const struct msg_pg_event *e = &w->host.pg;
 	bool failing = w->store_failing_ms != 0 &&
 		       clock_boot_ms() - w->store_failing_ms >= w->set.retry_timeout_ms;

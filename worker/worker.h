@@ -111,6 +111,7 @@ struct worker {
 	int64_t store_failing_ms; /* first unanswered operation in a row; 0 = answers */
 	int64_t store_ok_ms;	  /* last time that an operation was answered, or the watch alive */
 	int64_t mended_version;	  /* of the leader key, whose value somebody else wrote */
+	uint64_t names_generation; /* of the addresses that the page has */
 	int64_t last_seen_s;
 	struct loop_timer store_timer;
 	bool read_running;
@@ -270,6 +271,7 @@ void peers_request(struct worker *w, struct http_request *req);
 enum err_code publish_start(struct worker *w, struct err *err);
 void publish_lease(struct worker *w);  /* the lease scalars only */
 void publish_page(struct worker *w);   /* scalars and documents */
+void publish_take_names(struct worker *w, int fd); /* the page of the worker before; borrowed */
 void publish_member(struct worker *w); /* the member key, when it changed */
 void publish_status(struct worker *w, uint64_t release_lsn);
 void publish_failsafe(struct worker *w);

@@ -85,5 +85,8 @@ enum shm_worker_doc {
 	 * every key may be absent. */
 	DOC_MEMBER,
 	DOC_FAILSAFE, /* last seen /failsafe key: {"<member>": "<api_url>"} */
+	/* Not JSON, for the next worker alone: lines "name address ...", the last good addresses.
+	 */
+	DOC_NAMES,
 	DOC_WORKER_COUNT,
 };

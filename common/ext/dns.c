@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/core/buf.h"
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
@@ -43,6 +44,7 @@ struct dns {
 	struct entry cache[CACHE_MAX];
 	struct query *queries;
 	unsigned next;
+	uint64_t generation; /* of what the cache holds */
 	bool closing;
 };
 
@@ -185,6 +187,23 @@ static void finish(struct query *q)
 	loop_timer_set(q->d->loop, &q->timer, clock_boot_ms(), deliver, q);
 }
 
+static void keep(struct dns *d, const char *name, const struct dns_answer *a, int64_t at_ms)
+{
+	struct entry *e = cached(d, name);
+	bool same = e != NULL && e->answer.count == a->count &&
+		    memcmp(e->answer.addrs, a->addrs, sizeof(a->addrs)) == 0;
+	if (e == NULL)
+		e = &d->cache[d->next++ % CACHE_MAX];
+	if (!same)
+		d->generation++;
+	e->at_ms = 0;
+	if (!str_copy(e->name, sizeof(e->name), name))
+		return;
+	e->answer = *a;
+	e->answer.stale = true;
+	e->at_ms = at_ms != 0 ? at_ms : 1;
+}
+
 static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinfo *res)
 {
 	(void)timeouts;
@@ -204,13 +223,7 @@ static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinf
 		ares_freeaddrinfo(res);
 	struct entry *e = cached(d, q->name);
 	if (q->answer.count > 0) {
-		if (e == NULL)
-			e = &d->cache[d->next++ % CACHE_MAX];
-		if (str_copy(e->name, sizeof(e->name), q->name)) {
-			e->answer = q->answer;
-			e->answer.stale = true;
-			e->at_ms = clock_boot_ms();
-		}
+		keep(d, q->name, &q->answer, clock_boot_ms());
 	} else if (e != NULL) {
 		q->answer = e->answer;
 	} else if (!d->closing) {
@@ -271,6 +284,74 @@ void dns_doubt(struct dns *d, const char *name)
 	struct entry *e = cached(d, name);
 	if (e != NULL && clock_boot_ms() - e->at_ms >= REFRESH_MS)
 		refresh(d, e);
+}
+
+uint64_t dns_known_generation(const struct dns *d)
+{
+	return d->generation;
+}
+
+void dns_known_write(const struct dns *d, struct buf *out)
+{
+	for (unsigned i = 0; i < CACHE_MAX; i++) {
+		const struct entry *e = &d->cache[i];
+		if (e->at_ms == 0)
+			continue;
+		buf_adds(out, e->name);
+		for (unsigned k = 0; k < e->answer.count; k++)
+			buf_addf(out, " %s", e->answer.addrs[k]);
+		buf_adds(out, "\n");
+	}
+}
+
+/* Callers that wait for the server get what is known; their look-up goes on as a refresh. */
+static void serve_waiting(struct dns *d, const struct entry *e)
+{
+	for (struct query *q = d->queries; q != NULL; q = q->next) {
+		if (q->fn == NULL || q->answer.count > 0 || strcmp(q->name, e->name) != 0)
+			continue;
+		struct query *served = new_query(d); /* stands before q in the list */
+		if (served == NULL)
+			return;
+		served->fn = q->fn;
+		served->arg = q->arg;
+		served->answer = e->answer;
+		q->fn = NULL;
+		finish(served);
+	}
+}
+
+static bool read_line(struct dns *d, char *line)
+{
+	struct dns_answer a = { 0 };
+	char *save = NULL, *name = strtok_r(line, " ", &save), *addr;
+	if (name == NULL || strlen(name) >= sizeof(((struct entry *)0)->name))
+		return false;
+	while ((addr = strtok_r(NULL, " ", &save)) != NULL) {
+		if (a.count == DNS_ADDRS_MAX || !dns_is_address(addr) ||
+			!str_copy(a.addrs[a.count], sizeof(a.addrs[0]), addr))
+			return false;
+		a.count++;
+	}
+	if (a.count == 0 || cached(d, name) != NULL)
+		return false; /* what we asked ourselves is newer */
+	keep(d, name, &a, clock_boot_ms() - CACHE_FRESH_MS);
+	serve_waiting(d, cached(d, name));
+	return true;
+}
+
+void dns_known_read(struct dns *d, const char *text)
+{
+	AUTO_FREE char *copy = strdup(text);
+	char *save = NULL;
+	unsigned count = 0;
+	if (copy == NULL)
+		return;
+	for (char *line = strtok_r(copy, "\n", &save); line != NULL && count < CACHE_MAX;
+		line = strtok_r(NULL, "\n", &save))
+		count += read_line(d, line);
+	if (count > 0)
+		log_info("addresses of %u names are taken over from the worker before", count);
 }
 
 static void on_srv(void *arg, int status, int timeouts, unsigned char *buf, int len)

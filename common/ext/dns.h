@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/core/buf.h"
 #include "common/core/err.h"
 #include "common/core/loop.h"
 
@@ -32,4 +33,11 @@ bool dns_is_address(const char *name);
 void dns_lookup(struct dns *d, const char *name, dns_fn fn, void *arg);
 /* The addresses of this name do not answer: look it up again for the next caller. */
 void dns_doubt(struct dns *d, const char *name);
+/* What is known, for a successor: a line for each name, "name address ...". The generation changes
+ * with it; 0 = nothing known yet. */
+uint64_t dns_known_generation(const struct dns *d);
+void dns_known_write(const struct dns *d, struct buf *out);
+/* What a predecessor knew: serves until a look-up says better, look-ups under way included. Bad
+ * lines are skipped. */
+void dns_known_read(struct dns *d, const char *text);
 void dns_lookup_srv(struct dns *d, const char *name, dns_srv_fn fn, void *arg);
