@@ -33,12 +33,20 @@ static const char *order_unfit(const struct guard *g, const struct guard_event *
 
 /* ---- lease and proof ------------------------------------------------------------------- */
 
+/* No clock is there: its sum with another would not be a number. */
+static bool is_no_time(int64_t ms)
+{
+	return ms > GUARD_TIME_MAX_MS || ms < -GUARD_TIME_MAX_MS;
+}
+
 static const char *lease_malformed(const struct guard *g, const struct msg_lease *m, int64_t now_ms)
 {
 	if (m->policy > POLICY_PAUSED)
 		return "unknown policy";
 	if (m->ttl_ms < LIMIT_TTL_MIN_MS || m->ttl_ms > LIMIT_LEASE_MS)
 		return "ttl out of range";
+	if (is_no_time(m->sent_at_ms) || is_no_time(m->wall_offset_ms))
+		return "a time that no clock shows";
 	if (m->seq <= g->lease_seq)
 		return "sequence number was used before";
 	if (m->sent_at_ms > now_ms)
@@ -344,6 +352,12 @@ static void take_peer_seen(
 
 static bool state_malformed(const struct msg_dm_state *s)
 {
+	const int64_t times[] = { s->sent_at_ms, s->lease_until_ms, s->wall_offset_ms,
+		s->started_at_ms, s->stopped_at_ms, s->proof_at_ms, s->proof_until_ms,
+		s->grace_until_ms };
+	for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+		if (is_no_time(times[i]))
+			return true;
 	return s->policy > POLICY_PAUSED || s->pm_state > PG_PROC_FENCING ||
 	       s->kind > PG_START_STANDBY || s->lease_until_ms < 0 || s->ttl_ms < 0 ||
 	       s->ttl_ms > LIMIT_LEASE_MS || s->lease_until_ms > s->sent_at_ms + LIMIT_LEASE_MS;

@@ -13,6 +13,9 @@
 #define GUARD_THAW_MS	      500   /* a deadline seen this late: we were frozen, not busy */
 #define GUARD_PEER_MISSED     3	    /* silent for that many intervals: killed and replaced */
 
+#define GUARD_TIME_MAX_MS                                                                          \
+	(INT64_C(1) << 52) /* 140,000 years: a time beyond it is a broken message */
+
 enum guard_role { GUARD_SUPERVISOR = 1, GUARD_DEADMAN = 2 };
 
 /* How far the standby exemption has run out. */

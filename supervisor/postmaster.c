@@ -340,6 +340,10 @@ void postmaster_pmpid(struct sup *s, struct ipc_msg *m)
 {
 	struct postmaster *pm = &s->pm;
 	const struct msg_pmpid *f = m->payload;
+	if (f->pid == INT32_MIN || !ipc_str_ok(f->data_dir, sizeof(f->data_dir))) {
+		helper_kill(s, &s->helpers[HELPER_FILES], "malformed PMPID");
+		return;
+	}
 	keep_data_lock(s, m);
 	if (m->id != pm->ask_id || s->guard.pm_state != PG_PROC_NONE)
 		return; /* an answer to an older question */
@@ -444,7 +448,8 @@ static void apply_stop(struct sup *s, uint32_t mode)
 void postmaster_stop(struct sup *s, const struct ipc_msg *m)
 {
 	const struct msg_pg_stop *q = m->payload;
-	if (q->mode < PG_STOP_SMART || q->mode > PG_STOP_KILL || q->timeout_ms < 0) {
+	if (q->mode < PG_STOP_SMART || q->mode > PG_STOP_KILL || q->timeout_ms < 0 ||
+		q->timeout_ms > GUARD_TIME_MAX_MS) {
 		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed PG_STOP");
 		return;
 	}

@@ -252,6 +252,35 @@ static void test_lease_refused(void **state)
 		{ 200, LEASE, 0, .a = 200, .b = 30200 });
 }
 
+/* Found by fuzzing the sockets: a distance to a time at the end of the numbers is none. */
+static void test_times_that_no_clock_shows(void **state)
+{
+	(void)state;
+	struct guard g;
+	static const int64_t no_times[] = { INT64_MIN, INT64_MIN + 5, INT64_MAX };
+	for (unsigned i = 0; i < sizeof(no_times) / sizeof(no_times[0]); i++) {
+		struct msg_lease m = { .seq = 5,
+			.sent_at_ms = T0,
+			.lease_until_ms = T0 + TTL,
+			.ttl_ms = TTL,
+			.wall_offset_ms = no_times[i] };
+		struct msg_dm_state st = { .seq = 1, .wall_offset_ms = no_times[i] };
+		struct guard_event lease = {
+			.kind = GUARD_EV_LEASE, .lease = &m, .wall_offset_ms = 1
+		};
+		struct guard_event state_ev = {
+			.kind = GUARD_EV_STATE, .state = &st, .wall_offset_ms = 1
+		};
+		guard_init(&g, SUP, T0);
+		assert_int_not_equal(guard_step(&g, &lease, T0).flags & GUARD_REFUSED, 0);
+		guard_init(&g, DM, T0);
+		assert_int_not_equal(guard_step(&g, &state_ev, T0).flags & GUARD_REFUSED, 0);
+		st.wall_offset_ms = 0;
+		st.proof_until_ms = no_times[i];
+		assert_int_not_equal(guard_step(&g, &state_ev, T0).flags & GUARD_REFUSED, 0);
+	}
+}
+
 static void test_lease_sequence(void **state)
 {
 	(void)state;
@@ -732,6 +761,7 @@ int main(void)
 		cmocka_unit_test(test_lease_ends),
 		cmocka_unit_test(test_lease_renewed),
 		cmocka_unit_test(test_lease_refused),
+		cmocka_unit_test(test_times_that_no_clock_shows),
 		cmocka_unit_test(test_lease_sequence),
 		cmocka_unit_test(test_release),
 		cmocka_unit_test(test_release_after_exit),

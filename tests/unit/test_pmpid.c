@@ -58,6 +58,7 @@ static void test_read(void **state)
 		{ "12\n", 0, 0, 0, "" },
 		{ "x\n/data\n1\n", 0, 0, 0, "" },
 		{ "99999999999\n/data\n1\n", 0, 0, 0, "" },
+		{ "-2147483648\n/data\n1\n", 0, 0, 0, "" }, /* has no positive counterpart */
 	};
 	struct err err = ERR_INIT;
 	struct msg_pmpid m;

@@ -59,7 +59,7 @@ static void parse(char *text, struct msg_pmpid *out)
 	int64_t pid = 0, port = 0;
 	/* Without the data directory line the file is cut off, and so may be its pid ("12" of
 	 * "1234"). */
-	if (lines[1][0] == '\0' || !str_to_i64(lines[0], &pid) || pid < INT32_MIN ||
+	if (lines[1][0] == '\0' || !str_to_i64(lines[0], &pid) || pid <= INT32_MIN ||
 		pid > INT32_MAX)
 		return;
 	if (!str_copy(out->data_dir, sizeof(out->data_dir), lines[1]))
