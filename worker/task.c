@@ -141,6 +141,10 @@ static void on_done(struct co *co, void *arg)
 	t.running = NULL;
 	w->on_keeper_done = NULL;
 	w->pg.bootstrapping = w->pg.bootstrapping && ended == TASK_BOOTSTRAP && co->result_ok;
+	if (ended == TASK_POST_BOOTSTRAP && w->reload_again) {
+		w->reload_again = false;
+		task_reload(w, true);
+	}
 	if (ended == TASK_RESTART)
 		requests_restart_done(w, co->result_ok && !t.start.still_starting,
 			t.start.still_starting ? "postgres is still starting" : "restart failed");
@@ -579,9 +583,13 @@ void task_reload(struct worker *w, bool force)
 		w->reload_again = true;
 		return;
 	}
+	/* A new cluster is left alone until it is whole; what changed meanwhile is caught up. */
+	if (w->task == TASK_BOOTSTRAP || w->task == TASK_POST_BOOTSTRAP) {
+		w->reload_again = true;
+		return;
+	}
 	/* A sequence that starts the server writes the configuration itself. */
-	if (w->host.pg.state != PG_PROC_RUNNING || w->task == TASK_BOOTSTRAP ||
-		w->task == TASK_POST_BOOTSTRAP)
+	if (w->host.pg.state != PG_PROC_RUNNING)
 		return;
 	reload_seq = (struct seq_reload){ .p = &w->pg, .force = force };
 	co_start(&reload_seq.co, &w->host, seq_reload_step, on_reload, w);

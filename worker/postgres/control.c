@@ -598,6 +598,13 @@ void seq_promote_step(struct co *co)
 /* ---- reload
  * --------------------------------------------------------------------------------------- */
 
+static void ask_pending(struct co *co, struct pgctx *p)
+{
+	AUTO(buf) sql = BUF_INIT(4096);
+	render_pending_sql(&sql);
+	co_sql(co, &p->sql, buf_str(&sql), NULL, 0, 3000);
+}
+
 void seq_reload_step(struct co *co)
 {
 	struct seq_reload *s = (struct seq_reload *)co;
@@ -624,7 +631,7 @@ void seq_reload_step(struct co *co)
 	co_sleep(co, 1000);
 	CO_WAIT(co);
 	pgctx_params_local(p, &p->sql, "2000");
-	co_sql(co, &p->sql, render_pending_sql(), NULL, 0, 3000);
+	ask_pending(co, p);
 	CO_WAIT(co);
 	if (co->ok)
 		render_take_pending(p, co->res);

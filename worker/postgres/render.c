@@ -391,38 +391,60 @@ enum err_code render_options(const json_t *options, const char *what, const char
 	return rc;
 }
 
-const char *render_pending_sql(void)
+/* The server marks a setting that its file changed. One that stands on the command line it never marks:
+ * for these we compare ourselves (config 4.6). */
+void render_pending_sql(struct buf *out)
 {
-	return "SELECT name, setting, unit, vartype FROM pg_catalog.pg_settings WHERE "
-	       "pending_restart"
-	       " AND name <> 'hot_standby'";
+	const char *comma = "";
+	buf_adds(out, "SELECT name, setting, unit, vartype, pending_restart FROM "
+		      "pg_catalog.pg_settings WHERE name <> 'hot_standby' AND (pending_restart OR "
+		      "name IN (");
+	for (unsigned i = 0; i < params_ours_count; i++) {
+		if (!params_ours[i].cmdline)
+			continue;
+		buf_addf(out, "%s'%s'", comma, params_ours[i].name);
+		comma = ", ";
+	}
+	buf_adds(out, "))");
+}
+
+static void add_pending(json_t *map, const json_t *params, const PGresult *res, int row)
+{
+	const char *name = PQgetvalue(res, row, 0), *vartype = PQgetvalue(res, row, 3);
+	const char *unit = PQgetisnull(res, row, 2) ? NULL : PQgetvalue(res, row, 2);
+	const char *setting = PQgetvalue(res, row, 1);
+	const json_t *v = params_get(params, name);
+	AUTO(buf) old = BUF_INIT(4096);
+	AUTO(buf) text = BUF_INIT(4096);
+	AUTO(buf) new_ = BUF_INIT(4096);
+	if (v != NULL)
+		params_text(v, &text);
+	bool marked = PQgetvalue(res, row, 4)[0] == 't';
+	bool differs = v != NULL && !params_equal(vartype, unit, setting, buf_str(&text));
+	if (params_is_recovery(name) || (!marked && !differs))
+		return;
+	params_pretty(setting, vartype, unit, &old);
+	if (v != NULL)
+		params_pretty(buf_str(&text), vartype, unit, &new_);
+	json_object_set_new(map, name,
+		json_pack("{s:s,s:s}", "old_value", buf_str(&old), "new_value",
+			v != NULL ? buf_str(&new_) : "?"));
 }
 
 void render_take_pending(struct pgctx *p, const PGresult *res)
 {
-	json_t *map = json_object();
-	json_auto_t *none = json_object();
-	const json_t *params = json_object_get(p->pg, "parameters");
-	if (params == NULL)
-		params = none;
-	for (int i = 0; res != NULL && i < PQntuples(res); i++) {
-		const char *name = PQgetvalue(res, i, 0);
-		const char *unit = PQgetisnull(res, i, 2) ? NULL : PQgetvalue(res, i, 2);
-		AUTO(buf) old = BUF_INIT(1024);
-		AUTO(buf) text = BUF_INIT(1024);
-		AUTO(buf) new_ = BUF_INIT(1024);
-		if (params_is_recovery(name))
-			continue;
-		params_pretty(PQgetvalue(res, i, 1), PQgetvalue(res, i, 3), unit, &old);
-		const json_t *v = params_get(params, name);
-		if (v != NULL) {
-			params_text(v, &text);
-			params_pretty(buf_str(&text), PQgetvalue(res, i, 3), unit, &new_);
-		}
-		json_object_set_new(map, name,
-			json_pack("{s:s,s:s}", "old_value", buf_str(&old), "new_value",
-				v != NULL ? buf_str(&new_) : "?"));
-	}
+	struct params_env env;
+	struct err err = ERR_INIT;
+	char overlay[40];
+	json_t *params = NULL, *recovery = NULL, *map = json_object();
+	AUTO(buf) notes = BUF_INIT(16384); /* told when the files were written */
+	params_env_of(p, p->role, overlay, sizeof(overlay), &env);
+	if (params_compute(p->pg, &env, &params, &recovery, &notes, &err) != ERR_OK)
+		log_error("pending restart: %s", err.text);
+	for (int i = 0; params != NULL && res != NULL && i < PQntuples(res); i++)
+		add_pending(map, params, res, i);
+	json_decref(params);
+	json_decref(recovery);
 	json_decref(p->pending_restart);
 	p->pending_restart = NULL;
 	if (json_object_size(map) > 0)

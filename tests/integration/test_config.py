@@ -1,0 +1,125 @@
+"""Configuration of the real processes: the log file and its format, reload, pending restart, the command line's modes."""
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from cluster import Cluster
+from util import as_pg_user, give_to_pg_user, pg_bin, program, wait_until
+
+
+@pytest.fixture
+def single(work):
+    logs = os.path.join(work, "logs")
+    os.mkdir(logs)
+    give_to_pg_user(logs)
+    c = Cluster(work, 1)
+    m = c.members[0]
+    with open(m.yml, "a") as f:
+        f.write("log: {dir: '%s', type: json, format: [message, {levelname: level}, name], static_fields: {app: it},"
+                " mode: 0640, loggers: {patroni.dcs: ERROR}}\n" % logs)
+    try:
+        c.start()
+        yield c, m, logs
+    finally:
+        c.stop()
+
+
+def lines(logs, name="patroni.log"):
+    try:
+        with open(os.path.join(logs, name)) as f:
+            return [json.loads(line) for line in f]
+    except OSError:
+        return []
+
+
+def edit(m, old, new):
+    with open(m.yml) as f:
+        text = f.read()
+    assert old in text
+    with open(m.yml, "w") as f:
+        f.write(text.replace(old, new))
+
+
+def patroni(m):
+    return json.loads(m.status()[1])
+
+
+def test_log_file_and_reload(single):
+    c, m, logs = single
+    wait_until(lambda: any(x["name"] == "patroni.ha" for x in lines(logs)), 15, "decisions are in the log file")
+    first = lines(logs)[0]
+    assert list(first) == ["message", "level", "name", "app"] and first["app"] == "it"
+    assert os.stat(logs + "/patroni.log").st_mode & 0o777 == 0o640
+
+    # A worker that starts anew takes the file over.
+    old = m.helper("worker")
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: len([x for x in lines(logs) if x["message"] == "log file opened"]) == 2, 15,
+               "the next worker writes to the file")
+
+    # A setting of PostgreSQL that a reload brings, one that waits for a restart, and a format that is refused.
+    edit(m, "logging_collector: 'off'", "logging_collector: 'off'\n    work_mem: 7MB\n    max_files_per_process: 900")
+    edit(m, "format: [message", "format: [lineno, message")
+    m.proc.signal(signal.SIGHUP)
+    wait_until(lambda: m.try_sql("SHOW work_mem") == [("7MB",)], 10, "work_mem is in force")
+    wait_until(lambda: patroni(m).get("pending_restart"), 10, "a restart is pending")
+    reason = patroni(m)["pending_restart_reason"]
+    assert reason == {"max_files_per_process": {"old_value": "1000", "new_value": "900"}}
+    wait_until(lambda: (c.etcd.json("members/n0") or {}).get("pending_restart"), 10, "the member key says so")
+    assert c.etcd.json("members/n0")["pending_restart_reason"] == reason
+    wait_until(lambda: "lineno" in lines(logs)[-1], 10, "the new format is in force")
+    edit(m, "format: [lineno, message, {levelname: level}, name]", "format: '%(loud)s'")
+    m.proc.signal(signal.SIGHUP)
+    wait_until(lambda: any("log.format: %(loud)" in x["message"] for x in lines(logs)), 10, "the format is refused")
+    assert m.status("/restart", "POST", {})[0] == 200
+    wait_until(lambda: not patroni(m).get("pending_restart"), 10, "nothing is pending")
+    assert m.sql("SHOW max_files_per_process") == [("900",)]
+
+
+def test_setting_set_back(single):
+    """A setting that is changed and changed back is no pending restart, and its old value is in the file again."""
+    c, m, _ = single
+    assert m.status("/config", "PATCH", {"postgresql": {"parameters": {"max_connections": 70}}})[0] == 200
+    wait_until(lambda: patroni(m).get("pending_restart"), 10, "a restart is pending")
+    assert patroni(m)["pending_restart_reason"] == {"max_connections": {"old_value": "60", "new_value": "70"}}
+    assert m.status("/config", "PATCH", {"postgresql": {"parameters": {"max_connections": 60}}})[0] == 200
+    wait_until(lambda: not patroni(m).get("pending_restart"), 10, "nothing is pending")
+    with open(m.dir + "/data/postgresql.conf") as f:
+        assert "max_connections = '60'" in f.read()
+
+
+def run(*args, env=None):
+    e = {k: v for k, v in os.environ.items() if not k.startswith(("PATRONI", "PG"))}
+    e.update(PATH=os.path.dirname(pg_bin("postgres")) + ":" + os.environ["PATH"], **(env or {}))
+    r = subprocess.run([program("pgregent"), *args], env=e, timeout=30, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **as_pg_user())
+    return r.returncode, r.stdout.decode(), r.stderr.decode()
+
+
+def test_modes(single):
+    c, m, _ = single
+    # The member runs: its ports are in use, and it is reached through loopback.
+    code, out, err = run("--validate-config", m.yml)
+    assert code == 1 and out == ""
+    assert "restapi.listen 127.0.0.1:%d didn't pass validation: Port %d is already in use." % (m.rest, m.rest) in err
+    assert "restapi.connect_address 127.0.0.1:%d didn't pass validation: must not contain" % m.rest in err
+    edit(m, "connect_address: 127.0.0.1", "connect_address: 10.0.0.1")
+    assert "bootstrap.dcs.ttl 6 didn't pass validation: Wrong value" in run("--validate-config", m.yml)[2]
+    edit(m, '"ttl": 6', '"ttl": 20')
+    edit(m, '"retry_timeout": 2', '"retry_timeout": 3')
+    assert run("--validate-config", "-i", m.yml) == (0, "", "")
+    code, out, err = run("--validate-config", "-ip", m.yml, env={"PATRONI_SCOPE": "of the environment"})
+    assert code == 0 and "scope: of the environment\n" in out and "super-pass" in out
+
+    dsn = "host=127.0.0.1 port=%d user=postgres password=x dbname=postgres" % m.pg
+    code, text, err = run("--generate-config", "--dsn", dsn)
+    assert code == 0, err
+    assert "scope: it\n" in text and "  data_dir: %s/data\n" % m.dir in text and "max_connections: '60'" in text
+    assert "connect_address: " in text and "  bin_dir: %s\n" % os.path.dirname(pg_bin("postgres")) in text
+    assert run("--generate-config", "--dsn", "no equals sign")[0] == 1
+    code, text, err = run("--generate-sample-config", env={"PATRONI_ETCD3_HOSTS": "a:1,b:2"})
+    assert code == 0 and "etcd3:\n  hosts:\n  - a:1\n  - b:2\n" in text
+    assert run("--validate-config", "--generate-config")[0] == 2
