@@ -73,6 +73,16 @@ static void status_member(struct doc *d, struct view *v)
 	}
 }
 
+/* A leader's answer never waits for PostgreSQL: it carries what lasts, from the page, and no
+ * position, which an old one must not stand for. */
+static void status_lasting(struct doc *d, struct view *v)
+{
+	static const char *const keys[] = { "postmaster_start_time", "server_version", "timeline" };
+	const json_t *member = view_doc(v, DOC_MEMBER);
+	for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
+		put(d, keys[i], json_object_get(member, keys[i]));
+}
+
 json_t *document_status(struct view *v, const struct health_facts *f, const json_t *query,
 	const struct api_settings *settings)
 {
@@ -84,6 +94,8 @@ json_t *document_status(struct view *v, const struct health_facts *f, const json
 	put_new(&d, "role", json_string(pg_role_word(health_role(f))));
 	if (f->query_ok)
 		status_postgres(&d, f, query);
+	else if (f->not_asked && f->mem_state == PG_STATE_RUNNING)
+		status_lasting(&d, v);
 	put_true(&d, "pause", f->paused);
 	put_true(&d, "cluster_unlocked", snapshot_leader(cluster) == NULL);
 	put_true(&d, "failsafe_mode_is_active", f->failsafe_active);

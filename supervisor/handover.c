@@ -109,6 +109,10 @@ enum err_code handover_lock(struct sup *s, struct err *err)
 		rc = open_file(s, "lock", &s->lock_fd, err);
 		if (rc == ERR_OK)
 			rc = lock_fd(s->lock_fd, s->launch.runtime_dir, err);
+		/* The run-time directory is that of the name; tools look for these words. */
+		if (rc == ERR_CONFLICT)
+			err_wrap(err, "Can't start; there is already a node named '%s' running",
+				s->launch.name);
 	}
 	if (rc == ERR_OK)
 		rc = lock_data_dir(s, err);

@@ -269,6 +269,7 @@ void observe_build(struct worker *w)
 	v->request = w->request;
 	if (w->scheduled.set) {
 		v->request.scheduled_restart = true;
+		v->request.scheduled_restart_unmet = !requests_schedule_fits(w);
 		v->request.scheduled_restart_at_wall_us = w->scheduled.at_wall_us;
 		v->request.scheduled_restart_start_us = w->scheduled.postmaster_start_us;
 		v->request.scheduled_restart_timeout_ms = w->scheduled.timeout_ms;

@@ -148,6 +148,7 @@ static json_t *member_doc(const struct worker *w)
 		json_object_set(o, "pending_restart_reason", w->pg.pending_restart);
 	if (w->scheduled.set)
 		json_object_set_new(o, "scheduled_restart", scheduled_json(w, false));
+	requests_lasting_facts(w, o);
 	return o;
 }
 

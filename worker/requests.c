@@ -33,6 +33,21 @@ static void time_text(int64_t us, char *out, size_t len)
 		*t = ' ';
 }
 
+/* What holds from one probe to the next, unlike a position: an answer that must not wait for
+ * PostgreSQL has it from the page. */
+void requests_lasting_facts(const struct worker *w, json_t *out)
+{
+	const struct pg_sql *f = &w->probe.facts;
+	char start[40];
+	if (!f->valid || f->start_time_us == 0)
+		return;
+	time_text(f->start_time_us, start, sizeof(start));
+	json_object_set_new(out, "postmaster_start_time", json_string(start));
+	json_object_set_new(out, "server_version", json_integer(f->server_version));
+	if (f->timeline != 0)
+		json_object_set_new(out, "timeline", json_integer((json_int_t)f->timeline));
+}
+
 static json_t *facts_json(const struct worker *w)
 {
 	const struct pg_sql *f = &w->probe.facts;
@@ -429,6 +444,12 @@ static bool matches(const struct worker *w, const char *role, const char *versio
 		w->probe.facts.server_version >= version_number(version))
 		return false;
 	return !pending || w->pg.pending_restart != NULL;
+}
+
+bool requests_schedule_fits(const struct worker *w)
+{
+	const struct scheduled_restart *s = &w->scheduled;
+	return matches(w, s->role, s->postgres_version, s->restart_pending);
 }
 
 static void restart(struct worker *w, uint64_t id, const json_t *body)

@@ -193,7 +193,8 @@ json_t *slots_retain(struct worker *w)
 		bool permanent = false;
 		for (unsigned k = 0; k < w->set.permanent_count; k++)
 			permanent |= strcmp(w->set.permanent[k].name, name) == 0;
-		if (!permanent && !m->tags.nostream && strcmp(m->name, w->welcome.name) != 0)
+		/* Mine too: whoever leads next keeps it for me until I am back. */
+		if (!permanent && !m->tags.nostream)
 			slots_retain_seen(name, now_ms);
 	}
 	json_t *list = json_array();

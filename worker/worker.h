@@ -283,8 +283,11 @@ json_t *publish_slots(struct worker *w); /* name -> LSN of a primary; NULL when 
 void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */
 void requests_answer(
 	struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
-void requests_facts(struct worker *w);	  /* the fact query was answered */
-void requests_progress(struct worker *w); /* after each snapshot: waiting switchovers */
+void requests_lasting_facts(
+	const struct worker *w, json_t *out);	     /* what a role answer may repeat */
+void requests_facts(struct worker *w);		     /* the fact query was answered */
+bool requests_schedule_fits(const struct worker *w); /* conditions of the stored restart */
+void requests_progress(struct worker *w);	     /* after each snapshot: waiting switchovers */
 void requests_taken(struct worker *w, enum ha_task task); /* a plan started what was asked for */
 char *json_python_of(const char *text); /* compact text to the REST form; freed by the caller */
 void requests_refused(struct worker *w, enum ha_task task, const char *why);

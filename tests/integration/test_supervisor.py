@@ -351,6 +351,7 @@ def test_second_supervisor_is_refused(sup, work):
     second = util.Process(sup.proc.argv, os.path.join(work, "second.log"), env=sup.env, **sup.who)
     assert second.wait(15) == 1
     assert "another pgregent supervisor runs" in second.text()
+    assert "Can't start; there is already a node named " in second.text()
     other = os.path.join(work, "other-run")
     os.mkdir(other)
     util.give_to_pg_user(other)

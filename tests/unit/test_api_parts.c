@@ -296,11 +296,42 @@ static void test_cluster(void **state)
 		"\"from\": \"a\"}, \"scope\": \"demo\"}");
 }
 
+/* An answer that did not wait: what lasts is in it, a position is not. */
+static void test_status_not_asked(void **state)
+{
+	struct view v;
+	(void)state;
+	view_init(&v);
+	v.docs[DOC_MEMBER].json = json_pack("{s:i, s:i, s:s, s:i}", "timeline", 3, "server_version",
+		150020, "postmaster_start_time", "2026-02-01 10:00:00+00:00", "xlog", 5);
+	struct health_facts f = { .mem_role = PG_ROLE_PRIMARY,
+		.mem_state = PG_STATE_RUNNING,
+		.not_asked = true,
+		.lease_valid = true };
+	static struct api_settings settings;
+	json_auto_t *d = document_status(&v, &f, NULL, &settings);
+	assert_int_equal(json_integer_value(json_object_get(d, "timeline")), 3);
+	assert_int_equal(json_integer_value(json_object_get(d, "server_version")), 150020);
+	assert_string_equal(json_string_value(json_object_get(d, "postmaster_start_time")),
+		"2026-02-01 10:00:00+00:00");
+	assert_null(json_object_get(d, "xlog"));
+	/* Asked in vain, or not running: nothing is known. */
+	f.not_asked = false;
+	json_auto_t *silent = document_status(&v, &f, NULL, &settings);
+	assert_null(json_object_get(silent, "timeline"));
+	f.not_asked = true;
+	f.mem_state = PG_STATE_STOPPED;
+	json_auto_t *stopped = document_status(&v, &f, NULL, &settings);
+	assert_null(json_object_get(stopped, "timeline"));
+	view_done(&v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_routes),
 		cmocka_unit_test(test_target), cmocka_unit_test(test_auth),
 		cmocka_unit_test(test_settings_errors), cmocka_unit_test(test_metrics),
-		cmocka_unit_test(test_ciphers), cmocka_unit_test(test_cluster) };
+		cmocka_unit_test(test_ciphers), cmocka_unit_test(test_cluster),
+		cmocka_unit_test(test_status_not_asked) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -517,6 +517,11 @@ static void restart_scheduled_due(struct fx *f)
 	f->v.request.scheduled_restart = true;
 	f->v.request.scheduled_restart_at_wall_us = f->v.wall_us;
 }
+static void restart_scheduled_unmet(struct fx *f)
+{
+	restart_scheduled_due(f);
+	f->v.request.scheduled_restart_unmet = true;
+}
 static void restart_scheduled_happened(struct fx *f)
 {
 	restart_scheduled_due(f);
@@ -797,8 +802,8 @@ static const struct row rows[] = {
 		"continue" },
 	{ "9.4 injected leader", "", LOCK_NONE, 'R', failsafe_leader, "E6", QUIET, VERDICT_NONE,
 		"following a leader (b)" },
-	{ "X13 a word may have been given before the start", "", LOCK_NONE, 'R', failsafe_forgotten, "C5",
-		QUIET, VERDICT_NONE, "not the healthiest" },
+	{ "X13 a word may have been given before the start", "", LOCK_NONE, 'R', failsafe_forgotten,
+		"C5", QUIET, VERDICT_NONE, "not the healthiest" },
 	{ "9.4 injected leader expired", "", LOCK_NONE, 'R', failsafe_leader_old, "G5", HA_ACQUIRE,
 		0, VERDICT_HOLD, "promoted" },
 
@@ -890,6 +895,8 @@ static const struct row rows[] = {
 		"Waiting for primary to release us" },
 	{ "N3 due", "b", LOCK_NONE, 'R', restart_scheduled_due, "N3", TASK(TASK_RESTART),
 		VERDICT_NONE, "restart" },
+	{ "N3 unmet", "b", LOCK_NONE, 'R', restart_scheduled_unmet, "E6", HA_DROP_SCHEDULED_RESTART,
+		0, VERDICT_NONE, "following" },
 	{ "N3 happened", "b", LOCK_NONE, 'R', restart_scheduled_happened, "E6",
 		HA_DROP_SCHEDULED_RESTART, 0, VERDICT_NONE, "following" },
 	{ "O", "b", LOCK_NONE, 'R', reinit_asked, "O", TASK(TASK_REINIT), VERDICT_NONE,

@@ -195,9 +195,14 @@ static bool scheduled_restart(struct step *s)
 		return false;
 	}
 	enum due due = schedule_due(s, "restart", r->scheduled_restart_at_wall_us, false);
-	if (due == DUE_STALE)
+	/* Its conditions are those of the moment when it is due, and it has that one chance. */
+	bool unmet = due == DUE_NOW && r->scheduled_restart_unmet;
+	if (unmet)
+		plan_note(s, HA_LOG_WARNING,
+			"Scheduled restart: restart conditions are not satisfied");
+	if (due == DUE_STALE || unmet)
 		plan_add(s, HA_DROP_SCHEDULED_RESTART);
-	return due == DUE_NOW;
+	return due == DUE_NOW && !unmet;
 }
 
 bool rule_restart(struct step *s)
