@@ -148,7 +148,7 @@ static bool apply_timeout(struct watchdog *w, int64_t ttl_ms)
 bool watchdog_arm(struct watchdog *w, int64_t ttl_ms)
 {
 	if (w->fd >= 0 || w->config.mode == WATCHDOG_OFF ||
-		w->config.driver == WATCHDOG_DRIVER_NONE)
+		w->config.driver == WATCHDOG_DRIVER_NONE || w->unfit_ttl_ms == ttl_ms)
 		return false;
 	bool had_failed = w->failed;
 	w->fd = open(w->config.device, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
@@ -157,8 +157,11 @@ bool watchdog_arm(struct watchdog *w, int64_t ttl_ms)
 		return !had_failed;
 	}
 	w->can_disarm = has_magic_close(w);
-	if (!apply_timeout(w, ttl_ms))
+	if (!apply_timeout(w, ttl_ms)) {
+		/* Opening has started it: not again until something has changed. */
+		w->unfit_ttl_ms = ttl_ms;
 		return !had_failed;
+	}
 	w->failed = false;
 	w->complained = false;
 	w->state_text[0] = '\0';
@@ -200,6 +203,8 @@ enum err_code watchdog_configure(struct watchdog *w, const struct msg_watchdog_c
 	if (w->fd >= 0 && (other || config->mode == WATCHDOG_OFF))
 		watchdog_disarm(w);
 	bool new_timeout = config->timeout_ms != w->config.timeout_ms;
+	if (other || new_timeout || config->mode != w->config.mode)
+		w->unfit_ttl_ms = 0;
 	w->config = *config;
 	w->failed = false;
 	w->complained = false;
