@@ -16,6 +16,7 @@ LOG_TAIL = 6000
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "root: needs root (PID namespaces, capabilities); run apart by run-integration.sh")
+    config.addinivalue_line("markers", "alone: counts processes of its user or measures; no other test beside it")
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -39,7 +40,7 @@ def work_base():
 
 @pytest.fixture(scope="session")
 def pg_template(work_base):
-    path = os.path.join(work_base, "template" + ("-root" if os.geteuid() == 0 else ""))
+    path = os.path.join(work_base, "template" + ("-root" if os.geteuid() == 0 else "") + os.environ.get("PYTEST_XDIST_WORKER", ""))
     util.make_template(path)
     yield path
     shutil.rmtree(path, ignore_errors=True)

@@ -4,6 +4,8 @@ import os
 import random
 import sys
 
+import pytest
+
 import util
 
 sys.path.insert(0, os.path.join(util.ROOT, "tests", "chaos"))
@@ -12,6 +14,7 @@ import enforcers  # noqa: E402
 ROUNDS, CONNECTIONS = 30, 20
 
 
+@pytest.mark.alone
 def test_chaos_of_the_enforcers(work, pg_template):
     seed = int(os.environ.get("PGREGENT_CHAOS_SEED", 0)) or random.SystemRandom().randint(1, 999999)
     chaos = enforcers.run_chaos(work, pg_template, ROUNDS, seed, CONNECTIONS)

@@ -15,6 +15,8 @@ import util
 
 PROVEN = 3
 
+pytestmark = pytest.mark.alone
+
 
 class Server:
     """PostgreSQL as pgregent starts it: the life file inherited with a shared lock."""

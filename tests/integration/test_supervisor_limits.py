@@ -19,6 +19,8 @@ LATE_MS = 400   # on a machine that runs other tests as well: the bound itself i
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
 F_SETPIPE_SZ = 1031
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def sup(work, postgres):

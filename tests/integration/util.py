@@ -44,11 +44,14 @@ def wait_until(cond, bound=10.0, what="", every=0.02):
 
 
 def free_port():
-    """A port that nobody listens on and that is outside the range from which the kernel picks on its own."""
+    """A port that nobody listens on and that is outside the range from which the kernel picks on its own. Test processes that
+    run side by side pick from ports of their own, because some are bound only later."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
         low = int(f.read().split()[0])
     for _ in range(200):
-        port = random.randint(10000, min(low, 32000) - 1)
+        port = random.randrange(10000 + mine, min(low, 32000), workers)
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
