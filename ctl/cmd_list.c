@@ -1,9 +1,7 @@
 /* list, topology, history, dsn, version, show-config: what only reads (ctl 6.2-6.8). */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/core/clock.h"
@@ -15,18 +13,6 @@
 
 #define PATRONI_VERSION "4.1.4"
 #define VERSION_WAIT_MS 10000
-
-static double interval(const struct args *a)
-{
-	const char *text = args_value(a, "watch");
-	if (text == NULL)
-		return args_has(a, "W") ? 2 : 0;
-	char *end = NULL;
-	double s = strtod(text, &end);
-	if (end == text || *end != '\0' || !isfinite(s) || s < 0 || s > 86400)
-		fail_usage("Invalid value for '--watch': '%s' is not a valid float.", text);
-	return s;
-}
 
 static void list_round(struct ctl *c, const struct args *a, bool tree)
 {
@@ -50,7 +36,7 @@ static void list_round(struct ctl *c, const struct args *a, bool tree)
 
 static void list(struct ctl *c, const struct args *a, bool tree)
 {
-	double seconds = interval(a);
+	double seconds = watch_interval(a);
 	int64_t at_us = clock_monotonic_us();
 	for (;;) {
 		if (seconds > 0 && isatty(STDOUT_FILENO))
@@ -65,13 +51,7 @@ static void list(struct ctl *c, const struct args *a, bool tree)
 			return;
 		if (fflush(stdout) != 0)
 			return;
-		at_us += (int64_t)(seconds * 1e6);
-		int64_t now_us = clock_monotonic_us();
-		if (at_us < now_us)
-			at_us = now_us;
-		struct timespec left = { (time_t)((at_us - now_us) / 1000000),
-			(long)((at_us - now_us) % 1000000) * 1000 };
-		(void)nanosleep(&left, NULL);
+		watch_sleep(seconds, &at_us);
 	}
 }
 

@@ -77,6 +77,8 @@ void rest_call_url(struct ctl *c, const char *url, const char *method, const jso
 void answer_done(struct answer *a);
 
 /* prompt.c */
+/* The answer, not shown on a terminal while it is typed. */
+void prompt_hidden(const char *text, char *out, size_t out_len);
 /* The answer to "<text> [<def>]: "; def NULL: asks until there is one. End of input ends the run.
  */
 void prompt_text(const char *text, const char *def, char *out, size_t out_len);
@@ -87,6 +89,11 @@ bool prompt_confirm(const char *text);
 MUST_USE bool when_parse(const char *text, char *out, size_t out_len);
 void when_example(char *out, size_t out_len);			 /* one hour from now */
 void when_stamp(char *out, size_t out_len, int fraction_digits); /* local time, now */
+
+/* -w, -W in seconds; 0 = once. */
+double watch_interval(const struct args *a);
+/* Until the next round, start to start; *at_us is kept by the caller from clock_monotonic_us(). */
+void watch_sleep(double seconds, int64_t *at_us);
 
 /* members.c: the member table */
 void members_print(const struct view *v, enum table_format format, bool extended, bool tree);
@@ -112,3 +119,6 @@ void cmd_history(struct ctl *c, const struct args *a);
 void cmd_dsn(struct ctl *c, const struct args *a);
 void cmd_version(struct ctl *c, const struct args *a);
 void cmd_remove(struct ctl *c, const struct args *a);
+void cmd_query(struct ctl *c, const struct args *a);
+void cmd_demote_cluster(struct ctl *c, const struct args *a);
+void cmd_promote_cluster(struct ctl *c, const struct args *a);

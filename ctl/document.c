@@ -107,7 +107,13 @@ static void put_schedule(json_t *doc, const struct cluster *c)
 	struct tm tm;
 	char text[48];
 	(void)gmtime_r(&at, &tm);
-	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S+00:00", &tm);
+	size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	int us = (int)(c->failover_at_wall_us % 1000000);
+	/* As Python writes it: a fraction of six digits or none. */
+	if (us > 0)
+		put_format(text + n, sizeof(text) - n, ".%06d+00:00", us);
+	else
+		put_copy(text + n, sizeof(text) - n, "+00:00");
 	json_t *s = json_pack("{s:s}", "at", text);
 	if (c->failover_leader[0] != '\0')
 		(void)json_object_set_new(s, "from", json_string(c->failover_leader));

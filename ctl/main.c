@@ -87,18 +87,31 @@ static const struct opt restart_opts[] = { GROUP, FORCE, ROLE,
 static const struct opt member_opts[] = { GROUP, FORCE, ROLE, HELP, END };
 static const struct opt reinit_opts[] = { GROUP, FORCE,
 	{ 0, "from-leader", NULL, false, NULL, "Get the copy from the leader" }, WAIT, HELP, END };
-static const struct opt any_opts[] = { HELP, END };
+static const struct opt query_opts[] = { GROUP, { 0, "format", NULL, true, NULL, "Output format" },
+	{ 'f', "file", NULL, true, NULL, "Execute the SQL commands from this file, - is stdin" },
+	{ 0, "password", NULL, false, NULL, "Force password prompt" },
+	{ 'U', "username", NULL, true, NULL, "Database user name" }, WATCH2, WATCH, ROLE,
+	{ 'm', "member", NULL, true, NULL, "Query this member" },
+	{ 0, "delimiter", NULL, true, NULL, "The column delimiter" },
+	{ 'c', "command", NULL, true, NULL, "The SQL commands to execute" },
+	{ 'd', "dbname", NULL, true, NULL, "Database name to connect to" }, HELP, END };
+static const struct opt demote_opts[] = { FORCE,
+	{ 0, "host", NULL, true, NULL, "Address of the remote node" },
+	{ 0, "port", NULL, true, NULL, "Port of the remote node" },
+	{ 0, "restore-command", NULL, true, NULL, "Command to restore WAL of the remote primary" },
+	{ 0, "primary-slot-name", NULL, true, NULL, "Slot to use on the remote node" }, HELP, END };
+static const struct opt promote_opts[] = { FORCE, HELP, END };
 
 struct command {
 	const char *name, *words, *help;
 	const struct opt *opts;
 	unsigned min_words, max_words;
-	void (*run)(struct ctl *c, const struct args *a); /* NULL = not built yet */
+	void (*run)(struct ctl *c, const struct args *a);
 };
 
 static const struct command commands[] = {
-	{ "demote-cluster", "[CLUSTER_NAME]", "Demote cluster to a standby cluster", any_opts, 0, 1,
-		NULL },
+	{ "demote-cluster", "[CLUSTER_NAME]", "Demote cluster to a standby cluster", demote_opts, 0,
+		1, cmd_demote_cluster },
 	{ "dsn", "[CLUSTER_NAME]", "Generate a dsn for the provided member", dsn_opts, 0, 1,
 		cmd_dsn },
 	{ "edit-config", "[CLUSTER_NAME]", "Edit cluster configuration", edit_opts, 0, 1,
@@ -112,8 +125,9 @@ static const struct command commands[] = {
 	{ "list", "[CLUSTER_NAMES]...", "List the members of a cluster", list_opts, 0,
 		ARGS_WORDS_MAX, cmd_list },
 	{ "pause", "[CLUSTER_NAME]", "Disable auto failover", pause_opts, 0, 1, cmd_pause },
-	{ "promote-cluster", "[CLUSTER_NAME]", "Promote a standby cluster", any_opts, 0, 1, NULL },
-	{ "query", "[CLUSTER_NAME]", "Query a PostgreSQL member", any_opts, 0, 1, NULL },
+	{ "promote-cluster", "[CLUSTER_NAME]", "Promote a standby cluster", promote_opts, 0, 1,
+		cmd_promote_cluster },
+	{ "query", "[CLUSTER_NAME]", "Query a PostgreSQL member", query_opts, 0, 1, cmd_query },
 	{ "reinit", "CLUSTER_NAME [MEMBER_NAMES]...", "Reinitialize cluster member", reinit_opts, 1,
 		ARGS_WORDS_MAX, cmd_reinit },
 	{ "reload", "CLUSTER_NAME [MEMBER_NAMES]...", "Reload cluster member configuration",
@@ -245,8 +259,6 @@ static void run(struct ctl *c, const struct command *cmd, int argc, char **argv)
 		print_help();
 		return;
 	}
-	if (cmd->run == NULL)
-		fail("%s is not built yet", cmd->name);
 	if (rc != ERR_OK)
 		fail_usage("%s", err.text);
 	if (a.word_count < cmd->min_words)

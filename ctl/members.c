@@ -149,7 +149,8 @@ static json_t *schedule(const json_t *m)
 {
 	const json_t *s = json_object_get(m, "scheduled_restart");
 	char text[160] = "", version[40];
-	if (json_text(json_object_get(s, "postgres_version"), version, sizeof(version)))
+	const json_t *below = json_object_get(s, "postgres_version");
+	if (json_truthy(below) && json_text(below, version, sizeof(version)))
 		put_format(text, sizeof(text), "%s if version < %s", member_str(s, "schedule"),
 			version);
 	else

@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include "common/core/str.h"
 #include "ctl/ctl.h"
@@ -35,6 +37,25 @@ void prompt_text(const char *text, const char *def, char *out, size_t out_len)
 			return;
 	}
 	fail("No usable answer");
+}
+
+void prompt_hidden(const char *text, char *out, size_t out_len)
+{
+	struct termios shown, hidden;
+	bool terminal = tcgetattr(STDIN_FILENO, &shown) == 0;
+	if (terminal) {
+		hidden = shown;
+		hidden.c_lflag &= ~(tcflag_t)ECHO;
+		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
+	}
+	printf("%s: ", text);
+	bool ok = read_line(out, out_len);
+	if (terminal) {
+		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
+		printf("\n");
+	}
+	if (!ok)
+		fail("No usable answer");
 }
 
 bool prompt_confirm(const char *text)

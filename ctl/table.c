@@ -168,6 +168,11 @@ static void write_box(const struct table *t, struct buf *out)
 {
 	struct box b = { .t = t };
 	const char *head[TABLE_COLS];
+	/* Columns are refused, never cut: a query may ask for more than a box can hold. */
+	if (t->column_count > TABLE_COLS) {
+		out->failed = true;
+		return;
+	}
 	for (unsigned i = 0; i < t->column_count && b.count < TABLE_COLS; i++) {
 		if (t->columns[i].pretty == NULL)
 			continue;

@@ -23,7 +23,7 @@ struct table {
 
 /* NULL = pretty. */
 enum table_format table_format_of(const char *name);
-/* False: no memory. */
+/* False: no memory, or more columns than the box takes. */
 MUST_USE bool table_write(const struct table *t, enum table_format format, struct buf *out);
 /* Columns that text takes on a terminal (UTF-8; the locale must be set). */
 unsigned table_width(const char *s, size_t len);

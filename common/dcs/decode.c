@@ -512,6 +512,10 @@ char *encode_failover(const char *leader, const char *candidate, int64_t schedul
 	if (scheduled_wall_us != 0) {
 		char text[40];
 		clock_iso8601(scheduled_wall_us, text, sizeof(text));
+		/* As Python writes it: no fraction where there is none. */
+		char *fraction = strstr(text, ".000000");
+		if (fraction != NULL)
+			memmove(fraction, fraction + 7, strlen(fraction + 7) + 1);
 		rc |= json_object_set_new(o, "scheduled_at", json_string(text));
 	}
 	return rc == 0 ? json_compact(o) : NULL;
