@@ -66,7 +66,7 @@ def check_schedules(c, ctl, env):
     # of the others nothing is shown, extended or not
     assert all("Scheduled restart" not in r for r in json.loads(ctl.ok("list", "-e", "-f", "json"))
                if r["Member"] == "n0")
-    r = ctl.ok("restart", "it", "n1", "--scheduled", LATER, text="\ny\n")
+    r = ctl.ok("restart", "it", "n1", "--scheduled", LATER, text="y\n\n")
     assert "Failed: another restart is already scheduled on member n1" in r
     out = ctl.ok("flush", "it", "restart", "--force")
     assert "No scheduled restart for member n0" in out
