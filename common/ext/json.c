@@ -235,9 +235,48 @@ bool json_patch(json_t *target, const json_t *patch)
 	return changed;
 }
 
+/* jansson writes \u00E9 and leaves DEL as it is, Python writes \u00e9 and \u007f. */
+static void lower_escapes(char *text)
+{
+	for (char *p = text; *p != '\0'; p++) {
+		if (*p != '\\')
+			continue;
+		p++;
+		for (int i = 1; *p == 'u' && i <= 4; i++)
+			if (p[i] >= 'A' && p[i] <= 'F')
+				p[i] = (char)(p[i] - 'A' + 'a');
+	}
+}
+
+static char *escape_del(char *text)
+{
+	size_t len = strlen(text), count = 0;
+	for (const char *p = text; *p != '\0'; p++)
+		count += *p == 0x7f;
+	if (count == 0)
+		return text;
+	char *out = malloc(len + count * 5 + 1), *to = out;
+	for (const char *p = text; out != NULL && *p != '\0'; p++) {
+		if (*p == 0x7f) {
+			memcpy(to, "\\u007f", 6);
+			to += 6;
+		} else {
+			*to++ = *p;
+		}
+	}
+	if (out != NULL)
+		*to = '\0';
+	free(text);
+	return out;
+}
+
 char *json_python(const json_t *v)
 {
-	return json_dumps(v, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+	char *text = json_dumps(v, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+	if (text == NULL)
+		return NULL;
+	lower_escapes(text);
+	return escape_del(text);
 }
 
 char *json_compact(const json_t *v)

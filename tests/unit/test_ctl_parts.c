@@ -59,7 +59,7 @@ static void test_table(void **state)
 	buf_reset(&out);
 	assert_true(table_write(&t, TABLE_JSON, &out));
 	assert_string_equal(buf_str(&out),
-		"[{\"Cluster\": \"c\", \"Member\": \"n\\u00E9\", \"TL\": 5}, "
+		"[{\"Cluster\": \"c\", \"Member\": \"n\\u00e9\", \"TL\": 5}, "
 		"{\"Cluster\": \"c\", \"Member\": \"b\", \"Tags\": {\"nosync\": true}}]\n");
 	buf_reset(&out);
 	assert_true(table_write(&t, TABLE_TSV, &out));
