@@ -141,9 +141,10 @@ static void on_done(struct co *co, void *arg)
 	t.running = NULL;
 	w->on_keeper_done = NULL;
 	w->pg.bootstrapping = w->pg.bootstrapping && ended == TASK_BOOTSTRAP && co->result_ok;
-	if (ended == TASK_POST_BOOTSTRAP && w->reload_again) {
+	if (ended == TASK_POST_BOOTSTRAP) {
+		bool force = w->reload_again;
 		w->reload_again = false;
-		task_reload(w, true);
+		task_reload(w, force);
 	}
 	if (ended == TASK_RESTART)
 		requests_restart_done(w, co->result_ok && !t.start.still_starting,

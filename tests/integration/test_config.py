@@ -123,3 +123,57 @@ def test_modes(single):
     code, text, err = run("--generate-sample-config", env={"PATRONI_ETCD3_HOSTS": "a:1,b:2"})
     assert code == 0 and "etcd3:\n  hosts:\n  - a:1\n  - b:2\n" in text
     assert run("--validate-config", "--generate-config")[0] == 2
+
+
+def test_custom_bootstrap(work):
+    """A cluster from a base backup and its archive: all of the archive is replayed, then it promotes itself."""
+    src, archive, backup = (os.path.join(work, n) for n in ("src", "archive", "backup"))
+    os.mkdir(archive)
+    give_to_pg_user(archive)
+
+    def tool(*args):
+        subprocess.run([pg_bin(args[0]), *args[1:]], check=True, timeout=60, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, **as_pg_user())
+    tool("initdb", "-D", src, "-U", "postgres", "-A", "trust", "-N")
+    with open(src + "/postgresql.conf", "a") as f:
+        f.write("listen_addresses = ''\nunix_socket_directories = '%s'\narchive_mode = on\n"
+                "archive_command = 'cp %%p %s/%%f'\n" % (src, archive))
+    tool("pg_ctl", "-D", src, "-w", "-l", work + "/src.log", "start")
+    try:
+        psql = ["psql", "-h", src, "-U", "postgres", "-c"]
+        tool(*psql, "CREATE TABLE t AS SELECT 1 AS n")
+        tool("pg_basebackup", "-h", src, "-U", "postgres", "-D", backup, "-c", "fast", "-X", "none")
+        tool(*psql, "INSERT INTO t VALUES (2)")
+        tool(*psql, "SELECT pg_switch_wal()")
+    finally:
+        tool("pg_ctl", "-D", src, "-w", "-m", "fast", "stop")
+
+    c = Cluster(work, 1)
+    m = c.members[0]
+    script = os.path.join(work, "copy.sh")
+    with open(script, "w") as f:
+        f.write('#!/bin/sh\necho "$@" >%s/args\ncp -a %s %s/data\n' % (m.dir, backup, m.dir))
+    os.chmod(script, 0o755)
+    edit(m, "  initdb:", """  method: copy
+  copy:
+    command: %s
+    speed: fast
+    recovery_conf:
+      restore_command: cp %s/%%f %%p
+      recovery_target_action: promote
+      recovery_target_timeline: latest
+  initdb:""" % (script, archive))
+    try:
+        c.start()
+        assert m.sql("SELECT n FROM t ORDER BY n") == [(1,), (2,)]
+        with open(m.dir + "/args") as f:
+            assert f.read().split() == ["--scope=it", "--datadir=%s/data" % m.dir, "--speed=fast"]
+        wait_until(lambda: c.etcd.get("initialize"), 10, "the cluster is initialized")
+
+        def clean():
+            with open(m.dir + "/data/postgresql.conf") as f:
+                return "recovery_target_action" not in f.read()
+        wait_until(clean, 10, "the recovery settings have gone")
+        assert m.sql("SELECT rolname FROM pg_roles WHERE rolname = 'replicator'") == [("replicator",)]
+    finally:
+        c.stop()

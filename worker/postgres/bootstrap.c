@@ -36,6 +36,24 @@ static const char *method_command(const struct pgctx *p, const char **out_method
 	return json_path_str(json_object_get(p->bootstrap, method), "command");
 }
 
+/* recovery_conf of the method: a reload meanwhile must not take it away. */
+static void take_recovery(struct pgctx *p, const char *method)
+{
+	json_decref(p->custom_recovery);
+	p->custom_recovery = NULL;
+	if (method == NULL)
+		return;
+	json_t *conf = json_object_get(json_object_get(p->bootstrap, method), "recovery_conf");
+	if (json_is_object(conf))
+		p->custom_recovery = json_incref(conf);
+	if (json_truthy(json_object_get(
+		    json_object_get(p->bootstrap, method), "keep_existing_recovery_conf")))
+		log_warning("bootstrap.%s.keep_existing_recovery_conf is not built yet: recovery "
+			    "settings that the command writes to postgresql.auto.conf are removed; "
+			    "use recovery_conf",
+			method);
+}
+
 static void run_initdb(struct seq_bootstrap *s)
 {
 	static const char *const forbidden[] = { "pgdata", "nosync", "pwfile", "sync-only",
@@ -126,6 +144,7 @@ void seq_bootstrap_step(struct co *co)
 	const char *password = pgctx_auth(p, "superuser", "password");
 	CO_BEGIN(co);
 	p->bootstrapping = true;
+	take_recovery(p, command != NULL ? method : NULL);
 	pgctx_set_role(p, PG_ROLE_UNINITIALIZED);
 	pgctx_set_state(p, command != NULL ? PG_STATE_CUSTOM_BOOTSTRAP : PG_STATE_INITDB);
 	if (!str_format(s->pwfile, sizeof(s->pwfile), "%s/initdb.pw", p->h->welcome.runtime_dir))
@@ -177,7 +196,8 @@ void seq_bootstrap_step(struct co *co)
 	s->start = (struct seq_start){ .p = p,
 		.role = PG_ROLE_PRIMARY,
 		.bootstrap = command != NULL,
-		.timeout_ms = p->set->primary_start_timeout_ms,
+		/* An archive may take long to replay; the plan waits for its end (L2). */
+		.timeout_ms = p->custom_recovery != NULL ? 0 : p->set->primary_start_timeout_ms,
 		.lease_until_ms = s->lease_until(s->arg) };
 	co_call(co, &s->start.co, seq_start_step);
 	CO_WAIT(co);
@@ -354,5 +374,6 @@ void seq_post_bootstrap_step(struct co *co)
 			CO_RETURN(co, false, "post_bootstrap: %s", co->note);
 	}
 	p->bootstrapping = false;
+	take_recovery(p, NULL);
 	CO_END(co);
 }

@@ -252,7 +252,7 @@ void seq_render_step(struct co *co)
 		if (!co->ok)
 			RENDER_FAIL(s, co, "passfile");
 	}
-	if (s->role != PG_ROLE_PRIMARY && s->signal_file != NULL) {
+	if (s->signal_file != NULL) {
 		co_files(co, FILES_CREATE_EMPTY, 0, 0, 0, s->signal_file,
 			strlen(s->signal_file) + 1, FILES_MS);
 		CO_WAIT(co);
@@ -349,7 +349,8 @@ void seq_start_step(struct co *co)
 		.target = s->target,
 		.for_start = true,
 		.control = &s->files.control,
-		.signal_file = s->role == PG_ROLE_PRIMARY ? NULL : "standby.signal" };
+		.signal_file = s->role == PG_ROLE_PRIMARY ? render_custom_signal(p)
+							  : "standby.signal" };
 	co_call(co, &s->render.co, seq_render_step);
 	CO_WAIT(co);
 	if (!co->ok)

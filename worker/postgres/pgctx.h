@@ -59,6 +59,8 @@ struct pgctx {
 	json_t *pending_restart;
 	/* callbacks */
 	bool callbacks_called, bootstrapping;
+	/* recovery_conf of a custom bootstrap until the new cluster is whole; owned; NULL = none */
+	json_t *custom_recovery;
 	int callback_pending; /* enum, replaces on_start at the end of the next start; 0 = on_start
 			       */
 	bool promote_committed;

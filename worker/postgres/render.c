@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/config/value.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "common/ext/json.h"
@@ -218,6 +219,13 @@ static void params_env_of(
 			p->set->permanent[i].logical && !p->set->standby_cluster;
 }
 
+/* Only while the new cluster is made: what is left of a failed one must not reach a later server.
+ */
+static const json_t *custom_recovery(const struct pgctx *p)
+{
+	return p->bootstrapping ? p->custom_recovery : NULL;
+}
+
 enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_target *target,
 	const struct pg_control *control, struct buf *conf, struct buf *hba, struct buf *ident,
 	struct buf *pass, struct err *err)
@@ -256,6 +264,12 @@ enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_tar
 		rc = recovery_settings(p, target, recovery, pass, err);
 		buf_adds(conf, "\n# recovery.conf\n");
 		add_settings(conf, recovery, version, true);
+	} else if (rc == ERR_OK && custom_recovery(p) != NULL) {
+		json_auto_t *wanted = json_copy((json_t *)custom_recovery(p));
+		if (p->major >= 12)
+			params_del(wanted, "standby_mode"); /* says which signal file */
+		buf_adds(conf, "\n# recovery.conf\n");
+		add_settings(conf, wanted, version, true);
 	} else if (rc == ERR_OK) {
 		/* restore_command and its kin of a primary serve its next life as a standby; they
 		 * do no harm now. */
@@ -275,6 +289,24 @@ enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_tar
 	if (rc == ERR_OK && (conf->failed || hba->failed || ident->failed || pass->failed))
 		rc = err_set(err, ERR_LIMIT, 0, "a configuration file is too long");
 	return rc;
+}
+
+static bool promotes_itself(const struct pgctx *p)
+{
+	const json_t *action = params_get(custom_recovery(p), "recovery_target_action");
+	return json_is_string(action) && str_eq_nocase(json_string_value(action), "promote");
+}
+
+const char *render_custom_signal(const struct pgctx *p)
+{
+	AUTO(buf) text = BUF_INIT(64);
+	bool on = false;
+	if (custom_recovery(p) == NULL || p->major < 12)
+		return NULL;
+	const json_t *mode = params_get(custom_recovery(p), "standby_mode");
+	if (mode != NULL)
+		params_text(mode, &text);
+	return value_parse_bool(buf_str(&text), &on) && on ? "standby.signal" : "recovery.signal";
 }
 
 enum err_code render_postmaster(struct pgctx *p, enum pg_role role,
@@ -301,7 +333,11 @@ enum err_code render_postmaster(struct pgctx *p, enum pg_role role,
 		if (!o->cmdline || v == NULL)
 			continue;
 		buf_reset(&text);
-		params_text(v, &text);
+		/* A cluster that promotes itself at its target is not read before. */
+		if (strcmp(o->name, "hot_standby") == 0 && promotes_itself(p))
+			buf_adds(&text, "off");
+		else
+			params_text(v, &text);
 		host_cmd_argf(cmd, "--%s=%s", o->name, buf_str(&text));
 	}
 	json_decref(params);
@@ -391,8 +427,8 @@ enum err_code render_options(const json_t *options, const char *what, const char
 	return rc;
 }
 
-/* The server marks a setting that its file changed. One that stands on the command line it never marks:
- * for these we compare ourselves (config 4.6). */
+/* The server marks a setting that its file changed. One that stands on the command line it never
+ * marks: for these we compare ourselves (config 4.6). */
 void render_pending_sql(struct buf *out)
 {
 	const char *comma = "";

@@ -16,6 +16,8 @@ MUST_USE enum err_code render_conninfo(const struct pgctx *p, const struct pg_ta
 bool render_uses_base(const struct pgctx *p); /* no custom_conf: the original becomes *.base.conf */
 bool render_is_ours(const char *text, size_t len); /* begins with our header */
 void render_recovery_names(struct buf *out); /* zero-terminated names of all recovery settings */
+/* The signal file of a custom bootstrap's recovery_conf; NULL = none (config 4.8). */
+const char *render_custom_signal(const struct pgctx *p);
 /* Command line of the postmaster (config 4.1). */
 MUST_USE enum err_code render_postmaster(struct pgctx *p, enum pg_role role,
 	const struct pg_control *control, struct host_cmd *cmd, struct err *err);
