@@ -49,10 +49,10 @@ setsid "${as_user[@]}" etcd --data-dir "$base/etcd" --listen-client-urls "$url" 
 pids+=($!)
 pgbin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
 for i in 0 1 2; do
-	sed -e "s/pgregent0/pgregent$i/; s/127.0.0.1:8008/127.0.0.1:$((rest_port + i))/; s/127.0.0.1:5432/127.0.0.1:$((pg_port + i))/" \
-		-e "s/127.0.0.1:2379/127.0.0.1:$etcd_port/; s|data/pgpass0|$base/data/pgpass$i|; s|data_dir: data/|data_dir: $base/data/|" \
+	sed -e "s/127.0.0.1:$((8008 + i))/127.0.0.1:$((rest_port + i))/; s/127.0.0.1:$((5432 + i))/127.0.0.1:$((pg_port + i))/" \
+		-e "s/127.0.0.1:2379/127.0.0.1:$etcd_port/; s|data/pgpass$i|$base/data/pgpass$i|; s|data_dir: data/|data_dir: $base/data/|" \
 		-e "s|bin_dir: .*|bin_dir: $pgbin|; s|^    wal_retrieve|    unix_socket_directories: '$base/run$i'\n    wal_retrieve|" \
-		conf/pgregent0.yml >"$base/pgregent$i.yml"
+		"conf/pgregent$i.yml" >"$base/pgregent$i.yml"
 	chmod a+r "$base/pgregent$i.yml"
 	setsid "${as_user[@]}" env RUNTIME_DIRECTORY="$base/run$i" "$bin/pgregent" "$base/pgregent$i.yml" >"$base/pgregent$i.log" 2>&1 &
 	pids+=($!)
