@@ -1,33 +1,43 @@
 """What the tests of faults share: writers (one of them pipelined), the processes of a member, a store of three members."""
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
+import tempfile
 import threading
 import time
 
 import psycopg2
+import pytest
 
 from cluster import Cluster, Etcd, Member, WriteProbe
-from util import Process, alive, as_pg_user, free_port, program, wait_until
+from util import Process, alive, as_pg_user, free_port, give_to_pg_user, program, wait_until
 
 PIPELINED_FROM = 10 ** 9  # its values, apart from those of the probe
+ROUND = 10 ** 11
+LOG_TAIL = 6000
 
 
 class Writers(WriteProbe):
     """The probe, and beside it a pipelined writer for each member. Entered when both were acknowledged once: no fault
     comes before there is something to break."""
 
+    rounds = 0
+
     def __init__(self, cluster):
         super().__init__(cluster)
+        # No value comes twice, also when tests share a cluster.
+        Writers.rounds += 1
+        self.next = Writers.rounds * ROUND
         self.cluster, self.pipes = cluster, {}
         self.leader = cluster.leader()
 
     def __enter__(self):
         for i, m in enumerate(self.cluster.members):
-            out = os.path.join(self.cluster.base, "pipe-" + m.name)
-            first = PIPELINED_FROM * (i + 1)
+            out = os.path.join(self.cluster.base, "pipe-%s-%d" % (m.name, Writers.rounds))
+            first = Writers.rounds * ROUND + PIPELINED_FROM * (i + 1)
             self.pipes[m.name] = Process([program("tests/integration/pipewriter"), str(m.pg), m.name, str(first)], out)
         super().__enter__()
         try:
@@ -248,6 +258,54 @@ def made(cluster):
     return cluster
 
 
+class SharedCluster:
+    """One cluster for the tests of a file: each leaves it whole. After one that failed there is a new one."""
+
+    def __init__(self, base, members):
+        self.base, self.members = base, members
+        self.dir, self.c = None, None
+
+    def get(self):
+        if self.c is None:
+            self.dir = tempfile.mkdtemp(prefix="t", dir=self.base)
+            os.chmod(self.dir, 0o755)
+            give_to_pg_user(self.dir)
+            self.c = Cluster(self.dir, n=self.members)
+            made(self.c)
+        settled(self.c)
+        return self.c
+
+    def failed(self):
+        """Its logs are shown, its directory stays."""
+        self.c.stop()
+        for m in self.c.members:
+            print("\n---- %s\n%s" % (m.log, m.proc.text()[-LOG_TAIL:] if m.proc else ""))
+        self.c = None
+
+    def close(self):
+        if self.c is not None:
+            self.c.stop()
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def shared(request, work_base):
+    box = SharedCluster(work_base, getattr(request.module, "MEMBERS", 3))
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def cluster(request, shared):
+    """Of as many members as the test's file says (MEMBERS)."""
+    try:
+        yield shared.get()
+    finally:
+        report = getattr(request.node, "report_call", None)
+        if shared.c is not None and (report is None or not report.passed):
+            shared.failed()
+
+
 def settled(c, bound=40):
     """Everybody but the leader streams from it."""
     leader = c.wait_leader(30)
@@ -317,5 +375,5 @@ class Again(threading.Thread):
                     pass
 
 
-__all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "LeaseWatch", "Member", "Process", "Proxy", "Writers", "alive", "children",
-           "free_port", "gone", "kill", "made", "name_of", "own_child", "pg_start", "psycopg2", "settled", "wait_until"]
+__all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "LeaseWatch", "Member", "Process", "Proxy", "Writers", "alive", "children", "cluster",
+           "free_port", "gone", "kill", "made", "name_of", "own_child", "pg_start", "psycopg2", "settled", "shared", "wait_until"]

@@ -7,17 +7,11 @@ import shutil
 
 import pytest
 
-from faults import Cluster, Process, Writers, alive, free_port, made, settled, wait_until
+from faults import Process, Writers, alive, cluster, free_port, settled, shared, wait_until  # noqa: F401
 from util import as_pg_user, give_to_pg_user, program, run_pg
 
 
-@pytest.fixture
-def cluster(work):
-    c = Cluster(work, n=2)
-    try:
-        yield made(c)
-    finally:
-        c.stop()
+MEMBERS = 2
 
 
 def stop(m):
@@ -44,7 +38,8 @@ def said(m, since, pattern, bound=15):
 
 def test_wrong_mode(cluster):
     c = cluster
-    n0, n1 = c.members
+    n0 = c.leader()
+    n1 = c.others(n0)[0]
     data = n1.dir + "/data"
     with Writers(c) as w:
         stop(n1)
@@ -67,7 +62,8 @@ def test_wrong_mode(cluster):
 def test_wrong_owner(cluster):
     """Nothing can be locked there: it ends, and whoever started it starts it again."""
     c = cluster
-    n0, n1 = c.members
+    n0 = c.leader()
+    n1 = c.others(n0)[0]
     data = n1.dir + "/data"
     with Writers(c) as w:
         stop(n1)
@@ -87,7 +83,8 @@ def test_wrong_owner(cluster):
 
 def test_data_of_another_cluster(cluster):
     c = cluster
-    n0, n1 = c.members
+    n0 = c.leader()
+    n1 = c.others(n0)[0]
     data = n1.dir + "/data"
     with Writers(c) as w:
         stop(n1)
@@ -97,7 +94,7 @@ def test_data_of_another_cluster(cluster):
         since = len(n1.proc.text())
         n1.start()
         assert n1.proc.wait(20) == 1
-        said(n1, since, "system ID mismatch, node n1 belongs to a different cluster: [0-9]+ != [0-9]+")
+        said(n1, since, "system ID mismatch, node %s belongs to a different cluster: [0-9]+ != [0-9]+" % n1.name)
         assert contents(data) == before
         shutil.rmtree(data)
         os.rename(data + ".mine", data)
@@ -110,7 +107,8 @@ def test_data_of_another_cluster(cluster):
 def test_postmaster_started_by_hand_is_taken_over(cluster):
     """In the member's own directory, by the member's own user: it is proven to be ours and goes on."""
     c = cluster
-    n0, n1 = c.members
+    n0 = c.leader()
+    n1 = c.others(n0)[0]
     with Writers(c) as w:
         stop(n1)
         run_pg(["pg_ctl", "-D", n1.dir + "/data", "-w", "-l", n1.dir + "/hand.log", "start"])
@@ -126,11 +124,11 @@ def test_postmaster_started_by_hand_is_taken_over(cluster):
 def test_second_supervisor_on_one_directory(cluster):
     """Another name and another run-time directory, the primary's data: refused before anything is touched."""
     c = cluster
-    n0 = c.members[0]
+    n0 = c.leader()
     with Writers(c) as w:
         pm, before = n0.postmaster(), open(n0.dir + "/data/postgresql.conf").read()
         with open(n0.yml) as f:
-            text = f.read().replace("name: n0", "name: n9").replace(":%d" % n0.rest, ":%d" % free_port())
+            text = f.read().replace("name: " + n0.name, "name: n9").replace(":%d" % n0.rest, ":%d" % free_port())
         yml, run = os.path.join(c.base, "n9.yml"), os.path.join(c.base, "rn9")
         with open(yml, "w") as f:
             f.write(text)

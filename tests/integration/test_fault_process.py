@@ -7,25 +7,16 @@ import time
 
 import pytest
 
-from faults import Again, Cluster, Writers, gone, kill, made, pg_start, settled, wait_until
+from faults import Again, Writers, cluster, gone, kill, pg_start, settled, shared, wait_until  # noqa: F401
 from util import descendants
 
 TTL = 6
 
 
-@pytest.fixture
-def cluster(work):
-    c = Cluster(work)
-    try:
-        yield made(c)
-    finally:
-        c.stop()
-
-
 def test_worker_stopped_again_at_each_start(cluster):
     c = cluster
     n0 = c.leader()
-    pm = n0.postmaster()
+    pm, since = n0.postmaster(), len(n0.proc.text())
     with Writers(c) as w:
         with Again(n0, "pgregent-worker", lambda pid: os.kill(pid, signal.SIGSTOP)) as again:
             new = c.wait_leader(25, but=n0)
@@ -35,7 +26,7 @@ def test_worker_stopped_again_at_each_start(cluster):
         assert settled(c) is new
         w.wait_ack(new)
     w.handed_over(n0, new)
-    assert "fence" in n0.proc.text()
+    assert "FENCE" in n0.proc.text()[since:]
 
 
 def lease_end(c):

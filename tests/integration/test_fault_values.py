@@ -4,9 +4,7 @@ import json
 import os
 import subprocess
 
-import pytest
-
-from faults import Cluster, Writers, alive, kill, made, pg_start, settled, wait_until
+from faults import Writers, alive, cluster, kill, pg_start, settled, shared, wait_until  # noqa: F401
 
 HUGE = 1400 * 1024  # etcd takes 1.5 MiB in one request
 KEYS = ("config", "status", "optime/leader", "failover", "sync", "history", "failsafe", "initialize", "members/n0", "members/n1",
@@ -16,21 +14,20 @@ VALUES = (b"", b"{", b"[1,2", b"null", b"-1", b"1e999", b"\x01\x02\xff\xfe", b'"
           b'[[1,2,3],[1],"x",[9223372036854775807,-1,null]]')
 
 
-@pytest.fixture
-def cluster(work):
-    c = Cluster(work)
-    try:
-        yield made(c)
-    finally:
-        c.stop()
-
-
 def put(c, key, value, *options):
     """From standard input: a value of this size is no argument."""
     r = subprocess.run(["etcdctl", "--endpoints", c.etcd.url, "put", *options, "/service/it/" + key] + ([] if value else [""]),
                        input=value,
                        env=dict(os.environ, ETCDCTL_API="3"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10)
     assert r.returncode == 0, r.stderr
+
+
+def put_back(c, good):
+    for key, value in good.items():
+        if value is None:
+            c.etcd.ctl("del", "/service/it/" + key)
+        else:
+            put(c, key, value.encode())
 
 
 def pids(c):
@@ -66,7 +63,7 @@ def test_values_that_mean_nothing(cluster):
                         put(c, key, value)
         unharmed(c, w, n0, before)
         wait_until(lambda: c.etcd.get("initialize") == good["initialize"], 10, "the system identifier is written again")
-        put(c, "config", good["config"].encode())
+        put_back(c, good)
         assert settled(c) is n0
     assert w.overlaps() == [] and w.missing_on(n0) == []
     assert [name for name, rows in w.acks.items() if rows] == [n0.name]
@@ -95,7 +92,7 @@ def test_huge_values(cluster):
         kill(old)
         wait_until(lambda: n0.helper("worker") not in (None, old), 5, "a new worker")
         unharmed(c, w, n0, (before[0], pids(c)))
-        put(c, "config", good["config"].encode())
+        put_back(c, good)
         assert settled(c) is n0
     assert w.overlaps() == [] and w.missing_on(n0) == []
 
@@ -106,7 +103,7 @@ def test_garbage_in_the_leader_key(cluster):
     n0 = c.leader()
     with Writers(c) as w:
         before = pg_start(n0), pids(c)
-        for value in (b"", b"\xff\xfe", b"n1", b"z" * 100000):
+        for value in (b"", b"\xff\xfe", c.others(n0)[0].name.encode(), b"z" * 100000):
             raw = json.loads(c.etcd.ctl("get", "/service/it/leader", "-w", "json"))["kvs"][0]
             put(c, "leader", value, "--lease=%x" % raw["lease"])
             wait_until(lambda: c.etcd.get("leader") == n0.name, 5, "the name is mended")
