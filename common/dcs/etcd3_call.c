@@ -11,6 +11,7 @@
 
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_LAST_MS	 1000
+#define ONE_ANSWER_MAX	 (4 * 1024 * 1024)
 #define AUTH_TRIES	 2
 
 struct etcd_call {
@@ -52,6 +53,8 @@ void etcd_next_endpoint(struct etcd3 *e)
 
 void etcd_http_request(struct etcd3 *e, struct http_request *req)
 {
+	/* A worker must not be silent while it decodes an answer: what is larger comes in pages. */
+	req->reply_max = e->paged || e->is_ctl ? 0 : ONE_ANSWER_MAX;
 	req->tls = (struct http_tls){ .cacert = e->cacert, .cert = e->cert, .key = e->key };
 	req->keepalive_ttl_ms = e->ttl_ms;
 	req->keepalive_idle_ms = e->loop_wait_ms + e->retry_timeout_ms;

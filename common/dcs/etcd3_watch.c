@@ -11,7 +11,7 @@
 #include "common/ext/json.h"
 
 #define RETRY_MS  1000
-#define PAGE_KEYS 4    /* in one answer, when all in one was too much: values of 1.5 MiB fit */
+#define PAGE_KEYS 1    /* in one answer, when all in one was too much: a key may have 1.5 MiB */
 #define KEYS_MAX  4096 /* of a scope; more are not ours */
 
 static void on_retry(struct loop *l, void *arg);

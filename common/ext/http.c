@@ -453,7 +453,7 @@ struct http_call *http_send(struct http *h, const struct http_request *req, http
 	c->user_ms = req->keepalive_ttl_ms;
 	c->idle_ms = req->keepalive_idle_ms;
 	c->body.max = LIMIT_HTTP_BODY;
-	c->reply.max = LIMIT_DCS_TREE;
+	c->reply.max = req->reply_max != 0 ? req->reply_max : LIMIT_DCS_TREE;
 	c->reply_headers.max = HEADERS_MAX;
 	c->sent_at_ms = clock_boot_ms();
 	c->easy = curl_easy_init();

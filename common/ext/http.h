@@ -50,6 +50,7 @@ struct http_request {
 	const char *unix_socket; /* connect there, the URL's host is only a name; NULL = TCP */
 	int64_t keepalive_ttl_ms,
 		keepalive_idle_ms; /* TCP keepalive and user time-out (dcs 3.1); 0 = off */
+	size_t reply_max;	   /* 0 = LIMIT_DCS_TREE; a larger answer is too_large */
 };
 
 MUST_USE enum err_code http_new(struct http **out, struct loop *loop, struct err *err);

@@ -91,6 +91,7 @@ def test_one_of_three_store_members_frozen(make, work, capsys):
             with LeaseWatch(n0) as lease:
                 since = time.monotonic()
                 c.etcd.freeze(i)
+                wait_until(lambda: c.etcd.leader() not in (None, i), 10, "the store has another leader")
                 # Longer than the lease, then until the next renewal, however late.
                 wait_until(lambda: time.monotonic() > since + TTL, TTL + 1, every=0.1)
                 count = len(lease.rows())
