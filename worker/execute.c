@@ -302,7 +302,7 @@ static void one_action(struct worker *w, const struct ha_action *a, bool awaited
 	case HA_NOP:
 	case HA_WAIT: break;
 	case HA_POLL_PEERS: peers_poll(w, names_of(w, a), a->name_count); break;
-	case HA_FAILSAFE_ROUND: peers_failsafe_round(w); break;
+	case HA_FAILSAFE_ROUND: peers_failsafe_round(w, names_of(w, a), a->name_count); break;
 	case HA_FAILSAFE_HOLD: failsafe_hold(w, a); break;
 	case HA_DROP_SCHEDULED_RESTART:
 		memset(&w->scheduled, 0, sizeof(w->scheduled));

@@ -199,8 +199,7 @@ static void view_store(struct worker *w, struct ha_view *v)
 	v->c = w->c;
 	v->c_fresh = w->c_fresh;
 	v->lock = keeper_lock(&w->keeper, v->now_ms);
-	v->lock_busy = w->keeper.phase == KEEPER_ACQUIRING || w->keeper.phase == KEEPER_ADOPTING ||
-		       (w->keeper.phase == KEEPER_HOLDING && v->lock == LOCK_NONE);
+	v->lock_busy = keeper_busy(&w->keeper);
 	v->lease_until_ms = keeper_lease_until_ms(&w->keeper);
 	v->gentle_at_ms = keeper_gentle_ms(&w->keeper);
 }

@@ -124,6 +124,10 @@ static const char *api_url_of(const struct worker *w, const char *name)
 		if (strcmp(w->c->failsafe[i].name, name) == 0)
 			return w->c->failsafe[i].api_url;
 	}
+	for (unsigned i = 0; i < w->mem.failsafe_sent_count; i++) {
+		if (strcmp(w->mem.failsafe_sent[i].name, name) == 0)
+			return w->mem.failsafe_sent[i].api_url;
+	}
 	for (unsigned i = 0; i < w->mem.old_member_count; i++) {
 		if (strcmp(w->mem.old_members[i].name, name) == 0)
 			return w->mem.old_members[i].api_url;
@@ -222,7 +226,22 @@ static bool endpoint_url(const char *api_url, const char *path, char *out, size_
 	return str_format(out, len, "%.*s/%s", (int)n, api_url, path);
 }
 
-void peers_failsafe_round(struct worker *w)
+static void ask_failsafe(struct worker *w, unsigned index, const char *api_url, const json_t *body)
+{
+	char url[LIMIT_URL];
+	struct question *q = endpoint_url(api_url, "failsafe", url, sizeof(url))
+				     ? new_question(w, index, url)
+				     : NULL;
+	if (q == NULL || (q->body = json_compact(body)) == NULL) {
+		w->round.failsafe_ok = false;
+		free(q);
+		return;
+	}
+	w->round.due++;
+	send_failsafe(q);
+}
+
+void peers_failsafe_round(struct worker *w, const char (*more)[LIMIT_NAME], unsigned more_count)
 {
 	begin(w, true);
 	json_auto_t *body = json_pack("{s:s,s:s,s:s}", "name", w->welcome.name, "conn_url",
@@ -232,23 +251,13 @@ void peers_failsafe_round(struct worker *w)
 		w->round.failsafe_ok = false;
 	bool me = false;
 	for (unsigned i = 0; i < w->c->failsafe_count; i++) {
-		char url[LIMIT_URL];
-		if (strcmp(w->c->failsafe[i].name, w->welcome.name) == 0) {
+		if (strcmp(w->c->failsafe[i].name, w->welcome.name) == 0)
 			me = true;
-			continue;
-		}
-		struct question *q =
-			endpoint_url(w->c->failsafe[i].api_url, "failsafe", url, sizeof(url))
-				? new_question(w, i, url)
-				: NULL;
-		if (q == NULL || (q->body = json_compact(body)) == NULL) {
-			w->round.failsafe_ok = false;
-			free(q);
-			continue;
-		}
-		w->round.due++;
-		send_failsafe(q);
+		else
+			ask_failsafe(w, i, w->c->failsafe[i].api_url, body);
 	}
+	for (unsigned i = 0; i < more_count; i++)
+		ask_failsafe(w, w->c->failsafe_count + i, api_url_of(w, more[i]), body);
 	w->round.failsafe_ok = w->round.failsafe_ok && me;
 	if (w->round.due == 0)
 		loop_timer_set(&w->loop, &w->round_timer, clock_boot_ms(), on_nobody, w);

@@ -263,7 +263,8 @@ json_t *slots_retain(struct worker *w); /* list for /status, NULL = keep what is
 
 /* peers.c */
 void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);
-void peers_failsafe_round(struct worker *w);
+void peers_failsafe_round(
+	struct worker *w, const char (*more)[LIMIT_NAME], unsigned more_count);
 void peers_check_name(struct worker *w); /* once, before the first turn (ha 1.15) */
 void peers_request(struct worker *w, struct http_request *req);
 

@@ -36,7 +36,7 @@ enum ha_action_kind {
 	/* questions */
 	HA_POLL_PEERS,         /* .names = members to ask (2 s, parallel); address: C's member, else memory.old_members,
 				* else C's failsafe map. Await */
-	HA_FAILSAFE_ROUND,     /* POST /failsafe to all other entries. Await */
+	HA_FAILSAFE_ROUND,     /* POST /failsafe to all other entries, and to the members named (X21). Await */
 	HA_WAIT,               /* nothing; call again at .until_ms. Await */
 	/* PostgreSQL */
 	HA_TASK_START,         /* .task, with .demote | .target | .role | .timeout_ms | .flag */
@@ -165,6 +165,10 @@ struct ha_memory {
 	unsigned sync_voter_count;
 	bool sync_written;           /* the sync_* fields are newer than C */
 	int64_t sync_written_ms;
+	/* X21: whom /failsafe may name by a write of ours that is still on its way */
+	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; int64_t sent_ms; } failsafe_sent[LIMIT_MEMBERS];
+	unsigned failsafe_sent_count;
+	bool lock_won;               /* X18: the key that is held now is ours by a decision, or PostgreSQL leads under it */
 	bool sync_unknown;           /* a write of /sync went unanswered: it may still arrive (X12) */
 	int64_t task_failed_ms[2];   /* last failed clone, rewind: not again before loop_wait */
 	uint64_t ssn_asked_hash;     /* last synchronous_standby_names asked for, and when */

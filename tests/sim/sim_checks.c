@@ -144,7 +144,13 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 	if (sync && lsn > b->acked_sync_lsn && settings_sync_mode(set) != SYNC_OFF)
 		b->acked_sync_lsn = lsn;
 	check_sync_promise(s, node);
-	if (!sync && settled(s) && settings_sync_mode(set) != SYNC_OFF && set->sync_strict)
+	/* ... as far as this node has heard of it: one that the store does not answer goes on with
+	 * what it knows. */
+	if (worker_settings(s, node) != set)
+		s->nodes[node].config_behind_ms = s->now_ms;
+	int64_t behind_ms = s->nodes[node].config_behind_ms;
+	bool heard = !behind_ms || s->now_ms - behind_ms > SETTLE_MS;
+	if (!sync && settled(s) && heard && settings_sync_mode(set) != SYNC_OFF && set->sync_strict)
 		violation(s, "S6", "%s acknowledges alone in strict mode", sim_name(node));
 }
 
@@ -294,6 +300,8 @@ void check_plan(struct sim *s, int node, const struct ha_plan *plan)
 			plan->actions[i].task != TASK_COPY_SLOTS)
 			s->checks.quiet_tasks += s->checks.quiet;
 	}
+	for (unsigned i = 0; i < plan->note_count; i++)
+		sim_log(s, node, "  %s", plan->notes[i]);
 	if (plan->await == AWAIT_NONE || plan->count)
 		sim_log(s, node, "[%s] %s%s", plan->rule, plan->reason,
 			plan->verdict == VERDICT_DROP ? " (drop)"

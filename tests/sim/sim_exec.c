@@ -167,10 +167,8 @@ static void stop_pg(struct sim *s, int node, const struct ha_action *a)
 		.generation = n->sup.guard.generation,
 		.mode = a->stop_mode ? a->stop_mode : PG_STOP_FAST,
 		.until_ms = a->timeout_ms,
-		.deadline_ms = node_clock(s, node) + 10000 };
-	worker_to_sup(s, node, m);
-	n->w.stop_wait = true;
-	n->w.stop_generation = n->sup.guard.generation;
+		.deadline_ms = node_clock(s, node) + 5000 };
+	worker_to_sup(s, node, m); /* nobody waits for it: the rules look again */
 }
 
 static void order_keeper(struct sim *s, int node, const struct ha_action *a)
@@ -308,20 +306,6 @@ static void one(struct sim *s, int node, const struct ha_action *a, bool awaited
 	}
 }
 
-static bool still_stopping(struct sim *s, int node)
-{
-	struct sim_node *n = &s->nodes[node];
-	if (!n->w.stop_wait)
-		return false;
-	if (n->sup.guard.generation == n->w.stop_generation &&
-		n->sup.guard.pm_state != PG_PROC_NONE) {
-		sim_at_proc(s, s->now_ms + 25, EV_EXEC, node, PROC_WORKER, 0, 0, NULL);
-		return true;
-	}
-	n->w.stop_wait = false;
-	return false;
-}
-
 void exec_plan(struct sim *s, int node)
 {
 	struct sim_worker *w = &s->nodes[node].w;
@@ -329,7 +313,7 @@ void exec_plan(struct sim *s, int node)
 	if (!w->stepping)
 		return;
 	while (w->pc < w->plan.count) {
-		if (w->blocked_on || still_stopping(s, node))
+		if (w->blocked_on)
 			return;
 		const struct ha_action *a = &w->plan.actions[w->pc++];
 		bool awaited = w->plan.await != AWAIT_NONE && w->pc == w->plan.count;
@@ -344,6 +328,5 @@ void exec_plan(struct sim *s, int node)
 			incarnation != s->nodes[node].procs[PROC_WORKER].incarnation)
 			return; /* answered at once, or gone */
 	}
-	if (!still_stopping(s, node))
-		worker_unblock(s, node);
+	worker_unblock(s, node);
 }

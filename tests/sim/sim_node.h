@@ -91,6 +91,8 @@ struct sim_task {
 	uint32_t names;
 	uint32_t request_id;
 	uint64_t generation;
+	enum pg_stop_mode stop_mode; /* asked for; 0 none */
+	int64_t stop_asked_ms, stop_timeout_ms;
 };
 
 struct sim_worker {
@@ -108,7 +110,6 @@ struct sim_worker {
 	bool turn_wanted, cycle_read;
 	unsigned pc;
 	uint32_t blocked_on; /* message id that the plan waits for; 0 none */
-	bool stop_wait;	     /* ... or the end of the postmaster */
 	uint32_t await_serial;
 	struct ha_result result;
 	int64_t next_turn_ms; /* local */
@@ -134,7 +135,7 @@ struct sim_worker {
 	int8_t failsafe_leader;
 	int64_t failsafe_last_ms;
 	int64_t proof_sent_ms;
-	uint64_t settings_version, member_hash, stop_generation;
+	uint64_t settings_version, member_hash;
 	int64_t member_ms;
 	bool recovery_differs, shown_nofailover;
 	uint64_t lease_seq;
@@ -150,6 +151,7 @@ struct sim_node {
 	bool pre_promote_fails, replay_stuck, shutdown_done;
 	bool rewind_fails;
 	int64_t last_paused_ms; /* an acknowledgement while its own agent was in pause */
+	int64_t config_behind_ms; /* an acknowledgement under a configuration that is not the newest */
 	int64_t nofailover_ms;	/* since when tagged */
 	int64_t resumed_ms;	/* true time of the last thaw; 0 = never */
 	int64_t pre_promote_ms, clone_ms;

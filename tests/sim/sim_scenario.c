@@ -106,6 +106,10 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		}
 	if (strcmp(key, "members") == 0)
 		sc->member_count = (unsigned)strtoul(value, NULL, 10);
+	else if (strcmp(key, "loss") == 0) /* of a thousand requests so many come much later */
+		sc->loss_per_mille = (unsigned)strtoul(value, NULL, 10);
+	else if (strcmp(key, "duplicate") == 0)
+		sc->dup_per_mille = (unsigned)strtoul(value, NULL, 10);
 	else if (strcmp(key, "node_count") == 0)
 		set->sync_node_count = (int)strtol(value, NULL, 10);
 	else if (strcmp(key, "nofailover") == 0 && sim_index(value) >= 0)
@@ -178,7 +182,9 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 	s->cfg.member_count = sc->member_count;
 	s->cfg.heal_ms = sc->heal_ms;
 	s->cfg.duration_ms = sc->end_ms;
-	s->cfg.loss_per_mille = s->cfg.dup_per_mille = s->cfg.unanswered_per_mille = 0;
+	s->cfg.loss_per_mille = sc->loss_per_mille;
+	s->cfg.dup_per_mille = sc->dup_per_mille;
+	s->cfg.unanswered_per_mille = 0;
 	s->settings[1] = sc->set;
 	s->settings_count = 1;
 	for (unsigned i = 0; i < sc->member_count; i++) {

@@ -23,7 +23,7 @@
 struct sim;
 struct sim_scenario {
 	char name[128];
-	unsigned member_count;
+	unsigned member_count, loss_per_mille, dup_per_mille;
 	uint32_t nofailover;
 	struct settings set;
 	int64_t heal_ms, end_ms;

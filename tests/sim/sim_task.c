@@ -4,7 +4,9 @@
 
 #include "tests/sim/sim.h"
 
-#define POLL_MS 20
+#define POLL_MS		 20
+#define PROMOTE_ORDER_MS 3000 /* the promote file must exist by then */
+#define STOP_ANSWER_MS	 5000 /* an order to the supervisor waits so long for its answer */
 
 static struct sim_task *task_of(struct sim *s, int node)
 {
@@ -30,14 +32,29 @@ static void ask_stop(struct sim *s, int node, enum pg_stop_mode mode, int64_t ti
 {
 	struct sim_node *n = &s->nodes[node];
 	n->w.task.generation = n->sup.guard.generation;
+	n->w.task.stop_mode = mode;
+	n->w.task.stop_timeout_ms = timeout_ms;
+	n->w.task.stop_asked_ms = node_clock(s, node);
 	worker_to_sup(s, node,
 		(struct sim_message){ .kind = SM_STOP,
 			.generation = n->sup.guard.generation,
 			.mode = mode,
 			.until_ms = timeout_ms,
-			.deadline_ms = node_clock(s, node) + 10000 });
+			.deadline_ms = node_clock(s, node) + STOP_ANSWER_MS });
 	if (n->w.state == PG_STATE_RUNNING || n->w.state == PG_STATE_STARTING)
 		n->w.state = PG_STATE_STOPPING;
+}
+
+/* An order that the supervisor did not take in its time is given again. */
+static void ask_stop_again(struct sim *s, int node)
+{
+	const struct sim_node *n = &s->nodes[node];
+	const struct sim_task *t = &n->w.task;
+	bool taken = n->sup.guard.pm_state != PG_PROC_STARTING &&
+		     n->sup.guard.pm_state != PG_PROC_RUNNING;
+	if (t->stop_mode && !taken && t->generation == n->sup.guard.generation &&
+		node_clock(s, node) >= t->stop_asked_ms + STOP_ANSWER_MS)
+		ask_stop(s, node, t->stop_mode, t->stop_timeout_ms);
 }
 
 static bool stopped(const struct sim *s, int node)
@@ -154,7 +171,7 @@ static void run_promote(struct sim *s, int node)
 		}
 		t->request_id = ++n->w.next_id;
 		t->generation = n->sup.guard.generation;
-		t->until_ms = now + 1000;
+		t->until_ms = now + PROMOTE_ORDER_MS;
 		worker_to_sup(s, node,
 			(struct sim_message){ .kind = SM_PROMOTE,
 				.id = t->request_id,
@@ -164,10 +181,10 @@ static void run_promote(struct sim *s, int node)
 		t->step = 1;
 		return;
 	case 1:
-		if (!t->answered && now < t->until_ms)
+		if (!t->answered && now < t->until_ms + 1000)
 			return;
 		if (!t->answered || t->refused || now >= t->until_ms) {
-			finish(s, node, TASK_RESULT_FALSE);
+			finish(s, node, TASK_RESULT_NONE); /* false is the script's "no" alone */
 			return;
 		}
 		t->promote_committed = true;
@@ -540,6 +557,7 @@ void task_event(struct sim *s, const struct sim_event *ev)
 	struct sim_task *t = task_of(s, ev->node);
 	if (!t->kind || (uint32_t)ev->a != t->serial)
 		return;
+	ask_stop_again(s, ev->node);
 	run(s, ev->node);
 	again(s, ev->node);
 }

@@ -219,6 +219,7 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 			   ? STORE_FAILING
 			   : STORE_OK;
 	v->lock = keeper_lock(&w->keeper, now);
+	v->lock_busy = keeper_busy(&w->keeper);
 	v->lease_until_ms = keeper_lease_until_ms(&w->keeper);
 	v->gentle_at_ms = keeper_gentle_ms(&w->keeper);
 	view_process(n, v);

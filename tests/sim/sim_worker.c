@@ -236,7 +236,7 @@ static void schedule_next(struct sim *s, int node)
 void worker_unblock(struct sim *s, int node)
 {
 	struct sim_worker *w = &s->nodes[node].w;
-	if (w->blocked_on || w->stop_wait)
+	if (w->blocked_on)
 		return;
 	if (w->stepping && w->plan.await == AWAIT_NONE && w->pc >= w->plan.count) {
 		w->stepping = false;

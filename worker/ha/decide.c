@@ -370,6 +370,10 @@ static void remember_cluster(struct step *s)
 	}
 	if (s->has_lock)
 		m->held_ms = s->v->now_ms;
+	if (s->v->lock == LOCK_NONE || s->v->lock == LOCK_LOST)
+		m->lock_won = false;
+	else if (s->has_lock && s->primary)
+		m->lock_won = true;
 	const struct member *leader = cluster_leader_peek(c);
 	m->leader_timeline = leader != NULL ? leader->timeline : 0;
 	if (!s->v->c_fresh ||
@@ -460,8 +464,10 @@ bool finish_cycle(struct step *s)
 		s->m->failsafe_active_until_ms = 0;
 		if (s->pg_there && s->v->task == TASK_NONE && s->plan->verdict != VERDICT_DROP) {
 			plan_add(s, HA_WRITE_STATUS);
-			if (s->set->failsafe_mode)
+			if (s->set->failsafe_mode) {
 				plan_add(s, HA_WRITE_FAILSAFE);
+				failsafe_written(s);
+			}
 		}
 	}
 	/* Where both keys hang on one session, a write of the member key would keep alive the

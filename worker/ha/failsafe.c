@@ -101,6 +101,69 @@ static bool demote_for_store(struct step *s)
 	return plan_done(s, "J2", "demoted self because DCS is not accessible and I was a leader");
 }
 
+/* X21: no request is carried out later than that after it was sent. */
+#define FAILSAFE_WRITE_MS 60000
+
+static void sent_to(struct step *s, const struct member *p)
+{
+	struct ha_memory *m = s->m;
+	unsigned i = 0;
+	while (i < m->failsafe_sent_count && !str_eq(m->failsafe_sent[i].name, p->name))
+		i++;
+	if (i == LIMIT_MEMBERS)
+		return; /* not reached: no more than that are kept below */
+	memcpy(m->failsafe_sent[i].name, p->name, LIMIT_NAME);
+	memcpy(m->failsafe_sent[i].api_url, p->api_url, LIMIT_URL);
+	m->failsafe_sent[i].sent_ms = s->v->now_ms;
+	if (i == m->failsafe_sent_count)
+		m->failsafe_sent_count++;
+}
+
+/* X21: whoever is in /failsafe may win a race, so a round that leaves one of them out proves
+ * nothing (S18). What the store holds can be newer than what this node has seen of it: its own
+ * write, unanswered. So whoever was in a map that was sent lately is asked too. */
+void failsafe_written(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	unsigned kept = 0;
+	for (unsigned i = 0; i < m->failsafe_sent_count; i++) {
+		if (s->v->now_ms - m->failsafe_sent[i].sent_ms < FAILSAFE_WRITE_MS &&
+			cluster_member_peek(s->c, m->failsafe_sent[i].name) == NULL)
+			m->failsafe_sent[kept++] = m->failsafe_sent[i];
+	}
+	m->failsafe_sent_count = kept;
+	for (unsigned i = 0; i < s->c->member_count; i++) {
+		if (s->c->members[i].api_url[0] != '\0' &&
+			!str_eq(s->c->members[i].name, s->v->name))
+			sent_to(s, &s->c->members[i]);
+	}
+}
+
+static bool mapped(const struct step *s, const char *name)
+{
+	for (unsigned i = 0; i < s->c->failsafe_count; i++) {
+		if (str_eq(s->c->failsafe[i].name, name))
+			return true;
+	}
+	return str_eq(name, s->v->name);
+}
+
+/* Beside the map: C's members, for a predecessor's write, and those of our own writes. */
+static void name_unmapped(struct step *s, struct ha_action *a)
+{
+	const struct ha_memory *m = s->m;
+	for (unsigned i = 0; i < s->c->member_count; i++) {
+		const struct member *p = &s->c->members[i];
+		if (p->api_url[0] != '\0' && !mapped(s, p->name))
+			plan_name(s, a, p->name);
+	}
+	for (unsigned i = 0; i < m->failsafe_sent_count; i++) {
+		const char *name = m->failsafe_sent[i].name;
+		if (!mapped(s, name) && cluster_member_peek(s->c, name) == NULL)
+			plan_name(s, a, name);
+	}
+}
+
 /* J1. True = decided. */
 static bool failsafe_round(struct step *s)
 {
@@ -111,9 +174,12 @@ static bool failsafe_round(struct step *s)
 		s->v->now_ms - m->failsafe_round_ms < round_interval_ms(s))
 		return hold_by_failsafe(s);
 	m->failsafe_round_ms = s->v->now_ms;
-	if (s->c->failsafe_count == 1)
+	struct ha_action *a = plan_add(s, HA_FAILSAFE_ROUND);
+	name_unmapped(s, a);
+	if (s->c->failsafe_count == 1 && a->name_count == 0) {
+		s->plan->count--;
 		return round_accepted(s);
-	plan_add(s, HA_FAILSAFE_ROUND);
+	}
 	return plan_await(s, STAGE_FAILSAFE, AWAIT_FAILSAFE, FAILSAFE_ROUND_MS, "J1");
 }
 

@@ -188,6 +188,16 @@ bool handover_leader_polled(struct step *s, bool possible)
 
 /* ---- D-M ---- */
 
+/* X19: a switchover promises that nothing acknowledged is lost (S15), and the leader may have died
+ * before it found out whether the candidate has everything. With a voter's word for each commit
+ * (priority) every candidate that D7 lets pass has it; with a quorum's word only the votes can
+ * tell, so the candidate must win them like anybody, and whoever is ahead of it does not wait for
+ * it. A failover names its target without a leader: that one is the operator's word. */
+static bool votes_wanted(const struct step *s)
+{
+	return s->quorum_active && s->c->failover_leader[0] != '\0';
+}
+
 /* The last part: I was not the leader (or nobody was named), and it goes by health without the lag
  * rule. */
 static enum may manual_race(struct step *s)
@@ -228,10 +238,13 @@ enum may handover_no_leader(struct step *s)
 	const char *candidate = c->failover_candidate;
 	if (candidate[0] == '\0')
 		return s->paused ? MAY_NO : manual_rest(s, false);
-	if (str_eq(candidate, s->v->name))
+	if (str_eq(candidate, s->v->name)) {
+		if (votes_wanted(s))
+			return manual_race(s);
 		return race_diverged(s) && !s->quorum_active
 			       ? MAY_NO
 			       : MAY_YES; /* S9, as peers see it by its tag */
+	}
 	const struct member *target = cluster_member_peek(c, candidate);
 	if (s->paused) {
 		if (target != NULL || !s->primary)
@@ -263,6 +276,12 @@ static enum may target_polled(struct step *s)
 	for (unsigned i = 0; i < s->peer_count; i++) {
 		if (str_eq(s->v->peers[i].name, s->c->failover_candidate))
 			p = &s->v->peers[i];
+	}
+	bool behind = p != NULL && p->answered && votes_wanted(s) && p->position < my_position(s);
+	if (behind) {
+		plan_note(
+			s, HA_LOG_WARNING, "%s: member %s is behind me", handover_word(s), p->name);
+		return manual_rest(s, true);
 	}
 	if (p != NULL && p->answered && !p->nofailover && !p->watchdog_failed) {
 		plan_note(s, HA_LOG_INFO, "%s: to %s, i am %s", handover_word(s), p->name,

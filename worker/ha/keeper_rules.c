@@ -68,6 +68,11 @@ static bool in_failsafe(const struct keeper *k)
 	return k->failsafe_until_ms > k->lease_until_ms;
 }
 
+bool keeper_busy(const struct keeper *k)
+{
+	return k->phase == KEEPER_ACQUIRING || k->phase == KEEPER_ADOPTING;
+}
+
 int64_t keeper_lease_until_ms(const struct keeper *k)
 {
 	return max64(k->lease_until_ms, k->failsafe_until_ms);
@@ -241,9 +246,9 @@ static bool report_open(const struct keeper *k)
 	return (k->ack_seq != k->seq || zero_wanted) && !k->supervisor_silent;
 }
 
-/* A release without an answer may still arrive, and then it deletes this revision of the key. So that revision is
- * never ours again: when the key turns out to be there, it is moved to a new one first (adopted), and the late
- * release finds another. */
+/* A release without an answer may still arrive, and then it deletes this revision of the key. So
+ * that revision is never ours again: when the key turns out to be there, it is moved to a new one
+ * first (adopted), and the late release finds another. */
 static void give_up(struct keeper *k, enum ha_outcome outcome)
 {
 	bool open_end = outcome != HA_OUT_OK && outcome != HA_OUT_CONFLICT;
@@ -275,8 +280,9 @@ static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 		renew(k, plan, false, now_ms);
 }
 
-/* A shorter ttl: from the moment that the store may hear of it, the key may be gone that much earlier, also when
- * the answer is lost. So the lease is cut first, and the store is told after the supervisor has agreed. */
+/* A shorter ttl: from the moment that the store may hear of it, the key may be gone that much
+ * earlier, also when the answer is lost. So the lease is cut first, and the store is told after the
+ * supervisor has agreed. */
 static void set_ttl(struct keeper *k, int64_t ttl_ms, struct keeper_plan *plan, int64_t now_ms)
 {
 	k->ttl_ms = ttl_ms;
@@ -347,6 +353,10 @@ static void on_snapshot(
 		/* Only a snapshot from after our own write proves anything. */
 		if (!ev->session_is_mine && ev->revision > k->key_version)
 			lose(k, plan, now_ms);
+		else if (ev->session_is_mine && !k->key_version)
+			/* A renewal says that it is ours, not which revision; a release must name
+			 * one, or a late copy of it deletes the key of another time (S2). */
+			k->key_version = ev->leader_version;
 		break;
 	case KEEPER_ACQUIRING:
 	case KEEPER_ZEROING:

@@ -137,6 +137,7 @@ int64_t keeper_next_ms(const struct keeper *k, int64_t now_ms);
 
 /* What the view shows. */
 enum ha_lock keeper_lock(const struct keeper *k, int64_t now_ms);
+bool keeper_busy(const struct keeper *k); /* an acquire or adoption is under way */
 int64_t keeper_lease_until_ms(const struct keeper *k);
 int64_t keeper_gentle_ms(const struct keeper *k); /* 0 = no lease */
 /* A verdict serves for 2 * loop_wait + retry_timeout (DESIGN 4). */

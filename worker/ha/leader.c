@@ -93,6 +93,17 @@ bool act_primary_done(struct step *s, enum act_why why)
 	return leader_reason(s, why);
 }
 
+/* A PostgreSQL that was told to promote may still do it: it is stopped before the key goes (S2). */
+static void give_back(struct step *s)
+{
+	if (s->v->promote_sent && s->pg_there) {
+		plan_demote(s, DEMOTE_IMMEDIATE);
+		return;
+	}
+	plan_add(s, HA_RELEASE);
+	s->plan->verdict = VERDICT_DROP;
+}
+
 /* The end of G5: everything that must be true before the promotion is. */
 bool promote_now(struct step *s)
 {
@@ -102,8 +113,7 @@ bool promote_now(struct step *s)
 		return plan_done(s, "X10", "not promoting while the leader key is not confirmed");
 	if (failsafe_word_forbids(s)) {
 		s->plan->log_level = HA_LOG_WARNING;
-		plan_add(s, HA_RELEASE);
-		s->plan->verdict = VERDICT_DROP;
+		give_back(s);
 		return plan_done(s, "X17",
 			"releasing the leader key instead of promoting: another member may run as "
 			"primary in failsafe mode with our consent");
@@ -118,6 +128,20 @@ bool promote_now(struct step *s)
 	return plan_done(s, "G5", "promoted self to leader because I had the session lock");
 }
 
+/* X18: an acquire without an answer may be carried out much later, also after the end of the worker
+ * that sent it. The decision behind it is as old: others may have led and acknowledged since (S4,
+ * S5). A standby that finds itself with such a key gives it back and races for it on today's facts;
+ * if it is ahead of all, it wins. */
+static bool stray_key(struct step *s)
+{
+	if (s->m->lock_won || s->primary || s->paused || !s->v->sql->valid)
+		return false;
+	s->plan->log_level = HA_LOG_WARNING;
+	give_back(s);
+	return plan_done(s, "X18",
+		"releasing the leader key: no decision of mine stands behind it any more");
+}
+
 static bool act_armed(struct step *s, enum act_why why)
 {
 	/* S2: never under a PostgreSQL that became primary all the same. */
@@ -127,11 +151,12 @@ static bool act_armed(struct step *s, enum act_why why)
 			"failed");
 		s->m->released_ms = s->v->now_ms;
 		s->m->promote_result = TASK_RESULT_NONE;
-		plan_add(s, HA_RELEASE);
-		s->plan->verdict = VERDICT_DROP;
+		give_back(s);
 		return plan_done(
 			s, "G2", "Promotion cancelled because the pre-promote script failed");
 	}
+	if (stray_key(s))
+		return true;
 	if (s->primary) {
 		plan_set_role(s, PG_ROLE_PRIMARY);
 		s->m->demoted = 0;

@@ -95,6 +95,24 @@ static bool peer_level(struct step *s, const struct ha_peer *p, const char *form
 	return true;
 }
 
+/* X20: /sync and /history name me as the last who led. Nobody can have acknowledged anything after
+ * me, so a peer whose last records are on a branch that ended before mine began is not ahead,
+ * however far that branch went; to wait for it would be to wait for ever, because S9 keeps it from
+ * leading itself (V1). Elsewhere the position alone counts: a timeline that is reported too old
+ * must not hide commits that only that peer has. */
+static bool peer_on_dead_end(const struct step *s, const struct ha_peer *p)
+{
+	int64_t tli = my_timeline(s);
+	if (!s->quorum_active || !str_eq(s->c->sync_leader, s->v->name) || p->timeline <= 0 ||
+		p->timeline >= tli || tli != cluster_timeline(s->c))
+		return false;
+	for (unsigned i = 0; i < s->c->history_count; i++) {
+		if (s->c->history[i].timeline == p->timeline)
+			return p->position > s->c->history[i].lsn;
+	}
+	return false;
+}
+
 bool race_health(struct step *s, const char *former)
 {
 	int votes = s->quorum_active && cluster_sync_matches(s->c, s->v->name) ? 0 : -1;
@@ -108,6 +126,12 @@ bool race_health(struct step *s, const char *former)
 		if (!p->in_recovery) {
 			plan_note(s, HA_LOG_WARNING, "Primary (%s) is still alive", p->name);
 			return false;
+		}
+		if (peer_on_dead_end(s, p)) {
+			plan_note(s, HA_LOG_INFO,
+				"Timeline %d of %s ended before its wal position rule=X20",
+				(int)p->timeline, p->name);
+			continue;
 		}
 		if (p->position > my_position(s)) {
 			ahead++;
@@ -338,6 +362,7 @@ bool stage_acquire(struct step *s)
 	}
 	if (!s->has_lock)
 		return cycle_run(s); /* won and lost again already */
+	s->m->lock_won = true;
 	acquired_failover_key(s);
 	if (s->standby)
 		return follow(s, FOLLOW_STANDBY_PROMOTED);

@@ -165,6 +165,7 @@ void task_ended(struct step *s);
 bool rule_store_failing(struct step *s);
 bool stage_failsafe(struct step *s);
 void failsafe_wake(struct step *s);
+void failsafe_written(struct step *s); /* X21 */
 bool failsafe_excluded(const struct step *s);	 /* D9 */
 bool failsafe_promise_forgotten(struct step *s); /* X13 */
 bool failsafe_word_forbids(struct step *s);	 /* X17 */

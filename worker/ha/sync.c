@@ -158,6 +158,10 @@ static enum pass priority_pass(struct step *s, const struct sync_state *st)
 				st->names[st->leader], s->v->name);
 		return write_sync(s, st, &none, 0, STAGE_SYNC);
 	}
+	/* X22: the mode was quorum. Each commit is on some of the voters, priority mode reads /sync
+	 * as "each voter has all" (S4): none is named before the setting means it. */
+	if (st->ssn.quorum && st->ssn.n < qset_count(&st->listed) && !qset_empty(&st->voters))
+		return write_sync(s, st, &none, 0, STAGE_SYNC);
 	if (qset_equal(picked, &st->voters) && !qset_equal(&st->voters, ok)) /* 3 */
 		return write_sync(s, st, ok, 0, STAGE_SYNC);
 	if (strict_step(s, st)) /* 4 */
@@ -271,7 +275,7 @@ static bool sync_pass(struct step *s, enum act_why why)
 	 * and a smaller setting could break it (S7). The same content is written again: with its
 	 * answer the version has moved, and the old write is void. */
 	if (s->m->sync_unknown && st.leader == st.me)
-		return write_sync(s, &st, &st.voters, st.quorum, STAGE_SYNC) == PASS_AWAITS;
+		return write_sync(s, &st, &st.voters, st.key_quorum, STAGE_SYNC) == PASS_AWAITS;
 	enum pass pass = s->sync == SYNC_QUORUM ? quorum_pass(s, &st) : priority_pass(s, &st);
 	return pass == PASS_AWAITS;
 }

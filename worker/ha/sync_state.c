@@ -434,6 +434,7 @@ bool sync_state_read(struct step *s, struct sync_state *st)
 	st->me = name_bit(st, s->v->name);
 	st->leader = key.leader[0] != '\0' ? name_bit(st, key.leader) : -1;
 	st->quorum = s->sync == SYNC_QUORUM ? key.quorum : 0;
+	st->key_quorum = key.quorum;
 	st->version = key.version;
 	for (unsigned i = 0; i < key.voter_count && st->leader >= 0; i++)
 		qset_add(&st->voters, name_bit(st, key.voters[i]));

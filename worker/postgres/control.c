@@ -438,17 +438,25 @@ void seq_stop_step(struct co *co)
 	}
 	/* The connections of our own would hold back a smart stop. */
 	pgc_close(&p->sql);
-	co_pg_stop(co, s->mode, s->timeout_ms);
-	CO_WAIT(co);
-	if (!co->ok && !postmaster_gone(p))
-		log_warning("stop order: %s", co->note);
+	s->ordered = false;
 	while (!postmaster_gone(p)) {
+		/* A supervisor that was stopped refuses what has become too old meanwhile: nobody
+		 * stops PostgreSQL then unless the order is given again. */
+		if (!s->ordered) {
+			co_pg_stop(co, s->mode, s->timeout_ms);
+			CO_WAIT(co);
+			s->ordered = co->ok;
+			if (postmaster_gone(p))
+				break;
+			if (!s->ordered)
+				log_warning("stop order: %s (asked again)", co->note);
+		}
 		co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, 1000);
 		CO_WAIT(co);
 		on_control(s);
 		if (postmaster_gone(p))
 			break;
-		co_wait_pg(co, clock_boot_ms() + 100);
+		co_wait_pg(co, clock_boot_ms() + (s->ordered ? 100 : 1000));
 		CO_WAIT(co);
 	}
 	/* The last word of pg_control, for whoever asked for it. */

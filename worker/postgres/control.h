@@ -51,7 +51,7 @@ struct seq_stop {
 	bool shutdown_seen;
 	uint64_t shutdown_lsn;
 	/* private */
-	bool had_postmaster;
+	bool had_postmaster, ordered;
 	int64_t look_ms;
 };
 void seq_stop_step(struct co *co);
