@@ -163,6 +163,27 @@ static void switch_b_to_me(struct fx *f)
 	failover_to(f, "b", "a");
 	f->c.last_lsn = 1000 + 9999999; /* no lag rule for the candidate */
 }
+/* b led and is gone; a commit is on a or on c: the candidate needs the vote of c. */
+static void switch_quorum(struct fx *f, uint64_t position_of_c)
+{
+	switch_b_to_me(f);
+	f->set.sync_mode = SYNC_QUORUM;
+	f->c.sync_key_exists = true;
+	FX_SET(f->c.sync_leader, "b");
+	FX_SET(f->voters[0], "a");
+	FX_SET(f->voters[1], "c");
+	f->c.sync_voter_count = 2;
+	f->c.sync_quorum = 1;
+	fx_peer(f, "c", position_of_c);
+}
+static void switch_quorum_ahead(struct fx *f)
+{
+	switch_quorum(f, 900);
+}
+static void switch_quorum_behind(struct fx *f)
+{
+	switch_quorum(f, 1001);
+}
 static void switch_b_to_c(struct fx *f)
 {
 	failover_to(f, "b", "c");
@@ -338,6 +359,24 @@ static void failsafe_alone(struct fx *f)
 {
 	failsafe_bad(f);
 	f->c.failsafe_count = 1;
+	f->c.member_count = 1;
+}
+static void failsafe_write_under_way(struct fx *f)
+{
+	failsafe_alone(f);
+	FX_SET(f->m.failsafe_sent[0].name, "b");
+	FX_SET(f->m.failsafe_sent[0].api_url, "http://b");
+	f->m.failsafe_sent[0].sent_ms = FX_NOW - 1000;
+	f->m.failsafe_sent_count = 1;
+}
+static void stray_key(struct fx *f)
+{
+	f->m.lock_won = false;
+}
+static void stray_key_promote_sent(struct fx *f)
+{
+	stray_key(f);
+	f->v.promote_sent = true;
 }
 static void failsafe_leader(struct fx *f)
 {
@@ -628,6 +667,10 @@ static const struct row rows[] = {
 		VERDICT_DROP, "demoting self" },
 	{ "standby with lock promotes", "a", LOCK_HELD, 'R', none, "G5", TASK(TASK_PROMOTE),
 		VERDICT_HOLD, "because I had the session lock" },
+	{ "X18 nobody decided on the key", "a", LOCK_HELD, 'R', stray_key, "X18", HA_RELEASE, 0,
+		VERDICT_DROP, "no decision" },
+	{ "X18 ... and told to promote", "a", LOCK_HELD, 'R', stray_key_promote_sent, "X18",
+		DEMOTE(DEMOTE_IMMEDIATE), VERDICT_HOLD, "no decision" },
 	{ "standby with lock in doubt", "a", LOCK_UNCERTAIN, 'R', uncertain_promote, "X10", QUIET,
 		VERDICT_HOLD, "not confirmed" },
 	{ "promoted, still in recovery", "a", LOCK_HELD, 'R', promoted_role, "E4", QUIET,
@@ -709,6 +752,10 @@ static const struct row rows[] = {
 
 	{ "D-M candidate is me", "", LOCK_NONE, 'R', switch_b_to_me, "G5", HA_CLEAR_FAILOVER, 0,
 		VERDICT_HOLD, "promoted self" },
+	{ "X19 candidate with the vote", "", LOCK_NONE, 'R', switch_quorum_ahead, "G5",
+		HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "promoted self" },
+	{ "X19 candidate behind a voter", "", LOCK_NONE, 'R', switch_quorum_behind, "C4", QUIET,
+		VERDICT_NONE, "not the healthiest" },
 	{ "D-M candidate is another", "", LOCK_NONE, 'R', switch_b_to_c, "C4", QUIET, VERDICT_NONE,
 		"not the healthiest" },
 	{ "D-M candidate is dead", "", LOCK_NONE, 'R', switch_b_to_dead_c, "G5", HA_ACQUIRE, 0,
@@ -800,6 +847,8 @@ static const struct row rows[] = {
 		"demoted self" },
 	{ "J1 alone", "a", LOCK_HELD, 'P', failsafe_alone, "J1", HA_FAILSAFE_HOLD, 0, VERDICT_HOLD,
 		"continue" },
+	{ "X21 a map under way names b", "a", LOCK_HELD, 'P', failsafe_write_under_way, "J2",
+		DEMOTE(DEMOTE_OFFLINE), VERDICT_DROP, "demoted self" },
 	{ "9.4 injected leader", "", LOCK_NONE, 'R', failsafe_leader, "E6", QUIET, VERDICT_NONE,
 		"following a leader (b)" },
 	{ "X13 a word may have been given before the start", "", LOCK_NONE, 'R', failsafe_forgotten,
