@@ -255,7 +255,10 @@ enum may handover_no_leader(struct step *s)
 		plan_add(s, HA_CLEAR_FAILOVER)->version = c->failover_version;
 		return MAY_GO_ON;
 	}
-	if (s->sync == SYNC_PRIORITY && !cluster_sync_matches(c, s->v->name))
+	/* R: only while /sync names somebody. Switched on just before the leader died it names nobody:
+	 * then nothing was promised, and a candidate that cannot (S9) would keep all others back for
+	 * ever (V5). */
+	if (s->sync_active && s->sync == SYNC_PRIORITY && !cluster_sync_matches(c, s->v->name))
 		return MAY_NO;
 	/* R: D7 keeps a candidate outside of /sync from taking over; to leave it to that one all
 	 * the same would leave the cluster without a leader for ever (V5). */
