@@ -120,8 +120,12 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 	int64_t ms = f->for_ms;
 	switch (f->kind) {
 	case FAULT_PG_CRASH: pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "crash"); return true;
-	case FAULT_PG_HANG: n->pg.hung = begin; return true;
+	case FAULT_PG_HANG:
+		pg_deaf(s, f->hit, begin);
+		n->pg.hung = begin;
+		return true;
 	case FAULT_PG_FREEZE:
+		pg_deaf(s, f->hit, begin);
 		if (begin)
 			n->pg.frozen = true;
 		else

@@ -171,6 +171,15 @@ void pg_stop(struct sim *s, int node, enum pg_stop_mode mode)
 		later(s, node, sim_range(&s->rng, 2, 100) + p->stop_ms, PGP_STOPPING);
 }
 
+/* A mode that was changed while it could not be told is as good as changed now. */
+void pg_deaf(struct sim *s, int node, bool begins)
+{
+	struct sim_pg *p = &s->nodes[node].pg;
+	if (p->deaf_since_ms && s->checks.mode_changed_ms >= p->deaf_since_ms)
+		s->nodes[node].config_behind_ms = s->now_ms;
+	p->deaf_since_ms = begins ? s->now_ms : 0;
+}
+
 /* What was sent to a stopped process arrives when it goes on. */
 void pg_thaw(struct sim *s, int node)
 {

@@ -60,6 +60,7 @@ struct sim_pg {
 	bool stuck; /* a fast shutdown does not end */
 	enum pg_stop_mode stop_mode;
 	int64_t first_ack_ms, last_ack_ms;
+	int64_t deaf_since_ms; /* 0 = it answers */
 	/* primary */
 	struct sim_ssn ssn;
 	struct {
@@ -82,6 +83,7 @@ void pg_spawn(struct sim *s, int node, uint32_t kind);
 void pg_stop(struct sim *s, int node, enum pg_stop_mode mode);
 void pg_kill(struct sim *s, int node, enum exit_class class, const char *why);
 void pg_thaw(struct sim *s, int node);
+void pg_deaf(struct sim *s, int node, bool begins); /* nothing can be set in it meanwhile */
 void pg_promote_file(struct sim *s, int node);
 void pg_readopted(struct sim *s, int node);
 void pg_event(struct sim *s, const struct sim_event *ev);
