@@ -89,8 +89,11 @@ bench-fence:
 bench-supervisor:
 	@$(MAKE) --no-print-directory SAN=0 all integration-bins
 	@tests/bench/supervisor_bench.py
-bench: bench-fence bench-supervisor
-.PHONY: bench bench-fence bench-supervisor
+bench-cluster:
+	@$(MAKE) --no-print-directory SAN=0 all
+	@tests/bench/cluster_bench.py $(if $(RUNS),--runs $(RUNS)) $(if $(ONLY),--only $(ONLY))
+bench: bench-fence bench-supervisor bench-cluster
+.PHONY: bench bench-fence bench-supervisor bench-cluster
 
 # Kills and stops of every process of a node, and of every pair, under load (tests/chaos). SEED= repeats a run.
 ROUNDS ?= 1000
