@@ -343,6 +343,14 @@ void execute_plan(struct worker *w)
 	}
 }
 
+/* Before the device was ever asked for the supervisor knows none, which is no failure: else a
+ * member that starts with data would never race, and its peers would count it out. */
+bool execute_watchdog_failed(const struct worker *w)
+{
+	return w->set.watchdog_mode == WATCHDOG_REQUIRED && w->watchdog_wanted &&
+	       w->watchdog_known && !w->host.watchdog.usable;
+}
+
 void execute_watchdog_state(struct worker *w)
 {
 	w->watchdog_known = true;

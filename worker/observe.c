@@ -235,7 +235,7 @@ static void view_pg(struct worker *w, struct ha_view *v)
 	v->recovery_settings_differ = w->recovery_differs;
 	v->recovery_needs_restart = w->recovery_needs_restart;
 	v->watchdog_armed = w->host.watchdog.armed;
-	v->watchdog_failed = w->set.watchdog_mode == WATCHDOG_REQUIRED && !w->host.watchdog.usable;
+	v->watchdog_failed = execute_watchdog_failed(w);
 }
 
 void observe_build(struct worker *w)

@@ -213,8 +213,7 @@ void publish_page(struct worker *w)
 	set(w, WRK_FAILSAFE_MODE, w->set.failsafe_mode);
 	set(w, WRK_SYNC_MODE, w->set.sync_mode);
 	set(w, WRK_STANDBY_CLUSTER, w->set.standby_cluster);
-	set(w, WRK_WATCHDOG_FAILED,
-		w->set.watchdog_mode == WATCHDOG_REQUIRED && !w->host.watchdog.usable);
+	set(w, WRK_WATCHDOG_FAILED, execute_watchdog_failed(w));
 	set(w, WRK_PENDING_RESTART, w->pg.pending_restart != NULL);
 	set(w, WRK_MAX_LAG_ON_FAILOVER, w->set.maximum_lag_on_failover);
 	set(w, WRK_PRIMARY_START_TIMEOUT_MS, w->set.primary_start_timeout_ms);

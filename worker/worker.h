@@ -243,6 +243,7 @@ void observe_on_probe(struct probe *p, void *arg);
 /* execute.c */
 void execute_plan(struct worker *w);
 void execute_watchdog_state(struct worker *w); /* MSG_WATCHDOG_STATE came */
+bool execute_watchdog_failed(const struct worker *w); /* required, asked for, not usable */
 
 /* task.c */
 void task_start(struct worker *w, const struct ha_action *a);
