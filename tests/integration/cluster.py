@@ -279,6 +279,10 @@ class WriteProbe:
                     conn = None
             self.stop_event.wait(0.01)
 
+    def first_ack(self):
+        """No fault before there is something to break."""
+        wait_until(lambda: any(self.acks.values()), 10, "a writer is acknowledged")
+
     def overlaps(self):
         """Acknowledgements of an older timeline that were asked for after one of a newer timeline was given: each promotion makes
         a new timeline, so these are two primaries at once."""

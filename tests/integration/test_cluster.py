@@ -56,7 +56,7 @@ def test_bootstrap_keys_roles_and_rest(cluster):
 def test_switchover_and_back_loses_nothing(cluster):
     c = cluster
     with WriteProbe(c) as probe:
-        time.sleep(1)
+        probe.first_ack()
         for target in ("n1", "n0"):
             old = c.leader()
             code, text = old.status("/switchover", "POST", {"leader": old.name, "candidate": target}, 40)
@@ -105,7 +105,7 @@ def test_supervisor_killed_and_started_again_adopts(cluster):
     n0 = c.leader()
     pm = n0.postmaster()
     with WriteProbe(c) as probe:
-        time.sleep(0.5)
+        probe.first_ack()
         os.kill(n0.proc.pid, signal.SIGKILL)
         n0.proc.wait(5)
         time.sleep(1)
@@ -122,7 +122,7 @@ def test_supervisor_killed_for_good_replica_takes_over(cluster):
     n0 = c.leader()
     pm = n0.postmaster()
     with WriteProbe(c) as probe:
-        time.sleep(0.5)
+        probe.first_ack()
         os.kill(n0.proc.pid, signal.SIGKILL)
         n0.proc.wait(5)
         new = c.wait_leader(25, but=n0)
@@ -138,7 +138,7 @@ def test_node_off_failover_and_rejoin(cluster):
     c = cluster
     n0 = c.leader()
     with WriteProbe(c) as probe:
-        time.sleep(1)
+        probe.first_ack()
         n0.kill_all()
         new = c.wait_leader(25, but=n0)
         time.sleep(1)
@@ -155,7 +155,7 @@ def test_postmaster_killed_same_primary_again(cluster):
     c = cluster
     n0 = c.leader()
     with WriteProbe(c) as probe:
-        time.sleep(0.5)
+        probe.first_ack()
         os.kill(n0.postmaster(), signal.SIGKILL)
         wait_until(lambda: n0.is_primary() and c.leader() is n0, 20, "n0 is primary again")
         settled(c)
@@ -169,7 +169,7 @@ def test_supervisor_stopped_is_fenced_by_the_dead_man(cluster):
     n0 = c.leader()
     pm = n0.postmaster()
     with WriteProbe(c) as probe:
-        time.sleep(0.5)
+        probe.first_ack()
         os.kill(n0.proc.pid, signal.SIGSTOP)
         new = c.wait_leader(25, but=n0)
         assert not alive(pm) or n0.try_sql("SELECT 1") is None
@@ -184,7 +184,7 @@ def test_store_away_and_back(cluster):
     c = cluster
     n0 = c.leader()
     with WriteProbe(c) as probe:
-        time.sleep(0.5)
+        probe.first_ack()
         c.etcd.proc.signal(signal.SIGSTOP)
         wait_until(lambda: not n0.is_primary(), 12, "n0 gave up")
         time.sleep(3)
