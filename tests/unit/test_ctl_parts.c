@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/ext/json.h"
 #include "ctl/args.h"
 #include "ctl/diff.h"
 #include "ctl/table.h"
@@ -45,8 +46,8 @@ static void test_table(void **state)
 	(void)state;
 	static const struct table_column columns[] = { { "Cluster", NULL, false },
 		{ "Member", "Member", false }, { "TL", "TL", true }, { "Tags", "Tags", false } };
-	json_t *rows = json_pack("[[s,s,i,s],[s,s,s,{s:b}]]", "c", "n\xc3\xa9", 5, "", "c", "b", "",
-		"nosync", 1);
+	json_t *rows = json_pack(
+		"[[s,s,i,s],[s,s,s,{s:b}]]", "c", "n\xc3\xa9", 5, "", "c", "b", "", "nosync", 1);
 	struct table t = { columns, 4, rows, " Cluster: c ", true };
 	struct buf out = BUF_INIT(10000);
 	assert_true(table_write(&t, TABLE_PRETTY, &out));
@@ -67,6 +68,17 @@ static void test_table(void **state)
 		"Cluster\tMember\tTL\tTags\nc\tn\xc3\xa9\t5\t\nc\tb\t\t{nosync: true}\n");
 	buf_done(&out);
 	json_decref(rows);
+}
+
+static void test_json_as_python(void **state)
+{
+	(void)state;
+	/* The text of an escape that somebody wrote is no escape: its letters stay. */
+	json_t *v = json_string("\x7f\xc3\x89\\u00C9");
+	char *text = json_python(v);
+	assert_string_equal(text, "\"\\u007f\\u00c9\\\\u00C9\"");
+	free(text);
+	json_decref(v);
 }
 
 static void test_diff(void **state)
@@ -90,7 +102,8 @@ static void test_diff(void **state)
 int main(void)
 {
 	setlocale(LC_CTYPE, "C.UTF-8");
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_args),
-		cmocka_unit_test(test_table), cmocka_unit_test(test_diff) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_json_as_python),
+		cmocka_unit_test(test_args), cmocka_unit_test(test_table),
+		cmocka_unit_test(test_diff) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
