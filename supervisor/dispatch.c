@@ -245,8 +245,9 @@ static void on_ready(struct sup *s, struct helper *h)
 	sup_publish(s);
 	if (h->role != ROLE_WORKER)
 		return;
-	postmaster_tell(s, true);
+	/* First: what is known of the postmaster means that the jobs are known too. */
 	jobs_report(s);
+	postmaster_tell(s, true);
 	watchdog_changed(s);
 	ending_tell_worker(s);
 }
@@ -304,7 +305,8 @@ void sup_receive(struct sup *s, struct helper *h)
 			helper_kill(s, h, err.text);
 			return;
 		}
-		/* It may have been sent since the turn began: then its time would lie in the future. */
+		/* It may have been sent since the turn began: then its time would lie in the
+		 * future. */
 		s->now_ms = clock_boot_ms();
 		helper_seen(h, s->now_ms);
 		dispatch(s, h, &m);

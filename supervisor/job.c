@@ -110,7 +110,8 @@ static void send_event(struct sup *s, const struct job *j)
 		.exit_class = j->exit.cls,
 		.exit_code = j->exit.code,
 		.cancelled = j->cancelled,
-		.timed_out = j->timed_out };
+		.timed_out = j->timed_out,
+		.flags = j->flags };
 	memcpy(e.name, j->name, sizeof(e.name));
 	helper_send(s, HELPER_WORKER, MSG_JOB_EVENT, j->id, &e, NULL, 0, NULL, 0);
 }
@@ -162,6 +163,7 @@ static enum err_code launch_job(struct sup *s, struct job *j, const char *cwd, c
 		.fd_count = 3,
 		.gate_fd = -1,
 		.kind = PRIV_PLAIN,
+		.die_with_parent = (j->flags & (JOB_DATA_DIR | JOB_DIES_WITH_US)) != 0,
 		.umask = s->privs.umask };
 	enum err_code rc = make_streams(j, sp.fds, ends, err);
 	if (rc == ERR_OK)

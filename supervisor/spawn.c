@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -16,10 +17,12 @@
 
 #define HIGH_FD 64 /* above every target number, so that the moves cannot overwrite a source */
 
-/* By the system call itself: glibc keeps signals 32 and 33 from us, but whoever started us may have left them ignored. */
+/* By the system call itself: glibc keeps signals 32 and 33 from us, but whoever started us may have
+ * left them ignored. */
 static void reset_signals(void)
 {
-	static const unsigned long dfl[4]; /* the kernel's struct sigaction: SIG_DFL, no flags, empty mask */
+	static const unsigned long
+		dfl[4]; /* the kernel's struct sigaction: SIG_DFL, no flags, empty mask */
 	for (int s = 1; s < NSIG; s++)
 		syscall(SYS_rt_sigaction, s, dfl, NULL, sizeof(unsigned long));
 }
@@ -76,6 +79,10 @@ static const char *child_steps(const struct privs *p, const struct spawn *s, pid
 		return bad;
 	if (s->after_user != NULL && (bad = s->after_user(s->arg)) != NULL)
 		return bad;
+	/* After the last change of credentials, which clears it. */
+	if (s->die_with_parent &&
+		(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != parent))
+		return "parent death signal";
 	if (s->cwd != NULL && chdir(s->cwd) < 0)
 		return "chdir";
 	wait_gate(s, gate);

@@ -1,6 +1,7 @@
 /* Fork and exec of one child, without allocation. A child is executed afresh, never merely forked.
  */
 #pragma once
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "common/core/err.h"
@@ -19,6 +20,8 @@ struct spawn {
 	int fd_count;
 	int gate_fd; /* read end, -1 = none: exec waits for a byte; end of file ends the child */
 	enum priv_kind kind;
+	bool die_with_parent; /* killed when we end: what it does, the next supervisor begins anew
+			       */
 	mode_t umask;
 	spawn_step before_user, after_user; /* may be NULL */
 	const void *arg;

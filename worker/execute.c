@@ -217,6 +217,11 @@ static void shutdown_done(struct worker *w, const struct ha_action *a)
 
 static void leave(struct worker *w, const struct ha_action *a)
 {
+	if (w->setting_aside) {
+		/* The end of the agent would cut it short; task_rename_failed comes back. */
+		w->exit_due = *a;
+		return;
+	}
 	struct msg_shutdown_done m = { .leave_postgres = a->flag, .exit_code = (uint32_t)a->code };
 	w->shutdown_answered = true;
 	w->exit_code = a->code;
@@ -285,6 +290,7 @@ static void pg_action(struct worker *w, const struct ha_action *a, bool awaited)
 	case HA_WATCHDOG_ARM: arm_watchdog(w, awaited); break;
 	case HA_WATCHDOG_OFF: watchdog_off(w); break;
 	case HA_RENAME_FAILED: task_rename_failed(w); break;
+	case HA_CLEAR_MARK: task_clear_mark(w); break;
 	case HA_FENCE: fence_now(w); break;
 	default: INVARIANT(!"not a PostgreSQL action");
 	}
@@ -296,6 +302,9 @@ static void failsafe_hold(struct worker *w, const struct ha_action *a)
 	keeper_event(w, &ev);
 }
 
+/* Every kind has its line: one that is forgotten here does not compile. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic error "-Wswitch-enum"
 static void one_action(struct worker *w, const struct ha_action *a, bool awaited)
 {
 	switch (a->kind) {
@@ -327,8 +336,33 @@ static void one_action(struct worker *w, const struct ha_action *a, bool awaited
 	case HA_WRITE_HISTORY:
 	case HA_TOUCH_MEMBER:
 	case HA_REREAD: store_action(w, a, awaited); break;
-	default: pg_action(w, a, awaited); break;
+	case HA_TASK_START:
+	case HA_TASK_CANCEL:
+	case HA_STOP_PG:
+	case HA_FOLLOW_RELOAD:
+	case HA_SET_ROLE:
+	case HA_SET_STATE:
+	case HA_SET_SSN:
+	case HA_POKE_WAL:
+	case HA_RESUME_REPLAY:
+	case HA_CHECKPOINT:
+	case HA_SYNC_SLOTS:
+	case HA_FORGET_SLOTS:
+	case HA_CALLBACK:
+	case HA_WATCHDOG_ARM:
+	case HA_WATCHDOG_OFF:
+	case HA_RENAME_FAILED:
+	case HA_CLEAR_MARK:
+	case HA_FENCE: pg_action(w, a, awaited); break;
+	case HA_ACTION_COUNT: INVARIANT(!"not an action");
 	}
+}
+#pragma GCC diagnostic pop
+
+void execute_exit_due(struct worker *w)
+{
+	if (w->exit_due.kind == HA_EXIT)
+		leave(w, &w->exit_due);
 }
 
 void execute_plan(struct worker *w)

@@ -191,6 +191,8 @@ static void take_message(struct worker *w, struct ipc_msg *m)
 	if (host_message(&w->host, m)) {
 		if (m->type == MSG_WATCHDOG_STATE)
 			execute_watchdog_state(w);
+		else if (m->type == MSG_JOB_EVENT)
+			turn_want(w, "job");
 		return;
 	}
 	switch (m->type) {

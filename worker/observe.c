@@ -204,8 +204,22 @@ static void view_store(struct worker *w, struct ha_view *v)
 	v->gentle_at_ms = keeper_gentle_ms(&w->keeper);
 }
 
+static enum ha_task orphan_task(const char *job)
+{
+	if (str_eq(job, "initdb") || str_eq(job, "bootstrap"))
+		return TASK_BOOTSTRAP;
+	if (str_eq(job, "pg_rewind"))
+		return TASK_REWIND;
+	if (str_eq(job, "crash recovery"))
+		return TASK_CRASH_RECOVERY;
+	return TASK_CLONE;
+}
+
 static void view_pg(struct worker *w, struct ha_view *v)
 {
+	const char *job = host_orphan_peek(&w->host);
+	v->orphan_job = job != NULL;
+	v->orphan_task = job != NULL ? orphan_task(job) : TASK_NONE;
 	const struct msg_pg_event *e = &w->host.pg;
 	v->proc = (enum pg_proc_state)e->state;
 	v->generation = e->generation;
@@ -225,6 +239,7 @@ static void view_pg(struct worker *w, struct ha_view *v)
 	v->checkpoint_done = w->checkpoint_done;
 	v->callbacks_called = w->pg.callbacks_called;
 	v->rewind_check_result = w->rewind_check_result;
+	v->rewind_twin = w->rewind_twin;
 	v->local_history = w->history;
 	v->local_history_count = w->history_count;
 	v->local_history_tli = w->history_tli;

@@ -128,6 +128,8 @@ static void on_done(struct co *co, void *arg)
 	w->task_result = result_of(w, co);
 	if (ended == TASK_REWIND_CHECK) {
 		pgc_done(&t.check.repl);
+		buf_done(&t.check.leader_history);
+		w->rewind_twin = t.check.out_state == 3;
 		w->rewind_check_result = t.check.out_state == 1	  ? REWIND_NEED
 					 : t.check.out_state == 0 ? REWIND_NOT_NEED
 								  : REWIND_CHECK;
@@ -308,7 +310,12 @@ static void on_acquired(struct worker *w, enum keeper_op op, enum ha_outcome out
 static void acquire_for_bootstrap(struct co *co, uint32_t ticket, void *arg)
 {
 	struct worker *w = arg;
-	(void)co;
+	if (keeper_lock(&w->keeper, clock_boot_ms()) == LOCK_HELD) {
+		/* An interrupted bootstrap: the key of its first life was moved to our lease (X2).
+		 */
+		co_wake(co, ticket, true, "");
+		return;
+	}
 	t.dns_ticket = ticket;
 	w->on_keeper_done = on_acquired;
 	struct keeper_event ev = { .kind = KEEPER_ACQUIRE,
@@ -383,9 +390,11 @@ static void start_with_leader(struct worker *w, const struct ha_action *a)
 			.remove_failed =
 				w->set.remove_on_rewind_failure || w->set.remove_on_diverged };
 	} else {
-		t.check = (struct seq_rewind_check){
-			.p = &w->pg, .leader = leader, .hostaddr = t.hostaddr, .out_state = -1
-		};
+		t.check = (struct seq_rewind_check){ .p = &w->pg,
+			.leader = leader,
+			.hostaddr = t.hostaddr,
+			.out_state = -1,
+			.leader_history = BUF_INIT(LIMIT_HISTORY * 128) };
 		pgc_init(&t.check.repl, &w->loop, "leader replication");
 		local_position(w, &t.check);
 	}
@@ -408,6 +417,8 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 		.follow = source,
 		.from_leader = reinit && a->flag,
 		.stop_first = reinit,
+		.mark = a->task == TASK_BOOTSTRAP_STANDBY_LEADER ? PG_MARK_BOOTSTRAP
+								 : PG_MARK_COPYING,
 		.role = remote ? PG_ROLE_STANDBY_LEADER : PG_ROLE_REPLICA };
 	/* Cloned from a replica: stream from whom the rules say, usually the leader. */
 	const char *upstream =
@@ -494,6 +505,8 @@ void task_start(struct worker *w, const struct ha_action *a)
 	switch (a->task) {
 	case TASK_BOOTSTRAP:
 		t.bootstrap = (struct seq_bootstrap){ .p = &w->pg,
+			.resume = a->flag,
+			.set_aside = a->create,
 			.acquire = acquire_for_bootstrap,
 			.lease_until = lease_until,
 			.arg = w };
@@ -633,7 +646,35 @@ void task_set_ssn(
 	task_reload(w, false);
 }
 
+static void on_mark_cleared(struct host *h, const struct host_reply *r, void *arg)
+{
+	(void)h;
+	(void)arg;
+	if (r->code != ANSWER_OK)
+		log_warning("mark of the data directory is not removed: %s", r->text);
+}
+
+void task_clear_mark(struct worker *w)
+{
+	host_files(&w->host, FILES_MARK, 0, 0, 0, PG_MARK_NONE, NULL, 0, 30000, on_mark_cleared, w);
+	w->files.mark = PG_MARK_NONE; /* until the next look */
+}
+
+static void on_set_aside(struct host *h, const struct host_reply *r, void *arg)
+{
+	struct worker *w = arg;
+	(void)h;
+	w->setting_aside = false;
+	if (r->code == ANSWER_OK)
+		task_clear_mark(w);
+	else
+		/* The mark stays: the next start knows what the directory is. */
+		log_error("data directory is not set aside: %s", r->text);
+	execute_exit_due(w);
+}
+
 void task_rename_failed(struct worker *w)
 {
-	host_files(&w->host, FILES_RENAME_FAILED, 0, 0, 0, 0, NULL, 0, 60000, NULL, NULL);
+	w->setting_aside = true;
+	host_files(&w->host, FILES_RENAME_FAILED, 0, 0, 0, 0, NULL, 0, 60000, on_set_aside, w);
 }

@@ -168,6 +168,7 @@ struct worker {
 	struct ha_action task_next; /* a forced start waits for the end of the cancelled one */
 	bool task_next_set;
 	enum ha_rewind_state rewind_check_result;
+	bool rewind_twin;
 
 	struct peer_round round;
 	void (*on_peers)(struct worker *w, void *arg); /* a task polls; else the turn */
@@ -187,6 +188,8 @@ struct worker {
 	uint64_t api_serial;
 	json_t *api_sent;
 	int exit_code;
+	bool setting_aside;	   /* HA_RENAME_FAILED is under way */
+	struct ha_action exit_due; /* HA_EXIT that waits for its end */
 };
 
 /* link.c: supervisor, dead-man, api */
@@ -244,6 +247,7 @@ void observe_on_probe(struct probe *p, void *arg);
 void execute_plan(struct worker *w);
 void execute_watchdog_state(struct worker *w); /* MSG_WATCHDOG_STATE came */
 bool execute_watchdog_failed(const struct worker *w); /* required, asked for, not usable */
+void execute_exit_due(struct worker *w);		/* the data directory was set aside */
 
 /* task.c */
 void task_start(struct worker *w, const struct ha_action *a);
@@ -256,6 +260,7 @@ void task_follow_reload(struct worker *w, const struct ha_action *a);
 void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME],
 	unsigned count);
 void task_rename_failed(struct worker *w);
+void task_clear_mark(struct worker *w);
 
 /* slots.c */
 void slots_sync(struct worker *w);

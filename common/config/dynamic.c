@@ -240,6 +240,13 @@ static void tag_settings(const json_t *tags, struct tags *t)
 		t->replicatefrom, sizeof(t->replicatefrom), json_object_get(tags, "replicatefrom"));
 }
 
+static bool has_custom_bootstrap(const json_t *bootstrap)
+{
+	const char *method = json_string_value(json_object_get(bootstrap, "method"));
+	return method != NULL && strcmp(method, "initdb") != 0 &&
+	       json_is_string(json_object_get(json_object_get(bootstrap, method), "command"));
+}
+
 static bool has_no_leader_method(const json_t *pg)
 {
 	const json_t *list = json_object_get(pg, "create_replica_methods");
@@ -297,6 +304,7 @@ enum err_code dynamic_settings(const json_t *doc, const json_t *local, bool low_
 		dynamic_bool(pg, "remove_data_directory_on_diverged_timelines", false);
 	watchdog_settings(local, &s);
 	s.have_bootstrap = json_is_object(json_object_get(local, "bootstrap"));
+	s.custom_bootstrap = has_custom_bootstrap(json_object_get(local, "bootstrap"));
 	s.no_leader_methods = has_no_leader_method(pg);
 	tag_settings(json_object_get(local, "tags"), &s.tags);
 	permanent_slots(doc, loud, &s);

@@ -229,6 +229,8 @@ enum job_flags {
 	JOB_LOG_OUTPUT = 1u << 0,   /* lines of its output go to the log as well */
 	JOB_STDERR_ONLY = 1u << 1,  /* only stderr is kept */
 	JOB_KEEP_STDOUT = 1u << 2,  /* stdout and stderr in rings of their own */
+	JOB_DIES_WITH_US = 1u << 3, /* killed when the supervisor ends: the next one begins it anew, and never beside it */
+	JOB_DATA_DIR = 1u << 4,     /* fills or changes the data directory: nobody else may meanwhile. Dies with us as well */
 };
 struct msg_job_id {
 	uint64_t job; /* = header id of MSG_JOB_START */
@@ -242,6 +244,8 @@ struct msg_job_event {
 	int32_t exit_code;
 	uint32_t cancelled;
 	uint32_t timed_out;
+	uint32_t flags; /* enum job_flags it was started with */
+	uint32_t pad;
 	char name[32];
 };
 /* Answer to MSG_JOB_OUTPUT_GET; tail = the last bytes of its output (at most LIMIT_JOB_OUTPUT). */

@@ -58,6 +58,7 @@ enum ha_action_kind {
 	HA_FAILSAFE_HOLD,      /* report POLICY_FAILSAFE with until = .until_ms (round sent + ttl) */
 	HA_DROP_SCHEDULED_RESTART,
 	HA_REQUEST_REFUSED,    /* .task = TASK_RESTART | TASK_REINIT: forget the request; why is plan.reason */
+	HA_CLEAR_MARK,         /* nothing is being done with the data directory any more (pg_files.mark) */
 	HA_FENCE,              /* order the supervisor to fence now: doubt that nothing gentler ends */
 	HA_EXIT,               /* .code; PostgreSQL is left (.flag) or stopped */
 	HA_SHUTDOWN_DONE,      /* answer to request.shutdown; .flag = leave PostgreSQL running */
@@ -122,6 +123,8 @@ struct ha_memory {
 	char old_leader[LIMIT_NAME];
 	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; bool nofailover; int failover_priority; } old_members[LIMIT_MEMBERS];
 	unsigned old_member_count;
+	bool rewind_twin;    /* X18: only a new copy helps, as long as this leader leads */
+	bool init_cancelled; /* L1: initialize was removed */
 	bool was_paused, recovering, bootstrapping, join_aborted, strict_warned;
 	int64_t leader_timeline, last_timeline;
 	uint64_t last_lsn, prev_lsn;

@@ -74,12 +74,25 @@ struct pg_control {
 	uint32_t control_version; /* pg_control_version: 1300, 1700, 1800 */
 };
 
+/* What was being done with the data directory when nobody was left to say how it ended. A word in a file beside it (see
+ * worker/files/mark.h), written before the work begins: a directory that was being filled must never be taken for a server. */
+enum pg_mark {
+	PG_MARK_NONE = 0,
+	PG_MARK_REPLACING, /* removed, or restored over what was there: pg_control proves nothing */
+	PG_MARK_COPYING,   /* filled from nothing: whole when pg_control is there, which comes last */
+	PG_MARK_BOOTSTRAP, /* initdb, custom script: not ended */
+	PG_MARK_ROLES,     /* initdb ended: roles are missing until the cluster is published (L4) */
+	PG_MARK_REWIND,    /* pg_rewind: between two states */
+	PG_MARK_COUNT,
+};
+
 struct pg_files {
 	bool valid;            /* files answered */
 	int64_t read_at_ms;
 	bool dir_exists, dir_readable, dir_empty; /* empty: ha 1.3 A12 */
 	bool standby_signal, recovery_signal, backup_label;
 	bool recovery_conf;    /* before 12 */
+	enum pg_mark mark;
 	bool dir_mode_ok;      /* own user, 0700 or 0750: PostgreSQL refuses anything else */
 	int32_t major;         /* PG_VERSION: 15; 0 = absent */
 	struct pg_control control;

@@ -34,7 +34,7 @@ struct fx {
 	struct ha_peer peers[4];
 	unsigned peer_count;
 	/* answers */
-	enum ha_outcome acquire, reread, write_sync, watchdog, init_race, take;
+	enum ha_outcome acquire, reread, write_sync, watchdog, init_race, take, cancel_init;
 	bool failsafe_ok;
 	void (*on_reread)(struct fx *f); /* what the fresh C shows */
 	/* everything that the stages of one cycle asked for */
@@ -130,6 +130,7 @@ static inline struct fx *fx_new(void)
 	f->sql.server_version = 150000;
 	FX_SET(f->sql.synchronous_commit, "on");
 	f->acquire = f->reread = f->write_sync = f->watchdog = f->init_race = f->take = HA_OUT_OK;
+	f->cancel_init = HA_OUT_OK;
 	return f;
 }
 
@@ -284,6 +285,7 @@ static inline struct ha_result fx_answer(struct fx *f)
 	}
 	case HA_WATCHDOG_ARM: r.outcome = f->watchdog; break;
 	case HA_RACE_INIT: r.outcome = f->init_race; break;
+	case HA_CANCEL_INIT: r.outcome = f->cancel_init; break;
 	case HA_FAILSAFE_ROUND: r.failsafe_ok = f->failsafe_ok; break;
 	case HA_POLL_PEERS: fx_answer_peers(f); break;
 	default: fail_msg("plan waits after action %d", kind);

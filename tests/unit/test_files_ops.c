@@ -293,6 +293,47 @@ static void test_bad_requests(void **state)
 	assert_int_equal(request(REQ(.op = FILES_READ, .max_bytes = -1), "x", NULL), ERR_INVAL);
 }
 
+static enum pg_mark probed_mark(void)
+{
+	struct pg_files p;
+	assert_int_equal(request(REQ(.op = FILES_PROBE), NULL, NULL), ERR_OK);
+	memcpy(&p, out.data.data, sizeof(p));
+	return p.mark;
+}
+
+static void test_mark(void **state)
+{
+	(void)state;
+	make("run");
+	assert_true(str_copy(ops.fs.runtime_dir, sizeof(ops.fs.runtime_dir), at("run")));
+	assert_int_equal(probed_mark(), PG_MARK_NONE);
+	for (uint64_t m = PG_MARK_NONE + 1; m < PG_MARK_COUNT; m++) {
+		assert_int_equal(request(REQ(.op = FILES_MARK, .arg = m), NULL, NULL), ERR_OK);
+		assert_int_equal(probed_mark(), m);
+	}
+	/* Beside, so that the directory stays empty for initdb. */
+	assert_true(there("data.unfinished"));
+	assert_false(there("run/unfinished"));
+	assert_int_equal(request(REQ(.op = FILES_MARK), NULL, NULL), ERR_OK);
+	assert_int_equal(probed_mark(), PG_MARK_NONE);
+	assert_false(there("data.unfinished"));
+	assert_int_equal(request(REQ(.op = FILES_MARK), NULL, NULL), ERR_OK);
+	assert_int_equal(
+		request(REQ(.op = FILES_MARK, .arg = PG_MARK_COUNT), NULL, NULL), ERR_INVAL);
+	/* The parent takes no file of that name: the run-time directory does. */
+	make("data.unfinished");
+	assert_int_equal(request(REQ(.op = FILES_MARK, .arg = PG_MARK_ROLES), NULL, NULL), ERR_OK);
+	assert_true(there("run/unfinished"));
+	assert_int_equal(probed_mark(), PG_MARK_ROLES);
+	assert_int_equal(rmdir(at("data.unfinished")), 0);
+	/* The better place again: the old word must not come back. */
+	assert_int_equal(request(REQ(.op = FILES_MARK, .arg = PG_MARK_REWIND), NULL, NULL), ERR_OK);
+	assert_false(there("run/unfinished"));
+	assert_int_equal(probed_mark(), PG_MARK_REWIND);
+	put("data.unfinished", "something of a later version\n");
+	assert_int_equal(probed_mark(), PG_MARK_NONE);
+}
+
 static void test_probe(void **state)
 {
 	(void)state;
@@ -535,6 +576,7 @@ int main(void)
 		CASE(test_in_place),
 		CASE(test_small),
 		CASE(test_bad_requests),
+		CASE(test_mark),
 		CASE(test_probe),
 		CASE(test_history),
 		CASE(test_configs),

@@ -477,6 +477,121 @@ static void boot_failed(struct fx *f)
 	f->v.task_ended = TASK_POST_BOOTSTRAP;
 	f->v.task_result = TASK_RESULT_FALSE;
 }
+static void boot_failed_unheard(struct fx *f)
+{
+	boot_failed(f);
+	f->cancel_init = HA_OUT_UNKNOWN;
+}
+static void init_open(struct fx *f)
+{
+	f->c.init[0] = '\0';
+	f->c.history_present = false;
+}
+static void init_open_custom(struct fx *f)
+{
+	init_open(f);
+	f->set.custom_bootstrap = true;
+}
+static void init_open_joins(struct fx *f)
+{
+	init_open(f);
+	f->v.callbacks_called = false;
+}
+static void init_emptied(struct fx *f)
+{
+	f->c.init[0] = '\0';
+	f->c.status_present = true;
+}
+static void init_emptied_marked(struct fx *f)
+{
+	init_emptied(f);
+	f->files.mark = PG_MARK_ROLES;
+}
+static void mark_roles(struct fx *f)
+{
+	init_open(f);
+	f->files.mark = PG_MARK_ROLES;
+}
+static void mark_roles_custom(struct fx *f)
+{
+	mark_roles(f);
+	f->set.custom_bootstrap = true;
+}
+static void standby_cluster(struct fx *f);
+static void mark_roles_standby(struct fx *f)
+{
+	standby_cluster(f);
+	mark_roles(f);
+}
+static void mark_bootstrap(struct fx *f)
+{
+	init_open(f);
+	f->files.mark = PG_MARK_BOOTSTRAP;
+}
+static void mark_copying(struct fx *f)
+{
+	f->files.mark = PG_MARK_COPYING;
+	f->set.use_pg_rewind = f->v.can_rewind = true;
+}
+static void half_copy(struct fx *f)
+{
+	f->files.mark = PG_MARK_COPYING;
+	f->files.control.valid = false;
+	f->v.system_id[0] = '\0';
+}
+static void mark_replacing(struct fx *f)
+{
+	f->files.mark = PG_MARK_REPLACING;
+}
+static void orphan_clone(struct fx *f)
+{
+	f->files.mark = PG_MARK_COPYING;
+	f->v.orphan_job = true;
+	f->v.orphan_task = TASK_CLONE;
+}
+static void orphan_rewind(struct fx *f)
+{
+	mark_copying(f);
+	f->files.mark = PG_MARK_REWIND;
+	f->v.orphan_job = true;
+	f->v.orphan_task = TASK_REWIND;
+}
+static void orphan_crash(struct fx *f)
+{
+	f->v.orphan_job = true;
+	f->v.orphan_task = TASK_CRASH_RECOVERY;
+}
+static void mark_rewind(struct fx *f)
+{
+	mark_copying(f);
+	f->files.mark = PG_MARK_REWIND;
+	f->files.control.state = PG_DB_SHUTDOWNED;
+}
+static void mark_rewind_ended(struct fx *f)
+{
+	mark_rewind(f);
+	f->files.control.state = PG_DB_IN_ARCHIVE_RECOVERY;
+	f->files.backup_label = true;
+}
+static void rewind_twin(struct fx *f)
+{
+	mark_copying(f);
+	f->files.mark = PG_MARK_NONE;
+	f->m.rewind_state = REWIND_CHECK;
+	f->v.task_ended = TASK_REWIND_CHECK;
+	f->v.rewind_check_result = REWIND_CHECK;
+	f->v.rewind_twin = true;
+}
+static void rewind_twin_removed(struct fx *f)
+{
+	rewind_twin(f);
+	f->set.remove_on_diverged = true;
+}
+static void mark_rewind_failed(struct fx *f)
+{
+	mark_rewind(f);
+	f->m.rewind_state = REWIND_FAILED;
+}
 static void other_sysid(struct fx *f)
 {
 	FX_SET(f->c.init, "7000000000000000000");
@@ -870,8 +985,65 @@ static const struct row rows[] = {
 		"waiting for leader to bootstrap" },
 	{ "K4", "", LOCK_NONE, 'E', none, "K4", QUIET, VERDICT_NONE,
 		"waiting for leader to bootstrap" },
-	{ "L1", "", LOCK_NONE, 'P', boot_failed, "L1", HA_RENAME_FAILED, 0, VERDICT_DROP,
+	{ "L1 running", "", LOCK_NONE, 'P', boot_failed, "L1", HA_STOP_PG, 0, VERDICT_DROP,
+		"stopping PostgreSQL" },
+	{ "L1", "", LOCK_NONE, 'd', boot_failed, "L1", HA_RENAME_FAILED, 0, VERDICT_DROP,
 		"Failed to bootstrap" },
+	{ "L1 store silent", "", LOCK_NONE, 'd', boot_failed_unheard, "L1", HA_CANCEL_INIT, 0,
+		VERDICT_DROP, "not removed yet" },
+	{ "K2 leader bootstraps", "b", LOCK_NONE, 'E', init_open, "K2", QUIET, VERDICT_NONE,
+		"waiting for leader 'b' to end its bootstrap" },
+	{ "X15 running, key mine", "a", LOCK_HELD, 'P', init_open, "L3", TASK(TASK_POST_BOOTSTRAP),
+		VERDICT_HOLD, "post_bootstrap" },
+	{ "X15 emptied by hand", "a", LOCK_HELD, 'P', init_emptied, "E4", HA_WRITE_INIT, 0,
+		VERDICT_HOLD, "leader with the lock" },
+	{ "X15 marked beats status", "a", LOCK_HELD, 'P', init_emptied_marked, "L3",
+		TASK(TASK_POST_BOOTSTRAP), VERDICT_HOLD, "post_bootstrap" },
+	{ "X15 standby leader", "", LOCK_NONE, 'R', mark_roles_standby, "L4", HA_TAKE_LEADER, 0,
+		VERDICT_HOLD, "initialized a new cluster" },
+	{ "X15 down, key mine", "a", LOCK_HELD, 'd', init_open, "X15", TASK(TASK_BOOTSTRAP),
+		VERDICT_HOLD, "after initdb" },
+	{ "X15 down, custom, no mark", "a", LOCK_HELD, 'd', init_open_custom, "B6",
+		TASK(TASK_RESTART_AFTER_FAILURE), VERDICT_HOLD, "" },
+	{ "X15 roles missing", "", LOCK_NONE, 'd', mark_roles, "X15", TASK(TASK_BOOTSTRAP),
+		VERDICT_NONE, "after initdb" },
+	{ "X15 custom anew", "", LOCK_NONE, 'd', mark_roles_custom, "X15", TASK(TASK_BOOTSTRAP),
+		VERDICT_NONE, "anew" },
+	{ "X15 half of initdb", "", LOCK_NONE, 'd', mark_bootstrap, "X15", TASK(TASK_BOOTSTRAP),
+		VERDICT_NONE, "anew" },
+	{ "X15 killed before initdb", "", LOCK_NONE, 'E', mark_bootstrap, "X15",
+		TASK(TASK_BOOTSTRAP), VERDICT_NONE, "anew" },
+	{ "X15 another leads", "b", LOCK_NONE, 'd', mark_bootstrap, "K2", QUIET, VERDICT_NONE,
+		"to end its bootstrap" },
+	{ "X15 whose is it", "", LOCK_NONE, 'd', init_open_joins, "X15", QUIET, VERDICT_NONE,
+		"nothing says" },
+	{ "A12 half a copy", "b", LOCK_NONE, 'd', half_copy, "K2", TASK(TASK_CLONE), VERDICT_NONE,
+		"trying to bootstrap from leader 'b'" },
+	{ "A12 copy has pg_control", "b", LOCK_NONE, 'd', mark_copying, "6.3",
+		TASK(TASK_REWIND_CHECK), VERDICT_NONE, "" },
+	{ "A12 copy runs", "b", LOCK_NONE, 'R', mark_copying, "E6", HA_CLEAR_MARK, 0, VERDICT_NONE,
+		"following" },
+	{ "A12 half removed", "b", LOCK_NONE, 'd', mark_replacing, "K2", TASK(TASK_CLONE),
+		VERDICT_NONE, "" },
+	{ "X16 copy runs on", "b", LOCK_NONE, 'd', orphan_clone, "K2", TASK(TASK_CLONE),
+		VERDICT_NONE, "" },
+	{ "X16 rewind runs on", "b", LOCK_NONE, 'd', orphan_rewind, "X16", TASK(TASK_REWIND),
+		VERDICT_NONE, "taking over pg_rewind" },
+	{ "X16 rewind, no leader", "", LOCK_NONE, 'd', orphan_rewind, "X16", QUIET, VERDICT_NONE,
+		"waiting for the end" },
+	{ "X16 crash recovery", "", LOCK_NONE, 'D', orphan_crash, "X16", TASK(TASK_CRASH_RECOVERY),
+		VERDICT_NONE, "taking over" },
+	{ "X17", "b", LOCK_NONE, 'd', mark_rewind, "6.5", TASK(TASK_REWIND), VERDICT_NONE,
+		"running pg_rewind" },
+	{ "X17 nobody leads", "", LOCK_NONE, 'd', mark_rewind, "X17", QUIET, VERDICT_NONE,
+		"waiting for a leader" },
+	{ "X18", "b", LOCK_NONE, 'd', rewind_twin, "X18", QUIET, VERDICT_NONE, "reinitialize" },
+	{ "X18 removal", "b", LOCK_NONE, 'd', rewind_twin_removed, "6.5", TASK(TASK_REINIT),
+		VERDICT_NONE, "reinitializing" },
+	{ "X17 it had ended", "b", LOCK_NONE, 'd', mark_rewind_ended, "B8",
+		TASK(TASK_RESTART_AFTER_FAILURE), VERDICT_NONE, "starting as a secondary" },
+	{ "X17 failed", "b", LOCK_NONE, 'd', mark_rewind_failed, "X17", QUIET, VERDICT_NONE,
+		"reinitialize this member" },
 	{ "L2", "", LOCK_NONE, 'R', boot_recovery, "L2", QUIET, VERDICT_NONE, "end of recovery" },
 	{ "L3", "", LOCK_NONE, 'P', boot_recovery, "L3", TASK(TASK_POST_BOOTSTRAP), VERDICT_NONE,
 		"post_bootstrap" },

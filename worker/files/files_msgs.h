@@ -80,6 +80,9 @@ enum files_op {
 	FILES_ARCHIVE_LIST,
 	/* name: <name>.ready becomes <name>.done. */
 	FILES_ARCHIVE_DONE,
+	/* arg = enum pg_mark (common/model/pgstate.h): remember, over every death, what is being
+	 * done with the data directory; PG_MARK_NONE: nothing any more. */
+	FILES_MARK,
 	FILES_OP_COUNT,
 };
 

@@ -12,6 +12,7 @@
 /* What every operation knows; owned by the process struct. */
 struct fs {
 	char data_dir[LIMIT_PATH];
+	char runtime_dir[LIMIT_PATH]; /* "" = none */
 	mode_t umask; /* that we were started with: for files outside of the data directory */
 };
 

@@ -125,6 +125,8 @@ static void on_welcome(const struct msg_welcome *w)
 	files.welcomed = true;
 	last_fence_prepare(w->data_dir, w->runtime_dir);
 	ops_init(&files.ops, w->data_dir, files.umask);
+	if (!str_copy(files.ops.fs.runtime_dir, sizeof(files.ops.fs.runtime_dir), w->runtime_dir))
+		files.ops.fs.runtime_dir[0] = '\0';
 	peer_init(&files.peer, &files.loop, &files.ops, &files.rx);
 	struct msg_ping ready = { .sent_at_ms = clock_boot_ms() };
 	send_sup(MSG_READY, 0, &ready);

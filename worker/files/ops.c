@@ -12,6 +12,7 @@
 
 #include "common/core/ipc.h"
 #include "common/core/str.h"
+#include "worker/files/mark.h"
 #include "worker/files/pgdir.h"
 #include "worker/files/probe.h"
 
@@ -319,6 +320,13 @@ static enum err_code op_archive_done(
 	return pgdir_archive_done(&o->fs, a->str[0], err);
 }
 
+static enum err_code op_mark(
+	struct ops *o, const struct args *a, struct ops_answer *out, struct err *err)
+{
+	(void)out;
+	return mark_set(&o->fs, a->req->arg, err);
+}
+
 /* What a tail looks like: so many leading strings, and whether strings or bytes may follow them. */
 enum rest { REST_NONE, REST_STRINGS, REST_BYTES };
 static const struct op {
@@ -349,6 +357,7 @@ static const struct op {
 	[FILES_REPL_SLOT_WRITE] = { "write slot", op_slot, 1, REST_BYTES },
 	[FILES_ARCHIVE_LIST] = { "list archive status", op_archive_list, 0, REST_NONE },
 	[FILES_ARCHIVE_DONE] = { "mark archived", op_archive_done, 1, REST_NONE },
+	[FILES_MARK] = { "mark data directory", op_mark, 0, REST_NONE },
 };
 
 const char *ops_name(uint32_t op)

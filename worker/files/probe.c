@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/core/clock.h"
+#include "worker/files/mark.h"
 #include "worker/files/pgcontrol.h"
 
 /* "15", and "9.6" as 9 (not supported, but not mistaken for an empty directory either). */
@@ -41,6 +42,7 @@ void probe_read(const struct fs *fs, struct pg_files *out)
 	memset(out, 0, sizeof(*out));
 	out->valid = true;
 	out->read_at_ms = out->control.read_at_ms = clock_boot_ms();
+	out->mark = mark_get(fs);
 	AUTO_FD dir = open(fs->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0) {
 		/* ENOTDIR, EACCES: something is there that is not for us. */

@@ -49,6 +49,11 @@ bool bootstrap_empty(struct step *s)
 		return plan_done(s, "K2", "bootstrap failed, trying again in %d seconds",
 			(int)((again_ms - s->v->now_ms + 999) / 1000));
 	}
+	/* The leader has no roles yet for whom we come as: the copy would only fail. */
+	bool unpublished = c->init_present && c->init[0] == '\0';
+	if (!s->unlocked && unpublished)
+		return plan_done(s, "K2", "waiting for %sleader '%s' to end its bootstrap",
+			kind_word(s), s->leader);
 	if (!s->unlocked && clone_source(s, false, source)) {
 		struct ha_action *a = plan_task(s, TASK_CLONE);
 		bool fits = str_copy(a->target, LIMIT_NAME, source);
@@ -56,8 +61,7 @@ bool bootstrap_empty(struct step *s)
 		return plan_done(s, "K2", "trying to bootstrap from %s '%s'",
 			str_eq(source, s->leader) ? "leader" : "replica", source);
 	}
-	bool somebody_bootstraps = c->init_present && c->init[0] == '\0';
-	if (s->set->no_leader_methods && !somebody_bootstraps && s->unlocked) {
+	if (s->set->no_leader_methods && !unpublished && s->unlocked) {
 		plan_task(s, TASK_CLONE);
 		return plan_done(s, "K3", "trying to bootstrap (without leader)");
 	}
@@ -76,26 +80,61 @@ bool stage_init_race(struct step *s)
 		return plan_done(s, "J4", "DCS is not accessible");
 	}
 	s->m->bootstrapping = true;
+	s->m->init_cancelled = false;
 	s->m->promote_result = TASK_RESULT_NONE;
-	plan_task(s, s->standby ? TASK_BOOTSTRAP_STANDBY_LEADER : TASK_BOOTSTRAP);
+	/* A half-made directory counts as empty (A12), but initdb wants it so. */
+	struct ha_action *a =
+		plan_task(s, s->standby ? TASK_BOOTSTRAP_STANDBY_LEADER : TASK_BOOTSTRAP);
+	a->create = data_dir_unfinished(s);
 	return plan_done(
 		s, "K1", "trying to bootstrap a new %s", s->standby ? "standby leader" : "cluster");
 }
 
-/* L1: nothing of a failed bootstrap may look like a cluster to anybody. */
-static bool bootstrap_failed(struct step *s)
+/* L1 after the key: PostgreSQL first, because a directory in use cannot be set aside. */
+static bool bootstrap_clean_up(struct step *s)
 {
-	plan_note(s, HA_LOG_INFO,
-		"removing initialize key after failed attempt to bootstrap the cluster");
-	plan_add(s, HA_CANCEL_INIT);
-	if (s->pg_there)
-		plan_add(s, HA_STOP_PG)->stop_mode = PG_STOP_IMMEDIATE;
-	plan_add(s, HA_RENAME_FAILED);
-	plan_add(s, HA_EXIT)->code = 1;
-	s->m->bootstrapping = false;
 	s->plan->verdict = VERDICT_DROP;
+	if (s->pg_there || s->v->proc == PG_PROC_FENCING) {
+		if (s->pg_there)
+			plan_add(s, HA_STOP_PG)->stop_mode = PG_STOP_IMMEDIATE;
+		return plan_done(s, "L1", "stopping PostgreSQL after a failed bootstrap");
+	}
+	plan_add(s, HA_RENAME_FAILED);
+	plan_add(s, HA_EXIT)->code = 1; /* when the directory has been set aside */
+	s->m->bootstrapping = false;
 	s->plan->log_level = HA_LOG_CRITICAL;
 	return plan_done(s, "L1", "Failed to bootstrap cluster");
+}
+
+/* L1: nothing of a failed bootstrap may look like a cluster to anybody. The key goes first and is
+ * waited for: an agent that ends before the store heard of it would leave it behind for ever. */
+static bool bootstrap_failed(struct step *s)
+{
+	s->m->promote_result = TASK_RESULT_FALSE;
+	/* Somebody else took the leader key: the empty initialize key is that one's now. */
+	bool foreign = s->leader[0] != '\0' && !str_eq(s->leader, s->v->name);
+	if (s->m->init_cancelled || foreign)
+		return bootstrap_clean_up(s);
+	plan_note(s, HA_LOG_INFO,
+		"removing initialize key after failed attempt to bootstrap the cluster");
+	s->plan->verdict = VERDICT_DROP;
+	plan_add(s, HA_CANCEL_INIT);
+	return plan_await(s, STAGE_BOOT_CANCEL, AWAIT_DCS, s->set->retry_timeout_ms, "L1");
+}
+
+bool stage_boot_cancel(struct step *s)
+{
+	if (!s->m->bootstrapping)
+		return cycle_run(s);
+	s->plan->verdict = VERDICT_DROP;
+	if (s->r->outcome != HA_OUT_OK && s->r->outcome != HA_OUT_CONFLICT) {
+		s->plan->log_level = HA_LOG_ERROR;
+		return plan_done(s, "L1",
+			"DCS is not accessible, initialize key of the failed bootstrap is not "
+			"removed yet");
+	}
+	s->m->init_cancelled = true;
+	return bootstrap_clean_up(s);
 }
 
 /* L4, once the watchdog is on or not needed: the keys that make it a cluster, the leader key last.
@@ -149,6 +188,7 @@ bool stage_boot_leader(struct step *s)
 	}
 	s->m->bootstrapping = false;
 	s->m->promote_result = TASK_RESULT_NONE;
+	plan_add(s, HA_CLEAR_MARK);
 	if (s->sync != SYNC_OFF && !s->standby)
 		plan_add(s, HA_SET_SSN)->ssn = (struct ha_ssn){ .managed = true,
 			.quorum = s->sync == SYNC_QUORUM,

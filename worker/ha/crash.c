@@ -55,8 +55,17 @@ bool rewind_step(struct step *s)
 		INVARIANT(fits);
 		return plan_done(s, "6.3", "checking whether this node diverged from %s", shown);
 	}
-	if (s->m->rewind_state != REWIND_NEED)
+	bool twin = s->m->rewind_twin && s->m->rewind_state == REWIND_CHECK;
+	if (s->m->rewind_state != REWIND_NEED && !twin)
 		return false;
+	if (twin && !(s->set->remove_on_diverged && !s->standby)) {
+		/* X18: as a standby it would append the leader's records to others. */
+		s->plan->log_level = HA_LOG_ERROR;
+		return plan_done(s, "X18",
+			"own timeline has the number of %s's but another history, which pg_rewind "
+			"cannot mend: reinitialize this member (pgregentctl reinit)",
+			shown);
+	}
 	int64_t again_ms = s->m->task_failed_ms[1] + s->set->loop_wait_ms;
 	if (s->m->task_failed_ms[1] != 0 && s->v->now_ms < again_ms) {
 		plan_wake(s, again_ms);
@@ -64,7 +73,7 @@ bool rewind_step(struct step *s)
 			"pg_rewind is needed but was not possible, trying again in %d seconds",
 			(int)((again_ms - s->v->now_ms + 999) / 1000));
 	}
-	if (s->v->can_rewind) {
+	if (s->v->can_rewind && !twin) {
 		const struct pg_control *k = &s->v->files->control;
 		if (!s->pg_there && k->valid && k->state == PG_DB_IN_ARCHIVE_RECOVERY &&
 			crash_recovery(s, "6.5"))

@@ -32,7 +32,8 @@ static bool rule_adopt_key(struct step *s)
 		!str_eq(s->c->leader, s->v->name) || !s->c->leader_present)
 		return false;
 	if (s->v->lock_busy) {
-		/* The watch was faster than the answer to our own request, or than its acknowledgement. */
+		/* The watch was faster than the answer to our own request, or than its
+		 * acknowledgement. */
 		s->plan->verdict = VERDICT_HOLD;
 		plan_wake(s, s->v->now_ms + 200);
 		return plan_done(s, "X2", "waiting for the answer about the leader key");
@@ -111,8 +112,14 @@ static bool rule_keys(struct step *s)
 {
 	if (!s->has_lock || s->v->lock != LOCK_HELD)
 		return false;
-	if (!cluster_init_valid(s->c) && strlen(s->v->system_id) >= 10 && !s->m->bootstrapping)
+	/* A cluster counts as initialised only with its roles: while the key is empty it is
+	 * rule_resume's and L4's. */
+	if (!cluster_init_valid(s->c) && strlen(s->v->system_id) >= 10 && !s->m->bootstrapping &&
+		!bootstrap_open(s))
 		plan_add(s, HA_WRITE_INIT)->create = !s->c->init_present;
+	if (cluster_init_valid(s->c) && s->v->files->valid && s->v->files->mark == PG_MARK_ROLES &&
+		s->v->task == TASK_NONE)
+		plan_add(s, HA_CLEAR_MARK);
 	if (!s->c->config_present)
 		plan_add(s, HA_WRITE_CONFIG);
 	return false;
@@ -176,7 +183,7 @@ static bool rule_data_dir(struct step *s)
 		return plan_done(s, "X5", "waiting for the state of the data directory");
 	}
 	bool readable = !f->dir_exists || f->dir_readable;
-	if (readable && f->dir_exists && !f->dir_empty)
+	if (readable && f->dir_exists && !f->dir_empty && !data_dir_unfinished(s))
 		return false;
 	plan_set_role(s, PG_ROLE_UNINITIALIZED);
 	if (s->pg_there) {
@@ -231,6 +238,8 @@ static bool rule_system_id(struct step *s)
 	}
 	if (!s->unlocked || s->paused || s->v->callbacks_called || s->v->store == STORE_FAILING)
 		return false;
+	if (!s->pg_there && bootstrap_open(s))
+		return bootstrap_unclaimed(s);
 	if (s->pg_there && !s->primary && !s->starting) {
 		s->m->join_aborted = true;
 		plan_note(s, HA_LOG_ERROR,
@@ -256,7 +265,7 @@ static bool rule_not_running(struct step *s)
 		return true;
 	if (s->v->state == PG_STATE_RUNNING || s->v->state == PG_STATE_STARTING)
 		plan_add(s, HA_SET_STATE)->state = PG_STATE_CRASHED;
-	return rule_after_demotion(s) || rule_crashed(s);
+	return rule_rewind_interrupted(s) || rule_after_demotion(s) || rule_crashed(s);
 }
 
 /* X8: a postmaster that was never asked yet is neither primary nor standby. Once it was asked and
@@ -276,6 +285,7 @@ static bool (*const cycle_rules[])(struct step *) = {
 	rule_lock_lost,	    /* X1, E5 */
 	rule_store_failing, /* J */
 	rule_foreign_key,   /* X3 */
+	rule_resume,	    /* X15: before A6 says that the cluster is complete */
 	rule_keys,	    /* A6, A7 */
 	rule_reinit,	    /* O */
 	rule_task_running,  /* H */
@@ -283,6 +293,8 @@ static bool (*const cycle_rules[])(struct step *) = {
 	rule_bootstrapping, /* L */
 	rule_recovered,	    /* A11 */
 	rule_fencing,	    /* X4 */
+	rule_interrupted,   /* X15 */
+	rule_orphan_job,    /* X16 */
 	rule_data_dir,	    /* A12, K */
 	rule_system_id,	    /* A13 to A15 */
 	rule_not_running,   /* A16, B */
@@ -341,6 +353,7 @@ static bool (*const stage_rules[STAGE_COUNT])(struct step *) = {
 	[STAGE_INIT_RACE] = stage_init_race,
 	[STAGE_BOOT_WATCHDOG] = stage_boot_watchdog,
 	[STAGE_BOOT_LEADER] = stage_boot_leader,
+	[STAGE_BOOT_CANCEL] = stage_boot_cancel,
 	[STAGE_REINIT] = stage_reinit,
 };
 
@@ -462,7 +475,9 @@ bool finish_cycle(struct step *s)
 		return true;
 	if (leader) {
 		s->m->failsafe_active_until_ms = 0;
-		if (s->pg_there && s->v->task == TASK_NONE && s->plan->verdict != VERDICT_DROP) {
+		/* Not while the cluster is being made: /status says that it was complete (X15). */
+		if (s->pg_there && s->v->task == TASK_NONE && !s->m->bootstrapping &&
+			s->plan->verdict != VERDICT_DROP) {
 			plan_add(s, HA_WRITE_STATUS);
 			if (s->set->failsafe_mode) {
 				plan_add(s, HA_WRITE_FAILSAFE);

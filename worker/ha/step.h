@@ -50,6 +50,7 @@ enum ha_stage {
 	STAGE_INIT_RACE,  /* K1 */
 	STAGE_BOOT_WATCHDOG,
 	STAGE_BOOT_LEADER, /* L4 */
+	STAGE_BOOT_CANCEL, /* L1: initialize was removed */
 	STAGE_REINIT,	   /* O: C was read again */
 	STAGE_COUNT,
 };
@@ -175,6 +176,15 @@ void failsafe_inject(struct step *s);
 bool bootstrap_empty(struct step *s);
 bool stage_init_race(struct step *s);
 bool rule_bootstrapping(struct step *s);
+bool stage_boot_cancel(struct step *s);
+/* interrupted.c: what a death left half done */
+bool bootstrap_open(const struct step *s); /* `initialize` is there and empty, nothing ever led */
+bool data_dir_unfinished(const struct step *s); /* no server: to be made anew */
+bool bootstrap_unclaimed(struct step *s);	/* empty key, a whole directory, no mark */
+bool rule_resume(struct step *s);
+bool rule_interrupted(struct step *s);
+bool rule_orphan_job(struct step *s);
+bool rule_rewind_interrupted(struct step *s);
 bool stage_boot_watchdog(struct step *s);
 bool stage_boot_leader(struct step *s);
 /* Clone source of K2: true = found. */

@@ -34,6 +34,8 @@ static void rewind_check_ended(struct step *s)
 	if (!s->pg_there)
 		m->rewind_checked_generation = s->v->generation;
 	enum ha_rewind_state now = s->v->rewind_check_result;
+	/* The state stays CHECK: the leader is asked again, it may be another one then. */
+	m->rewind_twin = s->v->rewind_twin;
 	if (m->rewind_state == REWIND_CHECK && (now == REWIND_NEED || now == REWIND_NOT_NEED))
 		m->rewind_state = now;
 }

@@ -11,12 +11,18 @@
 #include "worker/files/files_msgs.h"
 #include "worker/postgres/render.h"
 
-#define FILES_MS  30000
-#define INITDB_MS 0 /* no limit: a slow disk may take long, and cancel ends it */
+#define FILES_MS     30000
+#define SET_ASIDE_MS 3600000
+#define INITDB_MS    0 /* no limit: a slow disk may take long, and cancel ends it */
 
 static void remove_path(struct co *co, const char *path)
 {
 	co_files(co, FILES_REMOVE, 0, 0, 0, path, strlen(path) + 1, FILES_MS);
+}
+
+void mark_data_dir(struct co *co, enum pg_mark mark)
+{
+	co_files(co, FILES_MARK, 0, 0, mark, NULL, 0, FILES_MS);
 }
 
 static void write_pwfile(struct seq_bootstrap *s, const char *password)
@@ -74,7 +80,7 @@ static void run_initdb(struct seq_bootstrap *s)
 		host_cmd_argf(&cmd, "--pwfile=%s", s->pwfile);
 	host_cmd_arg(&cmd, p->data_dir);
 	if (ok)
-		co_job(&s->co, "initdb", &cmd, JOB_LOG_OUTPUT, INITDB_MS, 1000);
+		co_job(&s->co, "initdb", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, INITDB_MS, 1000);
 	else
 		co_wake(&s->co, co_ticket(&s->co), false, err.text);
 	host_cmd_done(&cmd);
@@ -104,7 +110,7 @@ static void run_method(struct seq_bootstrap *s, const char *method, const char *
 			host_cmd_argf(&cmd, "--%s=%s", key, text);
 	}
 	if (ok)
-		co_job(&s->co, "bootstrap", &cmd, JOB_LOG_OUTPUT, 0, 10000);
+		co_job(&s->co, "bootstrap", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);
 	else
 		co_wake(&s->co, co_ticket(&s->co), false,
 			"bootstrap command cannot be split into words");
@@ -149,6 +155,24 @@ void seq_bootstrap_step(struct co *co)
 	pgctx_set_state(p, command != NULL ? PG_STATE_CUSTOM_BOOTSTRAP : PG_STATE_INITDB);
 	if (!str_format(s->pwfile, sizeof(s->pwfile), "%s/initdb.pw", p->h->welcome.runtime_dir))
 		CO_RETURN(co, false, "run-time directory is too long");
+	if (s->resume)
+		goto made;
+	if (co_job_adopt(co, command != NULL ? "bootstrap" : "initdb")) {
+		CO_WAIT(co);
+		goto ended;
+	}
+	if (s->set_aside) {
+		log_warning(
+			"what an interrupted bootstrap left is renamed to %s.failed", p->data_dir);
+		co_files(co, FILES_RENAME_FAILED, 0, 0, 0, NULL, 0, SET_ASIDE_MS);
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "data directory is not set aside: %s", co->note);
+	}
+	mark_data_dir(co, PG_MARK_BOOTSTRAP);
+	CO_WAIT(co);
+	if (!co->ok)
+		log_warning("an interrupted bootstrap will not be recognised: %s", co->note);
 	if (command != NULL) {
 		run_method(s, method, command);
 		CO_WAIT(co);
@@ -162,6 +186,7 @@ void seq_bootstrap_step(struct co *co)
 		run_initdb(s);
 		CO_WAIT(co);
 	}
+ended:
 	if (!co->ok) {
 		snprintf(p->last_error, sizeof(p->last_error), "%s", co->note);
 		log_error(
@@ -187,6 +212,13 @@ void seq_bootstrap_step(struct co *co)
 	}
 	backup_configs(co, p, FILES_BACKUP_CONFIGS);
 	CO_WAIT(co);
+	/* From here on the directory is worth something: roles come next, and L4 removes the mark.
+	 */
+	mark_data_dir(co, PG_MARK_ROLES);
+	CO_WAIT(co);
+	if (!co->ok)
+		log_warning("an interrupted bootstrap will not be recognised: %s", co->note);
+made:
 	/* PostgreSQL runs as a primary only under the lease (DESIGN 2): the key is taken before the
 	 * first start. */
 	s->acquire(co, co_ticket(co), s->arg);
@@ -316,7 +348,7 @@ static void run_script(struct seq_post_bootstrap *s)
 	host_cmd_env(&cmd, "PGPASSFILE", p->pgpass);
 	host_cmd_env(&cmd, "PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0");
 	if (ok)
-		co_job(&s->co, "post_bootstrap", &cmd, JOB_LOG_OUTPUT, 0, 10000);
+		co_job(&s->co, "post_bootstrap", &cmd, JOB_LOG_OUTPUT | JOB_DIES_WITH_US, 0, 10000);
 	else
 		co_wake(&s->co, co_ticket(&s->co), false, "cannot be split into words");
 	host_cmd_done(&cmd);
@@ -362,7 +394,9 @@ void seq_post_bootstrap_step(struct co *co)
 		if (s->user == 1 && script_of(p) != NULL) {
 			write_passfile(s);
 			CO_WAIT(co);
-			run_script(s);
+			/* An earlier worker's script may still run, or have ended unheard. */
+			if (!co_job_adopt(co, "post_bootstrap"))
+				run_script(s);
 			CO_WAIT(co);
 		} else if (s->user != 1) {
 			run_user(s);

@@ -10,6 +10,8 @@ struct seq_bootstrap {
 	void (*acquire)(struct co *co, uint32_t ticket, void *arg);
 	int64_t (*lease_until)(void *arg);
 	void *arg;
+	bool resume;	/* initdb ended in an earlier life: go on with the leader key */
+	bool set_aside; /* what an earlier life left in the data directory is renamed first */
 	/* private */
 	struct seq_start start;
 	char pwfile[LIMIT_PATH];
@@ -24,6 +26,10 @@ struct seq_post_bootstrap {
 };
 void seq_post_bootstrap_step(struct co *co);
 
+/* Remember what is being done with the data directory (enum pg_mark): durable when it is answered.
+ */
+void mark_data_dir(struct co *co, enum pg_mark mark);
+
 struct seq_clone {
 	struct co co;
 	struct pgctx *p;
@@ -32,6 +38,7 @@ struct seq_clone {
 	bool from_leader;	 /* pg_basebackup only */
 	bool stop_first;	 /* reinit */
 	enum pg_role role;
+	enum pg_mark mark; /* of the directory while it is filled */
 	/* private */
 	size_t method, method_count;
 	int attempt;
@@ -53,8 +60,10 @@ struct seq_rewind_check {
 	int64_t local_timeline;
 	uint64_t local_lsn;
 	bool in_recovery, was_shutdown;
-	int out_state; /* -1 cannot tell, 0 not needed, 1 needed */
+	int out_state; /* -1 cannot tell, 0 not needed, 1 needed, 3 needed, but pg_rewind cannot */
 	int64_t leader_timeline;
+	bool other_branch;
+	struct buf leader_history; /* the caller ends it */
 	struct pgc repl; /* replication connection; the caller inits and ends it */
 };
 void seq_rewind_check_step(struct co *co);
@@ -68,7 +77,7 @@ struct seq_rewind {
 	bool ready;		  /* false result: try again later, nothing was tried */
 	/* private */
 	struct seq_stop stop;
-	bool remove_failed;
+	bool remove_failed, touched; /* it may have changed the data directory */
 	int64_t control_tli;
 };
 void seq_rewind_step(struct co *co);

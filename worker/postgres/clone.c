@@ -33,6 +33,12 @@ static const char *method_name(const struct seq_clone *s)
 	return json_string_value(json_array_get(methods_of(s), s->method));
 }
 
+/* As the supervisor knows it: that is how a later worker finds it again. */
+static const char *job_name(const struct seq_clone *s)
+{
+	return strcmp(method_name(s), "basebackup") == 0 ? "pg_basebackup" : method_name(s);
+}
+
 static bool method_flag(const struct seq_clone *s, const char *flag)
 {
 	const json_t *section = json_object_get(s->p->pg, method_name(s));
@@ -98,7 +104,7 @@ static void run_basebackup(struct seq_clone *s)
 		log_error("%s", err.text);
 	host_cmd_env(&cmd, "PGPASSFILE", s->p->pgpass);
 	if (ok)
-		co_job(&s->co, "pg_basebackup", &cmd, JOB_LOG_OUTPUT, 0, 10000);
+		co_job(&s->co, "pg_basebackup", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);
 	else
 		co_wake(&s->co, co_ticket(&s->co), false, "path of pg_basebackup is too long");
 	host_cmd_done(&cmd);
@@ -131,7 +137,7 @@ static void run_method(struct seq_clone *s)
 	}
 	host_cmd_env(&cmd, "PGPASSFILE", s->p->pgpass);
 	if (ok)
-		co_job(&s->co, name, &cmd, JOB_LOG_OUTPUT, 0, 10000);
+		co_job(&s->co, name, &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);
 	else
 		co_wake(&s->co, co_ticket(&s->co), false, "command cannot be split into words");
 	host_cmd_done(&cmd);
@@ -166,6 +172,16 @@ void seq_clone_step(struct co *co)
 	}
 	pgctx_set_role(p, PG_ROLE_UNINITIALIZED);
 	pgctx_set_state(p, PG_STATE_CREATING_REPLICA);
+	for (s->method = 0; method_name(s) != NULL; s->method++) {
+		if (co_job_adopt(co, job_name(s))) {
+			CO_WAIT(co);
+			if (co->ok)
+				goto copied;
+			log_error("replica method %s of an earlier worker failed: %s",
+				method_name(s), co->note);
+			break;
+		}
+	}
 	for (s->method = 0; !co->cancelled && method_name(s) != NULL; s->method++) {
 		s->use_basebackup = strcmp(method_name(s), "basebackup") == 0;
 		s->keep_data = !s->use_basebackup && method_flag(s, "keep_data");
@@ -178,11 +194,20 @@ void seq_clone_step(struct co *co)
 				co_sleep(co, BASEBACKUP_PAUSE_MS);
 				CO_WAIT(co);
 			}
+			/* While it is removed, or restored over what is there, pg_control may look
+			 * whole. */
+			mark_data_dir(co, PG_MARK_REPLACING);
+			CO_WAIT(co);
+			if (!co->ok)
+				log_warning(
+					"an interrupted copy will not be recognised: %s", co->note);
 			if (!s->keep_data) {
 				remove_data(co);
 				CO_WAIT(co);
 				if (!co->ok)
 					log_error("removal of the data directory: %s", co->note);
+				mark_data_dir(co, s->mark);
+				CO_WAIT(co);
 			}
 			if (co->cancelled)
 				break;
@@ -211,6 +236,10 @@ void seq_clone_step(struct co *co)
 	if (!s->keep_data) {
 		remove_data(co);
 		CO_WAIT(co);
+		if (co->ok) {
+			mark_data_dir(co, PG_MARK_NONE);
+			CO_WAIT(co);
+		}
 	}
 	pgctx_set_state(p, PG_STATE_STOPPED);
 	CO_RETURN(co, false, "failed to bootstrap replica: no method succeeded");
@@ -219,6 +248,11 @@ copied:
 	CO_WAIT(co);
 	co_files(co, FILES_REMOVE, 0, 0, 0, "promote", sizeof("promote"), FILES_MS);
 	CO_WAIT(co);
+	mark_data_dir(co, s->mark == PG_MARK_BOOTSTRAP ? PG_MARK_ROLES : PG_MARK_NONE);
+	CO_WAIT(co);
+	if (!co->ok)
+		/* It would be taken for half a copy at the next start. */
+		CO_RETURN(co, false, "mark of the data directory: %s", co->note);
 	pgctx_set_state(p, PG_STATE_STOPPED);
 	p->target = s->follow;
 	p->follow_known = true;

@@ -215,6 +215,14 @@ void co_job(struct co *co, const char *name, const struct host_cmd *cmd, uint32_
 	co->request = host_job(co->h, name, cmd, NULL, flags, timeout_ms, grace_ms, on_reply, co);
 }
 
+bool co_job_adopt(struct co *co, const char *name)
+{
+	prepare(co);
+	co->request = host_job_adopt(co->h, name, on_reply, co);
+	co->waits_job = co->request != 0;
+	return co->waits_job;
+}
+
 void co_files(struct co *co, uint32_t op, uint32_t mode, int64_t max_bytes, uint64_t arg,
 	const void *tail, size_t tail_len, int64_t timeout_ms)
 {

@@ -94,6 +94,9 @@ void co_wait_pg(struct co *co,
 	int64_t until_ms); /* next postmaster event or the time, whichever is first; ok = event */
 void co_job(struct co *co, const char *name, const struct host_cmd *cmd, uint32_t flags,
 	int64_t timeout_ms, uint32_t grace_ms);
+/* The same wait for a job of that name which an earlier worker began; false: there is none, and
+ * nothing is waited for. */
+MUST_USE bool co_job_adopt(struct co *co, const char *name);
 void co_files(struct co *co, uint32_t op, uint32_t mode, int64_t max_bytes, uint64_t arg,
 	const void *tail, size_t tail_len, int64_t timeout_ms);
 void co_pg_start(struct co *co, enum pg_start_kind kind, int64_t lease_until_ms,

@@ -110,7 +110,7 @@ static void start_hook(struct co *co, const char *key, const char *text, int64_t
 		co_wake(co, co_ticket(co), false, "cannot be split into words");
 		log_error("postgresql.%s: cannot be split into words: %s", key, text);
 	} else {
-		co_job(co, key, &cmd, JOB_LOG_OUTPUT, timeout_ms, 1000);
+		co_job(co, key, &cmd, JOB_LOG_OUTPUT | JOB_DIES_WITH_US, timeout_ms, 1000);
 	}
 	host_cmd_done(&cmd);
 }

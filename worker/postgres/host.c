@@ -218,9 +218,51 @@ static void finish_job(struct host_request *r)
 	answer(r, &end);
 }
 
+/* A slot for a job that is not ours: one that ended gives way. */
+static struct host_orphan *orphan_slot(struct host *h, uint64_t id)
+{
+	struct host_orphan *slot = NULL;
+	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
+		struct host_orphan *o = &h->orphans[i];
+		if (o->id == id)
+			return o;
+		if (slot == NULL || (o->id == 0 && slot->id != 0) || (o->ended && !slot->ended))
+			slot = o->id == 0 || o->ended ? o : slot;
+	}
+	return slot;
+}
+
+/* Ids begin with the incarnation of the worker that gave them. */
+static void on_orphan_event(struct host *h, const struct msg_job_event *e)
+{
+	uint64_t incarnation = e->job >> 32;
+	if (incarnation == 0 || incarnation >= h->welcome.incarnation ||
+		!ipc_str_ok(e->name, sizeof(e->name)))
+		return;
+	struct host_orphan *o = orphan_slot(h, e->job);
+	if (o == NULL)
+		return;
+	if (o->id != e->job)
+		log_info("job of an earlier worker name=%s id=%llu pid=%d %s", e->name,
+			(unsigned long long)e->job, e->pid, e->running ? "runs" : "ended");
+	*o = (struct host_orphan){ .id = e->job, .ended = !e->running, .event = *e };
+}
+
+const char *host_orphan_peek(const struct host *h)
+{
+	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
+		const struct host_orphan *o = &h->orphans[i];
+		if (o->id != 0 && !o->ended && (o->event.flags & JOB_DATA_DIR) != 0)
+			return o->event.name;
+	}
+	return NULL;
+}
+
 static void on_job_event(struct host *h, const struct msg_job_event *e)
 {
 	struct host_request *r = find(h, e->job);
+	if (r == NULL)
+		on_orphan_event(h, e);
 	if (r == NULL || r->type != MSG_JOB_START || e->running)
 		return;
 	r->job_ended = true;
@@ -393,6 +435,37 @@ uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, 
 		return r->id;
 	}
 	return submit(h, h->sup_fd, r, &m, tail.data, tail.len);
+}
+
+static void on_adopted_end(struct loop *l, void *arg)
+{
+	(void)l;
+	struct host_request *r = arg;
+	struct msg_job_event e = r->adopted;
+	on_job_event(r->host, &e);
+}
+
+uint64_t host_job_adopt(struct host *h, const char *name, host_fn fn, void *arg)
+{
+	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
+		struct host_orphan *o = &h->orphans[i];
+		bool good = o->event.exit_class == EXIT_CLASS_CODE && o->event.exit_code == 0 &&
+			    !o->event.cancelled && !o->event.timed_out;
+		if (o->id == 0 || strcmp(o->event.name, name) != 0 || (o->ended && !good))
+			continue;
+		struct host_request *r = reserve(h, MSG_JOB_START, 0, fn, arg);
+		log_info("job of an earlier worker is taken over name=%s id=%llu", name,
+			(unsigned long long)o->id);
+		r->id = o->id;
+		r->job_flags = o->event.flags;
+		r->adopted = o->event;
+		/* From the loop: the caller must have reached its wait. */
+		if (o->ended)
+			loop_timer_set(h->loop, &r->timer, clock_boot_ms(), on_adopted_end, r);
+		*o = (struct host_orphan){ .id = 0 };
+		return r->id;
+	}
+	return 0;
 }
 
 void host_job_cancel(struct host *h, uint64_t job)

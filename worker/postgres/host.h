@@ -38,10 +38,18 @@ struct host_request {
 	struct host *host;
 	struct buf data; /* continued answers of files; output of a job */
 	struct buf out2;
-	struct host_reply end; /* of a job that waits for its output */
+	struct host_reply end;	      /* of a job that waits for its output */
+	struct msg_job_event adopted; /* the last event of a job that was taken over */
 	bool job_ended;
 	uint32_t job_flags;
 	unsigned outputs_due;
+};
+
+/* A job of an earlier worker, as the supervisor reports it. */
+struct host_orphan {
+	uint64_t id; /* 0 = free */
+	bool ended;
+	struct msg_job_event event;
 };
 
 struct host {
@@ -49,6 +57,7 @@ struct host {
 	int sup_fd, files_fd; /* -1 = not connected */
 	uint64_t next_id;
 	struct host_request requests[HOST_REQUESTS_MAX];
+	struct host_orphan orphans[LIMIT_JOBS];
 	struct msg_welcome welcome;
 	struct msg_pg_event pg; /* last state of the postmaster */
 	bool pg_known;		/* an event came */
@@ -96,6 +105,12 @@ uint64_t host_pg_promote(
 uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, const char *cwd,
 	uint32_t flags, int64_t timeout_ms, uint32_t grace_ms, host_fn fn, void *arg);
 void host_job_cancel(struct host *h, uint64_t job);
+/* Wait for a job that an earlier worker began, under this name: running, or ended well with nobody
+ * to hear of it. 0 = there is none. It has no time limit any more. */
+uint64_t host_job_adopt(struct host *h, const char *name, host_fn fn, void *arg);
+/* A running job of an earlier worker that works on the data directory and was not adopted. NULL =
+ * none; else its name. */
+const char *host_orphan_peek(const struct host *h);
 /* See worker/files/files_msgs.h for ops and tails. */
 uint64_t host_files(struct host *h, uint32_t op, uint32_t mode, int64_t offset, int64_t max_bytes,
 	uint64_t op_arg, const void *tail, size_t tail_len, int64_t timeout_ms, host_fn fn,

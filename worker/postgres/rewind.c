@@ -1,4 +1,5 @@
 /* Diverged or not, pg_rewind, single-user crash recovery (ha 6). Worker process. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "common/ext/json.h"
 #include "worker/files/files_msgs.h"
 #include "worker/postgres/bootstrap.h"
+#include "worker/postgres/branch.h"
 #include "worker/postgres/render.h"
 #include "worker/postgres/waldump.h"
 
@@ -18,31 +20,10 @@
 /* ---- check
  * ---------------------------------------------------------------------------------------- */
 
-/* Row of the leader's history that ends timeline `tli`; false: there is none. */
-static bool switch_point(
-	const char *history, int64_t tli, uint64_t *out_lsn, int64_t *out_first_higher)
-{
-	*out_first_higher = 0;
-	while (*history != '\0') {
-		long long row;
-		char lsn[24];
-		size_t n = strcspn(history, "\n");
-		if (sscanf(history, "%lld\t%23s", &row, lsn) == 2) {
-			if (row == tli)
-				return str_to_lsn(lsn, out_lsn);
-			if (row > tli && *out_first_higher == 0)
-				*out_first_higher = row;
-		}
-		history += n + (history[n] == '\n');
-	}
-	return false;
-}
-
 static void decide(struct seq_rewind_check *s, const char *history)
 {
 	uint64_t lsn = 0;
-	int64_t higher = 0;
-	if (!switch_point(history, s->local_timeline, &lsn, &higher)) {
+	if (!branch_switch_point(history, s->local_timeline, &lsn)) {
 		s->out_state = 1; /* the leader's history does not know our timeline */
 	} else if (s->in_recovery) {
 		s->out_state = s->local_lsn > lsn;
@@ -91,6 +72,40 @@ static bool replication_params(struct seq_rewind_check *s)
 	return ok;
 }
 
+/* After FILES_HISTORY: is our timeline another branch than the leader's of that number? PostgreSQL
+ * never removes history files, so a missing one (someone cleaned up) proves nothing: as the
+ * reference, which never compares, we then trust the numbers. */
+static void other_branch(struct seq_rewind_check *s)
+{
+	static struct history_row rows[LIMIT_HISTORY];
+	size_t n = s->co.data.len / sizeof(rows[0]);
+	s->other_branch = false;
+	if (!s->co.ok || n > LIMIT_HISTORY) {
+		log_warning("own history of timeline %lld cannot be compared: %s",
+			(long long)s->local_timeline, s->co.ok ? "too long" : s->co.note);
+		return;
+	}
+	if (n > 0)
+		memcpy(rows, s->co.data.data, n * sizeof(rows[0]));
+	s->other_branch =
+		!branch_same(rows, (unsigned)n, buf_str(&s->leader_history), s->local_timeline);
+	if (s->other_branch)
+		log_error("timeline %lld was begun twice: ours has another history than the "
+			  "leader's",
+			(long long)s->local_timeline);
+}
+
+/* After pg_waldump: a clean end exactly at the fork is no divergence. */
+static void end_of_checkpoint(struct seq_rewind_check *s)
+{
+	uint64_t lsn = 0;
+	bool found = branch_switch_point(buf_str(&s->leader_history), s->local_timeline, &lsn);
+	uint64_t end = waldump_checkpoint_end(buf_str(&s->co.data), s->co.note, s->local_lsn);
+	s->out_state = !found || end != lsn;
+	log_info("rewind check: end of the shutdown checkpoint %s the fork",
+		s->out_state ? "is not" : "is");
+}
+
 void seq_rewind_check_step(struct co *co)
 {
 	struct seq_rewind_check *s = (struct seq_rewind_check *)co;
@@ -115,35 +130,47 @@ void seq_rewind_check_step(struct co *co)
 	if (!co->ok || PQntuples(co->res) != 1 ||
 		!str_to_i64(PQgetvalue(co->res, 0, 1), &s->leader_timeline))
 		CO_RETURN(co, false, "leader: IDENTIFY_SYSTEM: %s", co->note);
-	if (s->local_timeline > s->leader_timeline) {
-		s->out_state = 1;
-	} else if (s->local_timeline == s->leader_timeline) {
-		s->out_state = 0;
-	} else {
+	buf_reset(&s->leader_history);
+	if (s->leader_timeline > 1 && s->local_timeline <= s->leader_timeline) {
 		snprintf(sql, sizeof(sql), "TIMELINE_HISTORY %lld", (long long)s->leader_timeline);
 		co_sql(co, &s->repl, sql, NULL, 0, SQL_MS);
 		CO_WAIT(co);
 		if (!co->ok || PQntuples(co->res) != 1)
 			CO_RETURN(co, false, "leader: TIMELINE_HISTORY: %s", co->note);
-		decide(s, PQgetvalue(co->res, 0, 1));
+		buf_adds(&s->leader_history, PQgetvalue(co->res, 0, 1));
+		if (s->leader_history.failed)
+			CO_RETURN(co, false, "leader: TIMELINE_HISTORY over %zu bytes",
+				s->leader_history.max);
+	}
+	if (s->local_timeline > 1 && s->local_timeline <= s->leader_timeline) {
+		co_files(co, FILES_HISTORY, 0, 0, (uint64_t)s->local_timeline, NULL, 0, FILES_MS);
+		CO_WAIT(co);
+		if (!co->ok && co->sys_errno != ENOENT)
+			CO_RETURN(co, false, "own timeline history: %s", co->note);
+		other_branch(s);
+	}
+	if (s->local_timeline > s->leader_timeline) {
+		s->out_state = 1;
+	} else if (s->other_branch) {
+		/* Two promotions gave the same number. pg_rewind finds the common ancestor when the
+		 * numbers differ now; when they are equal it calls the servers the same, and the
+		 * receiver would append the leader's records to ours. Only a new copy helps then.
+		 */
+		s->out_state = s->local_timeline == s->leader_timeline ? 3 : 1;
+	} else if (s->local_timeline == s->leader_timeline) {
+		s->out_state = 0;
+	} else {
+		decide(s, buf_str(&s->leader_history));
 		if (s->out_state == 2 && s->was_shutdown) {
-			uint64_t lsn = 0;
-			int64_t higher;
-			bool found = switch_point(
-				PQgetvalue(co->res, 0, 1), s->local_timeline, &lsn, &higher);
-			s->leader_timeline =
-				found ? (int64_t)lsn : 0; /* the fork, over the next wait */
 			run_waldump(s);
 			CO_WAIT(co);
-			uint64_t end =
-				waldump_checkpoint_end(buf_str(&co->data), co->note, s->local_lsn);
-			s->out_state = end != (uint64_t)s->leader_timeline;
-			log_info("rewind check: end of the shutdown checkpoint %s the fork",
-				s->out_state ? "is not" : "is");
+			end_of_checkpoint(s);
 		} else if (s->out_state == 2) {
 			s->out_state = 1;
 		}
 	}
+	if (s->out_state == 3)
+		CO_RETURN(co, true, "same timeline number as the leader, but another history");
 	log_info("rewind is %sneeded", s->out_state == 1 ? "" : "not ");
 	CO_END(co);
 }
@@ -190,7 +217,7 @@ static void run_rewind(struct seq_rewind *s)
 	host_cmd_env(&cmd, "LC_ALL", "C");
 	host_cmd_env(&cmd, "PGOPTIONS", "-c statement_timeout=0");
 	if (ok)
-		co_job(&s->co, "pg_rewind", &cmd, JOB_LOG_OUTPUT, 0, 10000);
+		co_job(&s->co, "pg_rewind", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);
 	else
 		co_wake(&s->co, co_ticket(&s->co), false, "command line is too long");
 	host_cmd_done(&cmd);
@@ -218,14 +245,18 @@ void seq_rewind_step(struct co *co)
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
 	s->ready = true;
+	if (!pgctx_params_remote(
+		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
+		CO_RETURN(co, false, "connection parameters");
+	if (co_job_adopt(co, "pg_rewind")) {
+		CO_WAIT(co);
+		goto ended;
+	}
 	if (p->h->pg.state != PG_PROC_NONE) {
 		s->stop = (struct seq_stop){ .p = p, .mode = PG_STOP_FAST };
 		co_call(co, &s->stop.co, seq_stop_step);
 		CO_WAIT(co);
 	}
-	if (!pgctx_params_remote(
-		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
-		CO_RETURN(co, false, "connection parameters");
 	if (!s->leader_checkpointed && s->leader.kind == TARGET_MEMBER) {
 		s->ready = false;
 		CO_RETURN(co, false, "waiting for checkpoint on %s before rewind", s->leader.name);
@@ -241,12 +272,29 @@ void seq_rewind_step(struct co *co)
 	CO_WAIT(co);
 	if (!co->ok)
 		CO_RETURN(co, false, "passfile: %s", co->note);
+	mark_data_dir(co, PG_MARK_REWIND);
+	CO_WAIT(co);
+	if (!co->ok)
+		log_warning("an interrupted pg_rewind will not be recognised: %s", co->note);
 	log_info("running pg_rewind from %s", s->leader.name);
 	run_rewind(s);
 	CO_WAIT(co);
-	if (co->ok)
+ended:
+	if (co->ok) {
+		mark_data_dir(co, PG_MARK_NONE);
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "mark of the data directory: %s", co->note);
 		CO_RETURN(co, true, "pg_rewind succeeded");
+	}
+	/* Its line before the first change; a process that was killed may have said nothing. */
+	s->touched = co->exit_code < 0 ||
+		     strstr(buf_str(&co->data), "rewinding from last common checkpoint") != NULL;
 	log_error("pg_rewind failed exit_code=%d: %s", co->exit_code, co->note);
+	if (!s->touched) {
+		mark_data_dir(co, PG_MARK_NONE);
+		CO_WAIT(co);
+	}
 	if (co->cancelled)
 		CO_RETURN(co, false, "cancelled");
 	/* A leader that went away meanwhile is no verdict on this directory. */
@@ -258,8 +306,14 @@ void seq_rewind_step(struct co *co)
 	}
 	if (s->remove_failed) {
 		log_warning("pg_rewind failed: the data directory is removed as configured");
+		mark_data_dir(co, PG_MARK_REPLACING);
+		CO_WAIT(co);
 		co_files(co, FILES_REMOVE_DATA_DIR, 0, 0, 0, NULL, 0, REMOVE_MS);
 		CO_WAIT(co);
+		if (co->ok) {
+			mark_data_dir(co, PG_MARK_NONE);
+			CO_WAIT(co);
+		}
 	}
 	CO_RETURN(co, false, "pg_rewind failed");
 	CO_END(co);
@@ -278,6 +332,10 @@ void seq_crash_step(struct co *co)
 	struct seq_crash *s = (struct seq_crash *)co;
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
+	if (co_job_adopt(co, "crash recovery")) {
+		CO_WAIT(co);
+		goto ended;
+	}
 	remove_file(co, "standby.signal");
 	CO_WAIT(co);
 	remove_file(co, "recovery.signal");
@@ -297,12 +355,13 @@ void seq_crash_step(struct co *co)
 		host_cmd_arg(&cmd, "archive_command=false");
 		host_cmd_arg(&cmd, "template1");
 		if (ok)
-			co_job(co, "crash recovery", &cmd, JOB_LOG_OUTPUT, 0, 1000);
+			co_job(co, "crash recovery", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 1000);
 		else
 			co_wake(co, co_ticket(co), false, "path of postgres is too long");
 		host_cmd_done(&cmd);
 	}
 	CO_WAIT(co);
+ended:
 	if (!co->ok)
 		CO_RETURN(co, false, "crash recovery failed exit_code=%d: %s", co->exit_code,
 			co->note);
