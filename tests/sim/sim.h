@@ -56,6 +56,7 @@ enum sim_kind {
 struct sim_config {
 	unsigned member_count;
 	bool mixed_clocks, has_watchdog;
+	bool empty; /* begins without a cluster: somebody has to make one */
 	int64_t duration_ms, heal_ms;
 	unsigned loss_per_mille, dup_per_mille, unanswered_per_mille;
 	int64_t net_delay_ms;
@@ -79,6 +80,7 @@ struct sim {
 	struct sim_branch branches[SIM_BRANCHES];
 	unsigned branch_count;
 	uint64_t next_generation;
+	int sysids; /* given to clusters so far */
 	struct sim_faults faults;
 	struct sim_checks checks;
 	bool healed;
@@ -96,6 +98,16 @@ void sim_at_proc(struct sim *s, int64_t at_ms, enum sim_kind kind, int node, enu
 	int64_t a, int64_t b, void *ptr);
 const struct settings *sim_settings(const struct sim *s, int64_t version); /* NULL = none */
 const struct settings *sim_config_now(const struct sim *s);
+
+/* sim_boot.c: empty clusters, members that are removed */
+void boot_empty(struct sim *s);
+void boot_profile(struct sim *s, uint64_t seed);
+void boot_task(struct sim *s, int node);
+void boot_fault(struct sim *s, const struct sim_fault *f, bool begin);
+void boot_heal(struct sim *s);
+void boot_rename_failed(struct sim *s, int node);
+int boot_sysid(const struct sim *s); /* of the cluster as /initialize says; 0 = none */
+void boot_check_end(struct sim *s);
 
 /* Timeline of a replay; costs nothing when it is off. */
 #define sim_log(s, node, ...)                                                                      \

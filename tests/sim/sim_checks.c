@@ -240,7 +240,7 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	bool old_tag = s->now_ms - s->nodes[node].nofailover_ms > SETTLE_MS;
 	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
-	if (s->nodes[node].pg.sysid != 1)
+	if (s->nodes[node].pg.sysid != boot_sysid(s))
 		violation(
 			s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));
 }
@@ -338,7 +338,8 @@ void check_sync_written(struct sim *s)
 
 void check_exit(struct sim *s, int node, int code)
 {
-	if (code != 0 && s->nodes[node].pg.sysid == 1 && !in_pause(s))
+	int cluster = boot_sysid(s);
+	if (code != 0 && cluster && s->nodes[node].pg.sysid == cluster && !in_pause(s))
 		violation(s, "EXIT", "the worker of %s gave up with status %d: %s", sim_name(node),
 			code, s->nodes[node].w.plan.reason);
 }
@@ -361,6 +362,7 @@ void check_at_end(struct sim *s)
 {
 	if (s->checks.violated || s->checks.liveness_exempt)
 		return;
+	boot_check_end(s);
 	int leader = dcs_leader_node(s);
 	if (s->checks.quiet_promotions || leader < 0) {
 		violation(s, "QUIET", "the leader changed although nothing happened");

@@ -21,8 +21,8 @@ void dcs_init(struct sim *s)
 	n->c.sync_voters = n->voters;
 	n->c.history = n->history;
 	n->c.revision = 1;
-	n->c.init_present = true;
-	strcpy(n->c.init, "7000000000000000001");
+	n->c.init_present = !s->cfg.empty;
+	strcpy(n->c.init, s->cfg.empty ? "" : "7000000000000000001");
 	for (int i = 0; i < SIM_NODES; i++)
 		strcpy(n->members[i].name, sim_name(i));
 }
@@ -74,6 +74,8 @@ static void set_leader(struct sim *s, int node, uint32_t session)
 {
 	struct cluster *c = tree(s);
 	s->dcs.leader_session = session;
+	if (node >= 0)
+		s->nodes[node].pg.unpublished = false;
 	c->leader_present = node >= 0;
 	strcpy(c->leader, node >= 0 ? sim_name(node) : "");
 	if (node >= 0)
@@ -248,6 +250,27 @@ static enum dcs_outcome on_failover(struct sim *s, struct sim_op *op)
 	return DCS_OK;
 }
 
+/* The keys that make a cluster of a member. */
+static bool on_bootstrap(struct sim *s, const struct sim_op *op)
+{
+	struct cluster *c = tree(s);
+	if (op->kind == DCS_SET_CONFIG) {
+		if (!c->config_present)
+			c->config_version = s->settings_count;
+		c->config_present = c->config_valid = true;
+		return true;
+	}
+	if (c->init_present && (op->kind == DCS_INIT_RACE || op->create))
+		return false;
+	c->init_present = op->kind != DCS_INIT_CANCEL;
+	c->init[0] = '\0';
+	if (op->kind == DCS_INIT_SET)
+		snprintf(c->init, sizeof(c->init), "%llu",
+			7000000000000000000ull + (unsigned)op->sysid);
+	sim_log(s, op->node, "store: /initialize %s%s", c->init_present ? "=" : "deleted", c->init);
+	return true;
+}
+
 static enum dcs_outcome on_plain(struct sim *s, struct sim_op *op)
 {
 	struct cluster *c = tree(s);
@@ -282,7 +305,13 @@ static enum dcs_outcome on_plain(struct sim *s, struct sim_op *op)
 		c->history_count = op->history_count;
 		memcpy(c->history, op->history, op->history_count * sizeof(*op->history));
 		break;
-	case DCS_INIT_SET: c->init_present = true; break;
+	case DCS_INIT_RACE:
+	case DCS_INIT_SET:
+	case DCS_INIT_CANCEL:
+	case DCS_SET_CONFIG:
+		if (!on_bootstrap(s, op))
+			return DCS_CONFLICT;
+		break;
 	default: return DCS_OK;
 	}
 	op->new_version = changed(s);
@@ -357,6 +386,21 @@ void dcs_put_config(struct sim *s, int64_t version)
 	c->config_version = version;
 	changed(s);
 	check_config_changed(s);
+}
+
+void dcs_remove_member(struct sim *s, int node)
+{
+	if (!s->dcs.member_present[node])
+		return;
+	member_gone(s, node);
+	changed(s);
+}
+
+void dcs_clear_init(struct sim *s)
+{
+	tree(s)->init_present = false;
+	tree(s)->init[0] = '\0';
+	changed(s);
 }
 
 void dcs_put_failover(struct sim *s, int leader, int candidate)

@@ -38,6 +38,7 @@ struct sim_op {
 	int64_t sent_local_ms;
 	int64_t ttl_ms, version;
 	bool create, leader_only;
+	int sysid; /* initialize */
 	bool suppressed; /* an equal value: only the session lives on */
 	uint64_t lsn;	 /* status */
 	int quorum;
@@ -84,4 +85,7 @@ bool dcs_lease_of(const struct sim *s, int node);
 int dcs_leader_node(const struct sim *s); /* -1 = free */
 /* ctl: plain writes of an operator. */
 void dcs_put_config(struct sim *s, int64_t version);
+/* ctl: one member key, or /initialize, is deleted. */
+void dcs_remove_member(struct sim *s, int node);
+void dcs_clear_init(struct sim *s);
 void dcs_put_failover(struct sim *s, int leader, int candidate);

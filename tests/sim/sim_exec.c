@@ -200,6 +200,7 @@ static void plain_store(struct sim *s, int node, const struct ha_action *a, bool
 							    : DCS_SET_CONFIG;
 	struct sim_op *op = store_op(s, node, kind);
 	op->create = a->create;
+	op->sysid = s->nodes[node].pg.sysid;
 	submit(s, node, op, awaited);
 }
 
@@ -233,8 +234,11 @@ static void postgres_action(struct sim *s, int node, const struct ha_action *a)
 			(struct sim_message){
 				.kind = SM_FENCE, .generation = n->sup.guard.generation });
 		break;
+	case HA_RENAME_FAILED: boot_rename_failed(s, node); break;
 	case HA_EXIT:
 		check_exit(s, node, a->code);
+		if (a->code && s->cfg.empty)
+			n->given_up_ms = s->now_ms + 10000;
 		node_kill(s, node, PROC_WORKER);
 		break;
 	case HA_SHUTDOWN_DONE: n->shutdown_done = true; break;

@@ -262,7 +262,9 @@ void fault_event(struct sim *s, unsigned index, bool begin)
 	} else {
 		sim_log(s, f->hit, "fault %u %s ends", index, fault_name(f->kind));
 	}
-	if (f->kind >= FAULT_OP_PAUSE)
+	if (f->kind >= FAULT_PLANNED)
+		boot_fault(s, f, begin);
+	else if (f->kind >= FAULT_OP_PAUSE)
 		operator(s, f, begin);
 	else if (!process_fault(s, f, begin) && !pg_fault(s, f, begin))
 		net_fault(s, f, begin);
@@ -288,6 +290,7 @@ void faults_heal(struct sim *s)
 		pg_thaw(s, i);
 		node_power(s, i, true);
 	}
+	boot_heal(s);
 	if (sim_config_now(s)->pause)
 		change_config(s, edit_pause, 0);
 	sim_log(s, -1, "HEAL: every fault has ended");
@@ -313,6 +316,7 @@ static bool is_instant(enum sim_fault_kind k)
 	case FAULT_OP_SYNC_MODE:
 	case FAULT_OP_NODE_COUNT:
 	case FAULT_OP_STRICT:
+	case FAULT_OP_REMOVE_MEMBER:
 	case FAULT_OP_FAILSAFE: return true;
 	default: return false;
 	}
@@ -351,7 +355,7 @@ void faults_plan(struct sim *s, struct rng *r)
 	for (unsigned i = 0; i < count; i++) {
 		struct sim_fault *f = &s->faults.list[s->faults.count];
 		*f = (struct sim_fault){ .hit = -1 };
-		f->kind = (enum sim_fault_kind)rng_below(r, FAULT_KINDS);
+		f->kind = (enum sim_fault_kind)rng_below(r, FAULT_PLANNED);
 		/* Troubles come in bunches: often the next one hits while the last is being dealt
 		 * with. */
 		at = sim_chance(r, 550) ? at + sim_range(r, 0, 15000) : sim_range(r, 30000, last);

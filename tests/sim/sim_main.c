@@ -29,10 +29,16 @@ static double seconds(void)
 
 static bool async_only; /* --async: histories without synchronous replication */
 
+static bool empty_only; /* --empty: histories that begin without a cluster */
+
 static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenario,
 	const struct sim_fault_mask *drop)
 {
-	sim_build(s, seed, scenario ? NULL : drop);
+	sim_build(s, seed, NULL);
+	if (empty_only && !scenario)
+		boot_profile(s, seed);
+	if (drop && !scenario)
+		sim_drop_faults(s, drop);
 	if (async_only) {
 		s->settings[1].sync_mode = SYNC_OFF;
 		for (unsigned i = 0; i < s->faults.count; i++)
@@ -213,7 +219,7 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: sim --short [--fresh] [--seconds N] | --long N [--from SEED] | --seed SEED "
 			"[--drop HEX] "
-			"[--scenario FILE] [--async] [-v] | --until-caught N [--from SEED]\n");
+			"[--scenario FILE] [--async] [--empty] [-v] | --until-caught N [--from SEED]\n");
 	return 2;
 }
 
@@ -249,6 +255,8 @@ int main(int argc, char **argv)
 			r.sim->trace = true;
 		else if (strcmp(arg, "--async") == 0)
 			async_only = true;
+		else if (strcmp(arg, "--empty") == 0)
+			empty_only = true;
 		else if (strcmp(arg, "--fresh") == 0)
 			fresh = true;
 		else if (strcmp(arg, "--short") == 0)

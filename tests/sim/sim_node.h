@@ -150,6 +150,9 @@ struct sim_node {
 	struct tags tags;
 	bool pre_promote_fails, replay_stuck, shutdown_done;
 	bool rewind_fails;
+	bool initdb_fails, post_bootstrap_fails, clone_fails;
+	int64_t initdb_ms, post_bootstrap_ms;
+	int64_t given_up_ms; /* true time: the worker ended with an error, started again later */
 	int64_t last_paused_ms; /* an acknowledgement while its own agent was in pause */
 	int64_t config_behind_ms; /* an acknowledgement under a configuration that is not the newest */
 	int64_t nofailover_ms;	/* since when tagged */
@@ -206,6 +209,10 @@ void store_read(struct sim *s, int node, enum req_use use);
 /* sim_task.c */
 void task_start(struct sim *s, int node, const struct ha_action *a);
 void task_event(struct sim *s, const struct sim_event *ev);
+/* ... for tasks that live elsewhere */
+void task_finish(struct sim *s, int node, enum ha_task_result result);
+void task_ask_start(struct sim *s, int node, uint32_t kind);
+int task_started(struct sim *s, int node);
 void task_cancel(struct sim *s, int node);
 void task_message(struct sim *s, int node, const struct sim_message *m);
 void task_postmaster(struct sim *s, int node);

@@ -67,6 +67,9 @@ void pg_init_cluster(struct sim *s)
 			.control = PG_DB_SHUTDOWNED_IN_RECOVERY,
 			.upstream = -1 };
 	}
+	s->sysids = 1;
+	if (s->cfg.empty)
+		boot_empty(s);
 }
 
 static void enter(struct sim *s, int node, enum pg_phase phase)
@@ -92,6 +95,9 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
 	p->generation = s->nodes[node].sup.guard.generation;
+	if (p->fresh)
+		kind = PG_START_PRIMARY;
+	p->fresh = false;
 	p->kind = kind;
 	p->started_ms = s->now_ms;
 	p->promote_file = p->hung = p->frozen = p->stuck = p->streaming = false;

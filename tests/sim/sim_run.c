@@ -170,7 +170,8 @@ static void begin(struct sim *s)
 	check_init(s);
 	dcs_init(s);
 	pg_init_cluster(s);
-	dcs_put_config(s, 1);
+	if (!s->cfg.empty)
+		dcs_put_config(s, 1);
 	check_init(s);
 	for (unsigned i = 0; i < s->cfg.member_count; i++)
 		node_power(s, (int)i, true);
@@ -190,7 +191,8 @@ static void begin(struct sim *s)
 static void client(struct sim *s)
 {
 	for (int i = 0; i < (int)s->cfg.member_count; i++)
-		if (pg_accepts_writes(s, i) && sim_chance(&s->rng, 800))
+		if (pg_accepts_writes(s, i) && !s->nodes[i].pg.unpublished &&
+			sim_chance(&s->rng, 800))
 			pg_client_write(s, i);
 	sim_at(s, s->now_ms + sim_range(&s->rng, 100, 500), EV_CLIENT, -1, 0, 0, NULL);
 }

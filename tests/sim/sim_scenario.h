@@ -4,7 +4,7 @@
  *   members 3                 ttl 30  loop_wait 10  retry_timeout 10   (seconds)
  *   sync off|priority|quorum  strict 0|1  node_count N  failsafe 0|1  check_timeline 0|1
  *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S
- *   nofailover NODE
+ *   nofailover NODE           empty 0|1 (no cluster yet: bootstrap)
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
  *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged
  * commits) */
@@ -27,6 +27,7 @@ struct sim_scenario {
 	uint32_t nofailover;
 	struct settings set;
 	int64_t heal_ms, end_ms;
+	bool empty; /* no cluster yet */
 	struct sim_fault faults[SIM_FAULTS];
 	unsigned fault_count;
 	int promotions_min, promotions_max; /* -1 = not judged; the first election counts as one */

@@ -446,6 +446,10 @@ static void run_clone(struct sim *s, int node)
 	}
 	if (node_clock(s, node) < t->until_ms)
 		return;
+	if (n->clone_fails) {
+		finish(s, node, TASK_RESULT_FALSE);
+		return;
+	}
 	const struct sim_pg *src = &s->nodes[from].pg;
 	n->pg.dir_empty = false;
 	n->pg.sysid = src->sysid;
@@ -503,10 +507,23 @@ static void run(struct sim *s, int node)
 	case TASK_REINIT: run_clone(s, node); break;
 	case TASK_CRASH_RECOVERY: run_crash_recovery(s, node); break;
 	case TASK_COPY_SLOTS: finish(s, node, TASK_RESULT_TRUE); break;
-	default:
-		finish(s, node, TASK_RESULT_FALSE); /* bootstrap is not part of the model */
-		break;
+	default: boot_task(s, node); break;
 	}
+}
+
+void task_finish(struct sim *s, int node, enum ha_task_result result)
+{
+	finish(s, node, result);
+}
+
+void task_ask_start(struct sim *s, int node, uint32_t kind)
+{
+	ask_start(s, node, kind);
+}
+
+int task_started(struct sim *s, int node)
+{
+	return started(s, node);
 }
 
 static void again(struct sim *s, int node)

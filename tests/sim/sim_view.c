@@ -135,7 +135,7 @@ unsigned view_history(const struct sim *s, int node, struct history_row rows[SIM
 	const struct sim_pg *p = &s->nodes[node].pg;
 	int16_t path[SIM_HISTORY];
 	unsigned depth = 0, count = 0;
-	for (int16_t b = p->branch; b > 0 && depth < SIM_HISTORY; b = s->branches[b].parent)
+	for (int16_t b = p->branch; s->branches[b].parent >= 0 && depth < SIM_HISTORY; b = s->branches[b].parent)
 		path[depth++] = b;
 	while (depth) {
 		int16_t b = path[--depth];
