@@ -82,8 +82,21 @@ static void run_bootstrap(struct sim *s, int node)
 		}
 		n->pg.damaged = false;
 		initdb_done(s, node);
-		task_ask_start(s, node, PG_START_STANDBY); /* no lease: so the real one asks, too */
+		/* As the real one: PostgreSQL runs as a primary only under the lease. */
+		worker_keeper(s, node,
+			(struct keeper_event){ .kind = KEEPER_ACQUIRE,
+				.deadline_ms =
+					now + worker_settings(s, node)->retry_timeout_ms });
+		t->until_ms = now + worker_settings(s, node)->retry_timeout_ms + 500;
 		t->step = 2;
+		return;
+	case 2:
+		if (keeper_lock(&n->w.keeper, now) == LOCK_HELD && n->w.keeper.acked_until_ms) {
+			task_ask_start(s, node, PG_START_PRIMARY);
+			t->step = 3;
+		} else if (now >= t->until_ms) {
+			task_finish(s, node, TASK_RESULT_FALSE);
+		}
 		return;
 	default: {
 		int how = task_started(s, node);

@@ -74,8 +74,6 @@ static void set_leader(struct sim *s, int node, uint32_t session)
 {
 	struct cluster *c = tree(s);
 	s->dcs.leader_session = session;
-	if (node >= 0)
-		s->nodes[node].pg.unpublished = false;
 	c->leader_present = node >= 0;
 	strcpy(c->leader, node >= 0 ? sim_name(node) : "");
 	if (node >= 0)
@@ -264,9 +262,13 @@ static bool on_bootstrap(struct sim *s, const struct sim_op *op)
 		return false;
 	c->init_present = op->kind != DCS_INIT_CANCEL;
 	c->init[0] = '\0';
-	if (op->kind == DCS_INIT_SET)
+	if (op->kind == DCS_INIT_SET) {
+		/* Clients may come from now on; the synchronous mode begins a moment later (L4). */
+		s->nodes[op->node].pg.unpublished = false;
+		s->checks.mode_changed_ms = s->now_ms;
 		snprintf(c->init, sizeof(c->init), "%llu",
 			7000000000000000000ull + (unsigned)op->sysid);
+	}
 	sim_log(s, op->node, "store: /initialize %s%s", c->init_present ? "=" : "deleted", c->init);
 	return true;
 }

@@ -44,7 +44,7 @@ struct sim_pg {
 	bool dir_exists, dir_empty, standby_signal, can_rewind, damaged;
 	int sysid; /* 0 = none */
 	bool fresh;	  /* initdb's: the next start finds no standby.signal, whatever is asked */
-	bool unpublished; /* never led: no client was sent here */
+	bool unpublished; /* initialize does not name it yet: no client comes here */
 	int16_t branch;
 	uint64_t lsn, replay_lsn, checkpoint_lsn;
 	int64_t checkpoint_tli;

@@ -164,6 +164,26 @@ static void test_bootstrap_fails(void **state)
 	free(f);
 }
 
+/* X30: its primary stops, and the cluster that never was is cleared away. */
+static void test_bootstrap_demoted(void **state)
+{
+	(void)state;
+	struct fx *f = fx_new();
+	fx_pg(f, 'R');
+	fx_leader(f, "");
+	f->m.bootstrapping = true;
+	f->c.init[0] = '\0';
+	task_ends(f, TASK_DEMOTE, TASK_RESULT_TRUE);
+	fx_run(f);
+	expect(f, "L1");
+	assert_null(fx_find(f, HA_EXIT));
+	fx_pg(f, 'd');
+	fx_run(f);
+	assert_non_null(fx_find(f, HA_RENAME_FAILED));
+	assert_non_null(fx_find(f, HA_EXIT));
+	free(f);
+}
+
 static void test_clone_again(void **state)
 {
 	(void)state;
@@ -530,6 +550,7 @@ int main(void)
 		cmocka_unit_test(test_switchover_needs_rewind),
 		cmocka_unit_test(test_bootstrap),
 		cmocka_unit_test(test_bootstrap_fails),
+		cmocka_unit_test(test_bootstrap_demoted),
 		cmocka_unit_test(test_clone_again),
 		cmocka_unit_test(test_store_away),
 		cmocka_unit_test(test_failsafe_rounds),

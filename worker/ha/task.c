@@ -74,6 +74,11 @@ void task_ended(struct step *s)
 			result == TASK_RESULT_TRUE ? TASK_RESULT_TRUE : TASK_RESULT_FALSE;
 		break;
 	case TASK_DEMOTE:
+		/* X30: a new cluster whose primary had to stop before it was published came to
+		 * nothing. As a standby of nobody it would wait for its own promotion for ever
+		 * (L2), and everybody else for it. */
+		if (m->bootstrapping)
+			m->promote_result = TASK_RESULT_FALSE;
 		if (m->demoted != 0)
 			m->demoted_ms = s->v->now_ms;
 		break;
