@@ -658,6 +658,11 @@ static void restart_asked(struct fx *f)
 {
 	f->v.request.restart = true;
 }
+static void restart_paused(struct fx *f)
+{
+	paused(f);
+	restart_asked(f);
+}
 static void restart_voter(struct fx *f)
 {
 	restart_asked(f);
@@ -1076,6 +1081,8 @@ static const struct row rows[] = {
 		"acquired" },
 	{ "A16 paused with lock", "a", LOCK_HELD, 'D', paused, "A16", HA_RELEASE, 0, VERDICT_DROP,
 		"removed leader lock because postgres is not running" },
+	{ "N1 paused and down", "b", LOCK_NONE, 'd', restart_paused, "N1", TASK(TASK_RESTART),
+		VERDICT_NONE, "restart" },
 	{ "A16 paused", "b", LOCK_NONE, 'd', paused, "A16", QUIET, VERDICT_NONE,
 		"postgres is not running" },
 	{ "X8 never asked", "b", LOCK_NONE, 'R', sql_never_asked, "X8", QUIET, VERDICT_NONE,

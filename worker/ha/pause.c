@@ -40,6 +40,8 @@ bool pause_not_running(struct step *s)
 {
 	if (s->m->demoted != 0 && s->m->demoted != DEMOTE_SHUTDOWN)
 		return false;
+	if (restart_while_down(s))
+		return true;
 	if (s->v->state != PG_STATE_STOPPED)
 		plan_add(s, HA_SET_STATE)->state = PG_STATE_STOPPED;
 	if (s->has_lock) {

@@ -205,6 +205,17 @@ static bool scheduled_restart(struct step *s)
 	return due == DUE_NOW && !unmet;
 }
 
+/* In pause what is down stays down, but for a restart that was asked for by hand. Never as a
+ * primary: its key is given up by the same rule, and there may be another one by now. */
+bool restart_while_down(struct step *s)
+{
+	if (!s->v->request.restart)
+		return false;
+	if (s->v->role == PG_ROLE_PRIMARY || s->has_lock)
+		return false;
+	return restart_now(s, s->v->request.restart_timeout_ms, "N1");
+}
+
 bool rule_restart(struct step *s)
 {
 	if (s->v->request.restart)

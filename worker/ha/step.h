@@ -205,6 +205,7 @@ bool standby_target(const struct step *s); /* the remote member is the one to fo
 bool rule_shutdown(struct step *s);
 bool rule_reinit(struct step *s);
 bool stage_reinit(struct step *s);
+bool restart_while_down(struct step *s); /* N1 in pause */
 bool rule_restart(struct step *s);
 enum due { DUE_NO = 0, DUE_NOW, DUE_STALE };
 enum due schedule_due(struct step *s, const char *what, int64_t at_wall_us, bool bad);
