@@ -19,6 +19,7 @@
 #include "common/core/invariant.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
+#include "common/ext/json.h"
 
 #define CONNECTIONS 512
 #define POOL_BYTES  (36 * 1024) /* of a connection: 32 KiB of request line and headers fit */
@@ -356,7 +357,7 @@ void reply_doc(
 
 void reply_json(struct request *r, unsigned status, json_t *take)
 {
-	char *text = take != NULL ? json_dumps(take, JSON_ENSURE_ASCII | JSON_ENCODE_ANY) : NULL;
+	char *text = take != NULL ? json_python(take) : NULL;
 	json_decref(take);
 	struct MHD_Response *response = NULL;
 	if (text != NULL)

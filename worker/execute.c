@@ -9,6 +9,7 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "common/dcs/decode.h"
+#include "common/ext/json.h"
 #include "worker/worker.h"
 
 static enum ha_outcome outcome_of(const struct dcs_event *e)
@@ -90,7 +91,7 @@ static void write_failover(struct worker *w, const struct ha_action *a)
 
 static void write_config(struct worker *w, bool awaited)
 {
-	char *text = json_dumps(w->dynamic, JSON_COMPACT | JSON_ENSURE_ASCII);
+	char *text = json_compact(w->dynamic);
 	struct dcs_op op = { .kind = DCS_SET_CONFIG, .value = text, .leader_only = false };
 	if (text != NULL)
 		submit(w, &op, awaited);

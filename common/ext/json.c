@@ -235,6 +235,37 @@ bool json_patch(json_t *target, const json_t *patch)
 	return changed;
 }
 
+static bool reads_back(const json_t *v, int digits)
+{
+	const char *key;
+	json_t *item;
+	size_t i;
+	char text[64];
+	switch (json_typeof(v)) {
+	case JSON_REAL:
+		snprintf(text, sizeof(text), "%.*g", digits, json_real_value(v));
+		return strtod(text, NULL) == json_real_value(v);
+	case JSON_ARRAY:
+		json_array_foreach(v, i, item) if (!reads_back(item, digits)) return false;
+		return true;
+	case JSON_OBJECT:
+		json_object_foreach(
+			(json_t *)v, key, item) if (!reads_back(item, digits)) return false;
+		return true;
+	default: return true;
+	}
+}
+
+/* 1.1 is written as 1.1 and not as 1.1000000000000001: with as few digits as read back the same. */
+static char *dump(const json_t *v, size_t flags)
+{
+	int digits = 15;
+	while (digits < 17 && !reads_back(v, digits))
+		digits++;
+	return json_dumps(v,
+		flags | JSON_ENSURE_ASCII | JSON_ENCODE_ANY | JSON_REAL_PRECISION((size_t)digits));
+}
+
 /* jansson writes \u00E9 and leaves DEL as it is, Python writes \u00e9 and \u007f. */
 static void lower_escapes(char *text)
 {
@@ -272,7 +303,7 @@ static char *escape_del(char *text)
 
 char *json_python(const json_t *v)
 {
-	char *text = json_dumps(v, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+	char *text = dump(v, 0);
 	if (text == NULL)
 		return NULL;
 	lower_escapes(text);
@@ -281,5 +312,5 @@ char *json_python(const json_t *v)
 
 char *json_compact(const json_t *v)
 {
-	return json_dumps(v, JSON_ENSURE_ASCII | JSON_ENCODE_ANY | JSON_COMPACT);
+	return dump(v, JSON_COMPACT);
 }

@@ -79,6 +79,16 @@ static void test_json_as_python(void **state)
 	assert_string_equal(text, "\"\\u007f\\u00c9\\\\u00C9\"");
 	free(text);
 	json_decref(v);
+	v = json_pack("[f,f,f]", 1.1, 0.3, 4.0);
+	text = json_python(v);
+	assert_string_equal(text, "[1.1, 0.3, 4.0]");
+	free(text);
+	json_decref(v);
+	v = json_real(0.1 + 0.2); /* not to be had with fewer digits */
+	text = json_python(v);
+	assert_string_equal(text, "0.30000000000000004");
+	free(text);
+	json_decref(v);
 }
 
 static void test_diff(void **state)
