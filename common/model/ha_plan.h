@@ -123,7 +123,7 @@ struct ha_memory {
 	char old_leader[LIMIT_NAME];
 	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; bool nofailover; int failover_priority; } old_members[LIMIT_MEMBERS];
 	unsigned old_member_count;
-	bool rewind_twin;    /* X18: only a new copy helps, as long as this leader leads */
+	bool rewind_twin;    /* X43: only a new copy helps, as long as this leader leads */
 	bool init_cancelled; /* L1: initialize was removed */
 	bool was_paused, recovering, bootstrapping, join_aborted, strict_warned;
 	int64_t leader_timeline, last_timeline;

@@ -150,7 +150,7 @@ struct ha_view {
 	int64_t postmaster_start_us;
 	bool orphan_job; /* a job of an earlier worker works on the data directory */
 	enum ha_task orphan_task; /* the task that takes it over, TASK_NONE without one */
-	/* The check found our timeline number begun twice: pg_rewind would see no difference (X18). */
+	/* The check found our timeline number begun twice: pg_rewind would see no difference (X43). */
 	bool rewind_twin;
 	unsigned slots_to_copy;          /* logical slots that HA_SYNC_SLOTS found to be copied from the leader (ha 7.4-7) */
 

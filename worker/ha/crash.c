@@ -59,9 +59,9 @@ bool rewind_step(struct step *s)
 	if (s->m->rewind_state != REWIND_NEED && !twin)
 		return false;
 	if (twin && !(s->set->remove_on_diverged && !s->standby)) {
-		/* X18: as a standby it would append the leader's records to others. */
+		/* X43: as a standby it would append the leader's records to others. */
 		s->plan->log_level = HA_LOG_ERROR;
-		return plan_done(s, "X18",
+		return plan_done(s, "X43",
 			"own timeline has the number of %s's but another history, which pg_rewind "
 			"cannot mend: reinitialize this member (pgregentctl reinit)",
 			shown);

@@ -285,7 +285,7 @@ static bool (*const cycle_rules[])(struct step *) = {
 	rule_lock_lost,	    /* X1, E5 */
 	rule_store_failing, /* J */
 	rule_foreign_key,   /* X3 */
-	rule_resume,	    /* X15: before A6 says that the cluster is complete */
+	rule_resume,	    /* X40: before A6 says that the cluster is complete */
 	rule_keys,	    /* A6, A7 */
 	rule_reinit,	    /* O */
 	rule_task_running,  /* H */
@@ -293,8 +293,8 @@ static bool (*const cycle_rules[])(struct step *) = {
 	rule_bootstrapping, /* L */
 	rule_recovered,	    /* A11 */
 	rule_fencing,	    /* X4 */
-	rule_interrupted,   /* X15 */
-	rule_orphan_job,    /* X16 */
+	rule_interrupted,   /* X40 */
+	rule_orphan_job,    /* X41 */
 	rule_data_dir,	    /* A12, K */
 	rule_system_id,	    /* A13 to A15 */
 	rule_not_running,   /* A16, B */
@@ -475,7 +475,7 @@ bool finish_cycle(struct step *s)
 		return true;
 	if (leader) {
 		s->m->failsafe_active_until_ms = 0;
-		/* Not while the cluster is being made: /status says that it was complete (X15). */
+		/* Not while the cluster is being made: /status says that it was complete (X40). */
 		if (s->pg_there && s->v->task == TASK_NONE && !s->m->bootstrapping &&
 			s->plan->verdict != VERDICT_DROP) {
 			plan_add(s, HA_WRITE_STATUS);

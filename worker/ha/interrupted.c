@@ -22,14 +22,14 @@ bool data_dir_unfinished(const struct step *s)
 	case PG_MARK_BOOTSTRAP: return true;
 	case PG_MARK_COPYING: return !f->control.valid || s->v->orphan_job;
 	case PG_MARK_ROLES: return !cluster_init_valid(s->c);
-	case PG_MARK_REWIND: /* a server, if a wounded one: X17 */
+	case PG_MARK_REWIND: /* a server, if a wounded one: X42 */
 	case PG_MARK_NONE:
 	case PG_MARK_COUNT: break;
 	}
 	return false;
 }
 
-/* X15: the leader key is mine, initialize is empty, PostgreSQL runs: an earlier worker took the key
+/* X40: the leader key is mine, initialize is empty, PostgreSQL runs: an earlier worker took the key
  * for the first start and died before L4. Its roles may be missing, so post_bootstrap runs (again):
  * each of its steps can be repeated. */
 bool rule_resume(struct step *s)
@@ -44,7 +44,7 @@ bool rule_resume(struct step *s)
 	s->m->bootstrapping = true;
 	s->m->init_cancelled = false;
 	s->m->promote_result = s->standby ? TASK_RESULT_TRUE : TASK_RESULT_NONE;
-	plan_note(s, HA_LOG_WARNING, "going on with an interrupted bootstrap rule=X15");
+	plan_note(s, HA_LOG_WARNING, "going on with an interrupted bootstrap rule=X40");
 	return false; /* L says how */
 }
 
@@ -58,12 +58,12 @@ static bool bootstrap_again(struct step *s, bool resume)
 	a->flag = resume;
 	a->create = !resume && s->v->files->dir_exists && !s->v->files->dir_empty;
 	s->plan->log_level = HA_LOG_WARNING;
-	return plan_done(s, "X15",
+	return plan_done(s, "X40",
 		resume ? "going on with an interrupted bootstrap after initdb"
 		       : "beginning an interrupted bootstrap anew");
 }
 
-/* X15 without a postmaster. The key stays as it is, so that nobody begins beside us. A custom
+/* X40 without a postmaster. The key stays as it is, so that nobody begins beside us. A custom
  * method cannot be resumed: how far its recovery came is not known. */
 bool rule_interrupted(struct step *s)
 {
@@ -89,14 +89,14 @@ bool rule_interrupted(struct step *s)
 bool bootstrap_unclaimed(struct step *s)
 {
 	s->plan->log_level = HA_LOG_ERROR;
-	return plan_done(s, "X15",
+	return plan_done(s, "X40",
 		"initialize key is empty: a bootstrap was interrupted, and nothing says that this "
 		"data directory is its complete result; waiting for the member that began it. If "
 		"there is none, remove the cluster's keys (pgregentctl remove) and, if this data "
 		"directory is not wanted, remove it too");
 }
 
-/* X16: two programs must not work on one directory. */
+/* X41: two programs must not work on one directory. */
 bool rule_orphan_job(struct step *s)
 {
 	if (!s->v->orphan_job || s->pg_there)
@@ -104,22 +104,22 @@ bool rule_orphan_job(struct step *s)
 	if (s->v->orphan_task == TASK_CRASH_RECOVERY) {
 		s->m->crash_recovery_started_ms = s->v->now_ms;
 		plan_task(s, TASK_CRASH_RECOVERY);
-		return plan_done(s, "X16", "taking over the crash recovery of an earlier worker");
+		return plan_done(s, "X41", "taking over the crash recovery of an earlier worker");
 	}
 	if (s->v->orphan_task == TASK_REWIND && !s->unlocked && s->leader_conn_url[0] != '\0' &&
 		!str_eq(s->leader, s->v->name)) {
 		s->m->rewind_state = REWIND_NEED;
 		bool fits = str_copy(plan_task(s, TASK_REWIND)->target, LIMIT_NAME, s->leader);
 		INVARIANT(fits);
-		return plan_done(s, "X16", "taking over pg_rewind of an earlier worker");
+		return plan_done(s, "X41", "taking over pg_rewind of an earlier worker");
 	}
 	if (s->v->orphan_task == TASK_CLONE && data_dir_unfinished(s) && !s->paused && !s->unlocked)
 		return false; /* K2 takes it over */
-	return plan_done(s, "X16",
+	return plan_done(s, "X41",
 		"waiting for the end of a job that an earlier worker began on the data directory");
 }
 
-/* X17: pg_rewind was interrupted after it began, so the directory is neither the old nor the new
+/* X42: pg_rewind was interrupted after it began, so the directory is neither the old nor the new
  * state, although pg_control still shows the old one. It is rewound again or copied anew, never
  * started. */
 bool rule_rewind_interrupted(struct step *s)
@@ -138,7 +138,7 @@ bool rule_rewind_interrupted(struct step *s)
 	if (s->has_lock) {
 		plan_add(s, HA_RELEASE);
 		s->plan->verdict = VERDICT_DROP;
-		return plan_done(s, "X17",
+		return plan_done(s, "X42",
 			"released leader key: an interrupted pg_rewind left "
 			"the data directory between two states");
 	}
@@ -148,11 +148,11 @@ bool rule_rewind_interrupted(struct step *s)
 		if (rewind_step(s))
 			return true;
 		if (s->v->can_rewind)
-			return plan_done(s, "X17",
+			return plan_done(s, "X42",
 				"an interrupted pg_rewind must be repeated: waiting for a leader");
 	}
 	s->plan->log_level = HA_LOG_ERROR;
-	return plan_done(s, "X17",
+	return plan_done(s, "X42",
 		"an interrupted pg_rewind left the data directory between two states and cannot be "
 		"repeated: reinitialize this member (pgregentctl reinit)");
 }
