@@ -279,6 +279,7 @@ void observe_build(struct worker *w)
 		memcpy(v->failsafe_conn_url, w->failsafe.conn_url, sizeof(v->failsafe_conn_url));
 		memcpy(v->failsafe_api_url, w->failsafe.api_url, sizeof(v->failsafe_api_url));
 		v->failsafe_last_ms = w->failsafe.last_ms;
+		v->failsafe_ttl_ms = w->failsafe.ttl_ms;
 	}
 	v->request = w->request;
 	if (w->scheduled.set) {

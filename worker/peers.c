@@ -244,8 +244,8 @@ static void ask_failsafe(struct worker *w, unsigned index, const char *api_url, 
 void peers_failsafe_round(struct worker *w, const char (*more)[LIMIT_NAME], unsigned more_count)
 {
 	begin(w, true);
-	json_auto_t *body = json_pack("{s:s,s:s,s:s}", "name", w->welcome.name, "conn_url",
-		w->pg.conn_url, "api_url", w->api_url);
+	json_auto_t *body = json_pack("{s:s,s:s,s:s,s:I}", "name", w->welcome.name, "conn_url",
+		w->pg.conn_url, "api_url", w->api_url, "ttl", (json_int_t)(w->set.ttl_ms / 1000));
 	json_t *slots = publish_slots(w);
 	if (slots != NULL && json_object_set_new(body, "slots", slots) < 0)
 		w->round.failsafe_ok = false;

@@ -600,6 +600,12 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 		return;
 	}
 	w->failsafe.last_ms = clock_boot_ms();
+	/* X23: the sender cannot see a ttl that was changed since it lost the store, we may not
+	 * have seen one before it; the reference sends none. */
+	json_int_t ttl_s = json_integer_value(json_object_get(body, "ttl"));
+	w->failsafe.ttl_ms = w->set.ttl_ms;
+	if (ttl_s > w->set.ttl_ms / 1000 && ttl_s <= LIMIT_WORD_MS / 1000)
+		w->failsafe.ttl_ms = ttl_s * 1000;
 	json_decref(w->failsafe.slots);
 	w->failsafe.slots = json_incref(json_object_get(body, "slots"));
 	if (w->mem.last_lsn != 0)

@@ -69,7 +69,7 @@ struct peer_round {
 };
 
 struct failsafe_record {
-	int64_t last_ms;
+	int64_t last_ms, ttl_ms; /* the word counts from last_ms for ttl_ms */
 	char name[LIMIT_NAME], conn_url[LIMIT_URL], api_url[LIMIT_URL];
 	json_t *slots; /* owned */
 };

@@ -119,6 +119,9 @@ struct ha_memory {
 	char stage_rule[16];
 	int stage_arg[4];
 	int64_t started_ms;       /* first call of this incarnation */
+	int64_t ttl_most_ms;      /* the longest ttl of this incarnation */
+	int64_t failsafe_on_ms;   /* failsafe mode was on then, 0 = never */
+	int64_t failsafe_round_ttl_ms; /* the ttl that the last round was asked with */
 	/* healthy time */
 	char old_leader[LIMIT_NAME];
 	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; bool nofailover; int failover_priority; } old_members[LIMIT_MEMBERS];

@@ -171,6 +171,7 @@ struct ha_view {
 	char failsafe_leader[LIMIT_NAME]; /* last sender of POST /failsafe, "" = none */
 	char failsafe_conn_url[LIMIT_URL], failsafe_api_url[LIMIT_URL];
 	int64_t failsafe_last_ms;         /* when it came */
+	int64_t failsafe_ttl_ms;          /* how long the word given to it counts */
 
 	struct ha_request request;
 };

@@ -70,8 +70,8 @@ static bool lease_or_failsafe(const struct sim *s, int node)
 	 * (ha 2.5). */
 	if (dcs_lease_of(s, node) || (n->resumed_ms && s->now_ms - n->resumed_ms <= 150))
 		return true;
-	const struct settings *set = worker_settings(s, node);
-	return n->failsafe_round_ms >= 0 && s->now_ms <= n->failsafe_round_ms + set->ttl_ms;
+	return n->failsafe_round_ms >= 0 &&
+	       s->now_ms <= n->failsafe_round_ms + n->failsafe_round_ttl_ms;
 }
 
 static unsigned bits(uint32_t v)

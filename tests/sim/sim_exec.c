@@ -261,8 +261,10 @@ static void store_action(struct sim *s, int node, const struct ha_action *a, boo
 	case HA_CLEAR_FAILOVER:
 	case HA_REWRITE_FAILOVER: write_failover(s, node, a); break;
 	case HA_FAILSAFE_HOLD:
-		if (s->nodes[node].w.snap && s->nodes[node].w.snap->c.failsafe_count <= 1)
+		if (s->nodes[node].w.snap && s->nodes[node].w.snap->c.failsafe_count <= 1) {
 			s->nodes[node].failsafe_round_ms = s->now_ms; /* nobody else to ask */
+			s->nodes[node].failsafe_round_ttl_ms = worker_settings(s, node)->ttl_ms;
+		}
 		worker_keeper(s, node,
 			(struct keeper_event){ .kind = KEEPER_FAILSAFE,
 				.at_ms = a->until_ms - worker_settings(s, node)->ttl_ms });

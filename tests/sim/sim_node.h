@@ -133,7 +133,7 @@ struct sim_worker {
 	uint32_t poll_serial;
 	bool failsafe_all_ok;
 	int8_t failsafe_leader;
-	int64_t failsafe_last_ms;
+	int64_t failsafe_last_ms, failsafe_ttl_ms;
 	int64_t proof_sent_ms;
 	uint64_t settings_version, member_hash;
 	int64_t member_ms;
@@ -162,6 +162,7 @@ struct sim_node {
 	struct sim_enforcer sup, dm;
 	struct sim_pg pg;
 	enum exit_class exit_class;
+	int64_t failsafe_round_ttl_ms;
 	int64_t failsafe_round_ms; /* truth: when the last round that all accepted was sent */
 	struct sim_worker w;
 };

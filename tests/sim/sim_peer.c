@@ -36,6 +36,7 @@ void peer_poll(struct sim *s, int node, const struct ha_action *a, bool failsafe
 		m->kind = failsafe ? SM_FAILSAFE : SM_POLL;
 		m->from = (int8_t)node;
 		m->id = w->poll_serial;
+		m->until_ms = worker_settings(s, node)->ttl_ms; /* "ttl" of POST /failsafe */
 		m->from_incarnation = s->nodes[node].procs[PROC_WORKER].incarnation;
 		sim_at_proc(s, s->now_ms + delay, EV_PEER_REQUEST, i,
 			failsafe ? PROC_WORKER : PROC_API, 0, 0, m);
@@ -61,7 +62,7 @@ static void answer_poll(struct sim *s, int node, struct ha_peer *p)
 	p->timeline = s->branches[n->pg.branch].tli;
 }
 
-static void answer_failsafe(struct sim *s, int node, int from, struct ha_peer *p)
+static void answer_failsafe(struct sim *s, int node, int from, int64_t ttl_ms, struct ha_peer *p)
 {
 	struct sim_node *n = &s->nodes[node];
 	const struct settings *set = worker_settings(s, node);
@@ -73,6 +74,9 @@ static void answer_failsafe(struct sim *s, int node, int from, struct ha_peer *p
 	p->answered = true;
 	n->w.failsafe_leader = (int8_t)from;
 	n->w.failsafe_last_ms = node_clock(s, node);
+	n->w.failsafe_ttl_ms = set->ttl_ms;
+	if (ttl_ms > n->w.failsafe_ttl_ms)
+		n->w.failsafe_ttl_ms = ttl_ms;
 }
 
 static void request(struct sim *s, const struct sim_event *ev)
@@ -81,7 +85,7 @@ static void request(struct sim *s, const struct sim_event *ev)
 	if (m->kind == SM_POLL)
 		answer_poll(s, ev->node, &m->peer);
 	else
-		answer_failsafe(s, ev->node, m->from, &m->peer);
+		answer_failsafe(s, ev->node, m->from, m->until_ms, &m->peer);
 	int64_t delay = net_delay(s, ev->node, m->from);
 	struct sim_process *asker = &s->nodes[m->from].procs[PROC_WORKER];
 	if (delay >= 0 && asker->incarnation == m->from_incarnation)
@@ -96,8 +100,10 @@ static void close_poll(struct sim *s, int node)
 	for (unsigned i = 0; i < w->peer_count; i++)
 		w->failsafe_all_ok &= w->peers[i].answered;
 	w->poll_serial++;
-	if (failsafe && w->failsafe_all_ok)
+	if (failsafe && w->failsafe_all_ok) {
 		s->nodes[node].failsafe_round_ms = w->peers_asked_true_ms;
+		s->nodes[node].failsafe_round_ttl_ms = w->memory.failsafe_round_ttl_ms;
+	}
 	sim_log(s, node, "%s: %u of %u unanswered%s", failsafe ? "failsafe round" : "poll",
 		w->peers_open, w->peer_count, failsafe && w->failsafe_all_ok ? ", all accept" : "");
 	exec_answer(s, node, HA_OUT_OK, 0);

@@ -180,6 +180,7 @@ static void view_failsafe(const struct sim_worker *w, struct ha_view *v)
 		v->failsafe_conn_url, LIMIT_URL, "postgres://%s:5432/postgres", v->failsafe_leader);
 	snprintf(v->failsafe_api_url, LIMIT_URL, "http://%s:8008/patroni", v->failsafe_leader);
 	v->failsafe_last_ms = w->failsafe_last_ms;
+	v->failsafe_ttl_ms = w->failsafe_ttl_ms;
 }
 
 static void view_process(const struct sim_node *n, struct ha_view *v)

@@ -383,6 +383,7 @@ static void failsafe_leader(struct fx *f)
 	failsafe_map(f);
 	FX_SET(f->v.failsafe_leader, "b");
 	f->v.failsafe_last_ms = FX_NOW - 29999;
+	f->v.failsafe_ttl_ms = 30000;
 	FX_SET(f->v.failsafe_conn_url, "postgres://b");
 	FX_SET(f->v.following, "b");
 }

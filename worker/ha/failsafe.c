@@ -14,9 +14,18 @@
 static bool word_given(const struct step *s)
 {
 	const struct ha_view *v = s->v;
-	return s->set->failsafe_mode && v->failsafe_leader[0] != '\0' &&
-	       !str_eq(v->failsafe_leader, v->name) &&
-	       v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
+	return v->failsafe_leader[0] != '\0' && !str_eq(v->failsafe_leader, v->name) &&
+	       v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms;
+}
+
+/* X23: a change of the configuration reaches everybody but the primary that lost the store. So a
+ * word counts for the ttl it was asked with, whatever ttl and failsafe_mode are now, and who is not
+ * in the map stays out for as long after the mode was switched off. */
+static bool mode_counts(const struct step *s)
+{
+	return s->set->failsafe_mode ||
+	       (s->m != NULL && s->m->failsafe_on_ms != 0 &&
+		       s->v->now_ms - s->m->failsafe_on_ms < s->m->ttl_most_ms);
 }
 
 void failsafe_inject(struct step *s)
@@ -42,8 +51,7 @@ static bool in_map(const struct step *s)
 /* D9. An empty or broken map excludes nobody. */
 bool failsafe_excluded(const struct step *s)
 {
-	return s->set->failsafe_mode && s->c->failsafe_present && s->c->failsafe_count > 0 &&
-	       !in_map(s);
+	return mode_counts(s) && s->c->failsafe_present && s->c->failsafe_count > 0 && !in_map(s);
 }
 
 /* X13: a word given to a failsafe round is remembered by the incarnation that gave it. For one ttl
@@ -51,8 +59,8 @@ bool failsafe_excluded(const struct step *s)
  * it, out of everybody's sight (S1 l). A map of me alone asked nobody else. */
 bool failsafe_promise_forgotten(struct step *s)
 {
-	int64_t until_ms = s->m->started_ms + s->set->ttl_ms;
-	if (!s->set->failsafe_mode || !s->c->failsafe_present || s->v->now_ms >= until_ms)
+	int64_t until_ms = s->m->started_ms + s->m->ttl_most_ms;
+	if (!mode_counts(s) || !s->c->failsafe_present || s->v->now_ms >= until_ms)
 		return false;
 	if (!in_map(s) || s->c->failsafe_count == 1)
 		return false; /* D9 */
@@ -87,7 +95,7 @@ static bool hold_by_failsafe(struct step *s)
 
 static bool round_accepted(struct step *s)
 {
-	s->m->failsafe_active_until_ms = s->m->failsafe_round_ms + s->set->ttl_ms;
+	s->m->failsafe_active_until_ms = s->m->failsafe_round_ms + s->m->failsafe_round_ttl_ms;
 	plan_add(s, HA_FAILSAFE_HOLD)->until_ms = s->m->failsafe_active_until_ms;
 	return hold_by_failsafe(s);
 }
@@ -174,6 +182,7 @@ static bool failsafe_round(struct step *s)
 		s->v->now_ms - m->failsafe_round_ms < round_interval_ms(s))
 		return hold_by_failsafe(s);
 	m->failsafe_round_ms = s->v->now_ms;
+	m->failsafe_round_ttl_ms = s->set->ttl_ms;
 	struct ha_action *a = plan_add(s, HA_FAILSAFE_ROUND);
 	name_unmapped(s, a);
 	if (s->c->failsafe_count == 1 && a->name_count == 0) {
