@@ -84,6 +84,9 @@ static void tick(struct sim *s, int node, int64_t generation)
 	notice_gone(s, node);
 	if (!receives(s, node))
 		return;
+	/* What was received is replayed to its end, also after the upstream has gone. */
+	if (!s->nodes[node].replay_stuck)
+		p->replay_lsn = p->lsn;
 	int u = p->upstream;
 	bool can = u >= 0 && sends(s, u) && net_open(s, node, u) && net_open(s, u, node) &&
 		   pg_can_stream(s, node, u);
