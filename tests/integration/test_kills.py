@@ -147,7 +147,7 @@ def test_promotion(two, what, gate):
     wait_until(other.streams_from_somebody, 60, "the other follows")
 
 
-@matrix(["pg_rewind.before", "pg_rewind.after"], ("worker", "pg_rewind.before"), ("node", "pg_rewind.after"))
+@matrix(["pg_rewind.before", "pg_rewind.after"], ("node", "pg_rewind.after"))
 def test_rewind(two, what, gate):
     n0, n1 = two.members
     n0.start()

@@ -5,15 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/core/clock.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "common/ext/json.h"
 #include "worker/files/files_msgs.h"
 #include "worker/postgres/render.h"
 
-#define FILES_MS     30000
-#define SET_ASIDE_MS 3600000
-#define INITDB_MS    0 /* no limit: a slow disk may take long, and cancel ends it */
+#define ACQUIRE_PAUSE_MS 200
+#define FILES_MS	 30000
+#define SET_ASIDE_MS	 3600000
+#define INITDB_MS	 0 /* no limit: a slow disk may take long, and cancel ends it */
 
 static void remove_path(struct co *co, const char *path)
 {
@@ -221,10 +223,19 @@ ended:
 made:
 	/* PostgreSQL runs as a primary only under the lease (DESIGN 2): the key is taken before the
 	 * first start. */
-	s->acquire(co, co_ticket(co), s->arg);
-	CO_WAIT(co);
-	if (!co->ok)
-		CO_RETURN(co, false, "leader key: %s", co->note);
+	/* Not at the first refusal: the key may be that of our own first life, which the keeper is
+	 * taking over just now, or the answer was lost. After a ttl it is somebody else's. */
+	s->acquire_until_ms = clock_boot_ms() + p->set->ttl_ms;
+	for (;;) {
+		s->acquire(co, co_ticket(co), s->arg);
+		CO_WAIT(co);
+		if (co->ok)
+			break;
+		if (co->cancelled || clock_boot_ms() >= s->acquire_until_ms)
+			CO_RETURN(co, false, "leader key: %s", co->note);
+		co_sleep(co, ACQUIRE_PAUSE_MS);
+		CO_WAIT(co);
+	}
 	s->start = (struct seq_start){ .p = p,
 		.role = PG_ROLE_PRIMARY,
 		.bootstrap = command != NULL,

@@ -13,6 +13,7 @@ struct seq_bootstrap {
 	bool resume;	/* initdb ended in an earlier life: go on with the leader key */
 	bool set_aside; /* what an earlier life left in the data directory is renamed first */
 	/* private */
+	int64_t acquire_until_ms;
 	struct seq_start start;
 	char pwfile[LIMIT_PATH];
 };
@@ -64,7 +65,7 @@ struct seq_rewind_check {
 	int64_t leader_timeline;
 	bool other_branch;
 	struct buf leader_history; /* the caller ends it */
-	struct pgc repl; /* replication connection; the caller inits and ends it */
+	struct pgc repl;	   /* replication connection; the caller inits and ends it */
 };
 void seq_rewind_check_step(struct co *co);
 
