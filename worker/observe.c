@@ -262,8 +262,13 @@ void observe_build(struct worker *w)
 	memcpy(v->name, w->welcome.name, sizeof(v->name));
 	v->set = &w->set;
 	view_store(w, v);
-	pgctx_check_recovery(
-		&w->pg, &w->probe.facts, &w->recovery_differs, &w->recovery_needs_restart);
+	/* Where the one we follow is now: its address may have changed, its name has not. */
+	struct pg_target target;
+	if (w->c == NULL || w->pg.following[0] == '\0' ||
+		!task_target_of(w, w->pg.following, &target))
+		target = w->pg.target;
+	pgctx_check_recovery(&w->pg, &w->probe.facts, &target, &w->recovery_differs,
+		&w->recovery_needs_restart);
 	view_pg(w, v);
 	v->task = w->task;
 	v->task_since_ms = w->task_since_ms;

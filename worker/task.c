@@ -69,7 +69,7 @@ void worker_callback(struct worker *w, enum ha_callback cb, enum pg_role role)
 /* ---- targets
  * -------------------------------------------------------------------------------------- */
 
-static bool target_of(struct worker *w, const char *name, struct pg_target *out)
+bool task_target_of(struct worker *w, const char *name, struct pg_target *out)
 {
 	memset(out, 0, sizeof(*out));
 	if (name[0] == '\0')
@@ -377,7 +377,7 @@ static void start_with_leader(struct worker *w, const struct ha_action *a)
 {
 	struct pg_target leader;
 	const char *name = a->target[0] != '\0' ? a->target : w->c->leader;
-	if (!target_of(w, name, &leader) || leader.kind == TARGET_NONE) {
+	if (!task_target_of(w, name, &leader) || leader.kind == TARGET_NONE) {
 		fail_now(w, "the leader has no address");
 		return;
 	}
@@ -408,7 +408,7 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 {
 	struct pg_target source;
 	bool remote = a->task == TASK_BOOTSTRAP_STANDBY_LEADER;
-	if (!target_of(w, remote ? HA_TARGET_REMOTE : a->target, &source)) {
+	if (!task_target_of(w, remote ? HA_TARGET_REMOTE : a->target, &source)) {
 		fail_now(w, "the source has no address");
 		return;
 	}
@@ -427,7 +427,7 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 			? w->set.tags.replicatefrom
 			: w->c->leader;
 	struct pg_target follow;
-	if (source.kind == TARGET_MEMBER && upstream[0] != '\0' && target_of(w, upstream, &follow))
+	if (source.kind == TARGET_MEMBER && upstream[0] != '\0' && task_target_of(w, upstream, &follow))
 		t.clone.follow = follow;
 	start(w, &t.clone.co, seq_clone_step);
 }
@@ -437,7 +437,7 @@ static void start_follow(struct worker *w, const struct ha_action *a)
 	t.follow = (struct seq_follow){ .p = &w->pg,
 		.role = a->role == PG_ROLE_STANDBY_LEADER ? a->role : PG_ROLE_REPLICA,
 		.timeout_ms = a->timeout_ms };
-	if (!target_of(w, a->target, &t.follow.target))
+	if (!task_target_of(w, a->target, &t.follow.target))
 		log_warning("%s has no address: starting without an upstream", a->target);
 	start(w, &t.follow.co, seq_follow_step);
 }
@@ -567,7 +567,7 @@ void task_follow_reload(struct worker *w, const struct ha_action *a)
 	if (follow_reload_seq.co.active)
 		return;
 	struct pg_target target;
-	if (!target_of(w, a->target, &target)) {
+	if (!task_target_of(w, a->target, &target)) {
 		log_warning("%s has no address: the upstream stays", a->target);
 		return;
 	}

@@ -256,6 +256,9 @@ void task_reload(struct worker *w, bool force); /* write configuration, reload w
 void worker_set_state(struct worker *w, enum pg_state state);
 void worker_set_role(struct worker *w, enum pg_role role);
 void worker_callback(struct worker *w, enum ha_callback cb, enum pg_role role);
+/* Whom a name stands for, and where it is now; false = no address. */
+struct pg_target;
+bool task_target_of(struct worker *w, const char *name, struct pg_target *out);
 void task_follow_reload(struct worker *w, const struct ha_action *a);
 void task_set_ssn(struct worker *w, const struct ha_ssn *ssn, const char (*names)[LIMIT_NAME],
 	unsigned count);

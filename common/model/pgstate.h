@@ -138,6 +138,7 @@ struct pg_sql {
 	bool slots_valid;
 	int64_t start_time_us;           /* pg_postmaster_start_time() */
 	int64_t replay_time_us;          /* pg_last_xact_replay_timestamp(); 0 = null */
+	char *recovery_json;             /* standby, 12+: rows [name, setting, context, sourcefile, pending_restart]; owned by the probe */
 	char *replication_json;          /* walsenders as REST shows them; owned by the probe, NULL = none */
 };
 

@@ -88,3 +88,38 @@ def test_standby_cluster_life(clusters):
     wait_until(lambda: has(n0, 4) and has(n1, 4), 60, "both have the remote primary's rows")
     assert not has(n0, 3) and not has(n1, 3)
     assert not n0.is_primary() and not n1.is_primary()
+
+
+def setting(m, name):
+    rows = m.try_sql("SELECT setting FROM pg_settings WHERE name = '%s'" % name)
+    return rows[0][0] if rows else None
+
+
+def test_changed_section_reaches_the_standby_leader(clusters):
+    """Recovery settings that change are compared with those in force (ha 11.7), reloaded, and never restart in vain."""
+    a, b, remote = clusters
+    p, (n0, n1) = a.members[0], b.members
+    started = [m.sql("SELECT pg_postmaster_start_time()") for m in (n0, n1)]
+
+    def patch(section):
+        assert n0.status("/config", "PATCH", {"standby_cluster": section})[0] == 200
+
+    patch({"restore_command": "false %f", "recovery_min_apply_delay": "5s"})
+    wait_until(lambda: setting(n0, "restore_command") == "false %f", 20, "restore_command reaches the standby leader")
+    wait_until(lambda: setting(n1, "restore_command") == "false %f", 20, "and its replica")
+    wait_until(lambda: setting(n0, "recovery_min_apply_delay") == "5000", 20, "the delay reaches the standby leader")
+    assert setting(n1, "recovery_min_apply_delay") == "0"
+    patch({"recovery_min_apply_delay": None})
+
+    # Another address of the same primary; then the archive alone.
+    patch({"host": "localhost"})
+    wait_until(lambda: "host=localhost" in (setting(n0, "primary_conninfo") or ""), 20, "the new host is followed")
+    wait_until(lambda: source(n0) == p.pg, 20, "n0 streams from the new host")
+    patch({"host": None, "port": None})
+    wait_until(lambda: setting(n0, "primary_conninfo") == "" and source(n0) is None, 20, "n0 streams no more")
+    assert source(n1) == n0.pg
+    patch({"host": "127.0.0.1", "port": p.pg})
+    wait_until(lambda: source(n0) == p.pg, 30, "n0 streams again")
+    p.sql("INSERT INTO t VALUES (9)")
+    wait_until(lambda: has(n0, 9) and has(n1, 9), 20, "rows come down the cascade")
+    assert started == [m.sql("SELECT pg_postmaster_start_time()") for m in (n0, n1)], "no restart"

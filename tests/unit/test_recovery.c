@@ -310,12 +310,12 @@ static void test_compare(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct recovery_row r[] = {
 			{ "primary_conninfo", rows[i].conninfo != NULL ? rows[i].conninfo : GOOD,
-				"sighup", CONF },
-			{ "recovery_target_timeline", "latest", "postmaster", CONF },
-			{ "recovery_target", "", "postmaster", NULL },
+				"sighup", CONF, false },
+			{ "recovery_target_timeline", "latest", "postmaster", CONF, false },
+			{ "recovery_target", "", "postmaster", NULL, false },
 			{ rows[i].name != NULL ? rows[i].name : "primary_slot_name",
 				rows[i].name != NULL ? rows[i].setting : "node_1", rows[i].context,
-				rows[i].file },
+				rows[i].file, false },
 		};
 		struct recovery_state s = { .major = 15,
 			.signal_there = !rows[i].no_signal,
@@ -340,7 +340,7 @@ static void test_compare(void **state)
 	e = member(17);
 	assert_int_equal(recovery_want(&e, &want, &err), ERR_OK);
 	struct recovery_row one = { "primary_conninfo", GOOD " gssencmode=prefer dbname=other",
-		"sighup", CONF };
+		"sighup", CONF, false };
 	struct recovery_state s = { .major = 17, .signal_there = true, .passfile = PASSLINE };
 	struct recovery_verdict v;
 	recovery_compare(&want, &s, &one, 1, &v);
@@ -348,6 +348,19 @@ static void test_compare(void **state)
 	one.setting = GOOD " dbname=postgres";
 	recovery_compare(&want, &s, &one, 1, &v);
 	assert_false(v.differs);
+	/* A mark of the server confirms a restart only where the value differs and needs one. */
+	one.pending_restart = true;
+	recovery_compare(&want, &s, &one, 1, &v);
+	assert_false(v.differs || v.restart || v.confirmed);
+	one = (struct recovery_row){ "restore_command", "old", "sighup", CONF, true };
+	recovery_compare(&want, &s, &one, 1, &v);
+	assert_true(v.differs && !v.restart && !v.confirmed);
+	one.context = "postmaster";
+	recovery_compare(&want, &s, &one, 1, &v);
+	assert_true(v.differs && v.restart && v.confirmed);
+	one.pending_restart = false;
+	recovery_compare(&want, &s, &one, 1, &v);
+	assert_true(v.differs && v.restart && !v.confirmed);
 	recovery_done(&want);
 }
 

@@ -512,6 +512,8 @@ void seq_follow_step(struct co *co)
 		CO_WAIT(co);
 		if (s->change_role)
 			control_callback(p, "on_role_change", s->role);
+		if (co->ok)
+			pgctx_recovery_reloaded(p);
 		CO_RETURN(co, co->ok, "reloaded");
 	}
 	if (!postmaster_gone(p)) {

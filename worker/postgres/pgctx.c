@@ -10,6 +10,7 @@
 #include "common/core/str.h"
 #include "common/ext/json.h"
 #include "worker/postgres/conninfo.h"
+#include "worker/postgres/params.h"
 #include "worker/postgres/render.h"
 
 void pgctx_init(struct pgctx *p, struct host *h, struct loop *loop)
@@ -157,33 +158,116 @@ bool pgctx_parse_url(const char *url, char *host, size_t host_len, char *port, s
 	return str_copy_n(port, port_len, colon + 1, n - h - 1);
 }
 
-void pgctx_check_recovery(
-	struct pgctx *p, const struct pg_sql *f, bool *out_differ, bool *out_restart)
+#define RECOVERY_ROWS_MAX 32
+#define RECOVERY_TRIES_MAX 3
+#define RECOVERY_SETTLE_MS 1000 /* a reload takes effect within this time */
+
+/* Before 12 recovery.conf is no setting: what the receiver uses is all that can be seen. */
+static bool receiver_differs(const struct recovery *wanted, const struct pg_sql *f)
 {
-	*out_differ = *out_restart = false;
-	if (!f->valid || !f->in_recovery)
-		return;
-	/* Before 13 a changed primary_conninfo needs a restart (config 4.8). */
-	bool needs_restart = p->major < 13;
-	if (!p->follow_known)
-		return;
-	static struct conninfo wanted, have; /* large */
-	struct err err = ERR_INIT;
-	memset(&wanted, 0, sizeof(wanted));
-	if (p->target.kind == TARGET_NONE || f->receiver_conninfo[0] == '\0')
-		return;
-	if (render_conninfo(p, &p->target, &wanted, &err) != ERR_OK ||
+	static struct conninfo have; /* large */
+	struct conninfo want = wanted->conninfo;
+	if (!wanted->has_conninfo || f->receiver_conninfo[0] == '\0' ||
 		!conninfo_parse(f->receiver_conninfo, &have))
+		return false;
+	conninfo_del(&want, "dbname");
+	const char *slot = json_string_value(params_get(wanted->settings, "primary_slot_name"));
+	return !conninfo_covers(&have, &want, 11) ||
+	       (slot != NULL && strcmp(f->receiver_slot, slot) != 0);
+}
+
+static uint64_t sign_add(uint64_t sign, const char *text)
+{
+	for (; text != NULL && *text != '\0'; text++)
+		sign = (sign ^ (unsigned char)*text) * 1099511628211u;
+	return sign;
+}
+
+static uint64_t sign_of(const struct pgctx *p, const struct recovery *wanted, const char *rows)
+{
+	AUTO(buf) text = BUF_INIT(LIMIT_CONNINFO * 4);
+	conninfo_format(&wanted->conninfo, p->major, &text);
+	char *set = json_dumps(wanted->settings, JSON_SORT_KEYS);
+	uint64_t sign = sign_add(sign_add(14695981039346656037u, rows), set);
+	free(set);
+	return sign_add(sign, buf_str(&text));
+}
+
+static void compare_settings(const struct pgctx *p, const struct pg_sql *f,
+	const struct recovery *wanted, const json_t *list, struct recovery_verdict *v)
+{
+	struct recovery_row rows[RECOVERY_ROWS_MAX];
+	char conf[LIMIT_PATH], automatic[LIMIT_PATH];
+	unsigned n = 0;
+	memset(v, 0, sizeof(*v));
+	if (!str_format(conf, sizeof(conf), "%s/%s.conf", p->config_dir, p->conf_name) ||
+		!str_format(automatic, sizeof(automatic), "%s/postgresql.auto.conf", p->data_dir))
 		return;
-	/* The walreceiver shows its password obfuscated, and dbname only from 17 on. */
-	conninfo_del(&wanted, "password");
-	conninfo_del(&wanted, "passfile");
-	if (p->major < 17)
-		conninfo_del(&wanted, "dbname");
-	char slot[64];
-	str_slot_name(p->name, slot);
-	bool slot_differs = p->set->use_slots && p->target.kind == TARGET_MEMBER &&
-			    strcmp(f->receiver_slot, slot) != 0;
-	*out_differ = slot_differs || !conninfo_covers(&have, &wanted, p->major);
-	*out_restart = *out_differ && needs_restart;
+	for (size_t i = 0; i < json_array_size(list) && n < ARRAY_LEN(rows); i++) {
+		const json_t *row = json_array_get(list, i);
+		rows[n] = (struct recovery_row){ json_string_value(json_array_get(row, 0)),
+			json_string_value(json_array_get(row, 1)),
+			json_string_value(json_array_get(row, 2)),
+			json_string_value(json_array_get(row, 3)),
+			json_is_true(json_array_get(row, 4)) };
+		if (rows[n].name != NULL && rows[n].context != NULL)
+			n++;
+	}
+	/* A promotion removes the signal file while the server is still in recovery: its absence is
+	 * no reason to restart. That this server was adopted is known by follow_known. */
+	struct recovery_state s = { .major = p->major,
+		.signal_there = true,
+		.conf_file = conf,
+		.auto_file = automatic,
+		.receiver_conninfo = f->receiver_conninfo,
+		.receiver_slot = f->receiver_slot };
+	recovery_compare(wanted, &s, rows, n, v);
+}
+
+/* Is a further reload worth it? */
+static bool reload_helps(struct pgctx *p, const struct pg_sql *f, const char *reason)
+{
+	if (p->reload_tries == 0 || p->reloaded_sign != p->differs_sign)
+		return true;
+	if (f->asked_at_ms < p->reloaded_ms + RECOVERY_SETTLE_MS)
+		return false;
+	if (p->reload_tries == RECOVERY_TRIES_MAX) {
+		log_warning("recovery setting %s stays different: reloads do not change it", reason);
+		p->reload_tries++; /* said once */
+	}
+	return p->reload_tries < RECOVERY_TRIES_MAX;
+}
+
+void pgctx_recovery_reloaded(struct pgctx *p)
+{
+	p->reload_tries = p->reloaded_sign == p->differs_sign ? p->reload_tries + 1 : 1;
+	p->reloaded_sign = p->differs_sign;
+	p->reloaded_ms = clock_boot_ms();
+}
+
+void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, const struct pg_target *target,
+	bool *out_differ, bool *out_restart)
+{
+	static struct recovery wanted; /* large */
+	struct err err = ERR_INIT;
+	struct recovery_verdict v = { .differs = false };
+	*out_differ = *out_restart = false;
+	if (!f->valid || !f->in_recovery || !p->follow_known || p->bootstrapping ||
+		render_recovery(p, target, &wanted, &err) != ERR_OK)
+		return;
+	if (p->major < 12) {
+		*out_differ = *out_restart = receiver_differs(&wanted, f);
+		recovery_done(&wanted);
+		return;
+	}
+	json_auto_t *list = f->recovery_json != NULL ? json_loads(f->recovery_json, 0, NULL) : NULL;
+	compare_settings(p, f, &wanted, list, &v);
+	p->differs_sign = sign_of(p, &wanted, f->recovery_json);
+	recovery_done(&wanted);
+	if (!v.differs)
+		p->reload_tries = 0;
+	*out_restart = v.confirmed;
+	*out_differ = v.confirmed || (v.differs && reload_helps(p, f, v.reason));
+	if (*out_differ)
+		log_info("recovery setting differs name=%s restart=%d", v.reason, v.confirmed);
 }

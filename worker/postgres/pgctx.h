@@ -49,6 +49,11 @@ struct pgctx {
 	bool follow_known;
 	char following[LIMIT_NAME];
 	char *conf_text, *hba_text, *ident_text; /* last written; owned */
+	/* A difference of recovery settings that a reload should have ended: see
+	 * pgctx_check_recovery. */
+	uint64_t differs_sign, reloaded_sign;
+	unsigned reload_tries;
+	int64_t reloaded_ms;
 	json_t *recovery; /* recovery settings in force as we wrote them; owned; NULL = unknown */
 	/* synchronous_standby_names as decided (ha 5.1); used when managed. Until ssn_known it is
 	 * what the file has: a new worker must not take back what the old one promised in /sync
@@ -80,9 +85,15 @@ bool pgctx_params_remote(const struct pgctx *p, struct pgc *conn, const char *se
 	const char *hostaddr, const char *host, const char *port);
 /* authentication.<section>.<key>, NULL = not set. */
 const char *pgctx_auth(const struct pgctx *p, const char *section, const char *key);
-/* Do the recovery settings that the present target wants differ from those in force (ha 11.7)? */
-void pgctx_check_recovery(
-	struct pgctx *p, const struct pg_sql *f, bool *out_differ, bool *out_restart);
+/* Do the recovery settings that the target wants differ from those in force (ha 11.7)? Neither
+ * answer can be given for ever by a comparison that is wrong:
+ * - restart only when the server itself has marked a differing setting pending_restart. A server
+ *   just started has no marks, and only another change of its files makes one;
+ * - reload at most three times for the same settings in force and wanted. */
+void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, const struct pg_target *target,
+	bool *out_differ, bool *out_restart);
+/* A reload for the difference found last was sent. */
+void pgctx_recovery_reloaded(struct pgctx *p);
 /* "host" and "port" of a conn_url "postgres://h[:p]/db"; false = not understood. */
 MUST_USE bool pgctx_parse_url(
 	const char *url, char *host, size_t host_len, char *port, size_t port_len);

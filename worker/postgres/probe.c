@@ -7,6 +7,7 @@
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
+#include "worker/postgres/recovery.h"
 
 enum col {
 	COL_RECOVERY,
@@ -29,8 +30,27 @@ enum col {
 	COL_REPLAY_TIME,
 	COL_REPLICATION,
 	COL_SLOTS,
+	COL_SETTINGS,
 	COL_COUNT,
 };
+
+/* What a standby recovers with (ha 11.7); before 12 these are no settings. */
+static void settings_sql(struct buf *out, int32_t major)
+{
+	AUTO(buf) names = BUF_INIT(1024);
+	recovery_compared_names(major, &names);
+	if (major < 12 || names.failed) {
+		buf_adds(out, ", NULL");
+		return;
+	}
+	buf_adds(out, ", CASE WHEN r.rec THEN (SELECT pg_catalog.json_agg("
+		      "pg_catalog.json_build_array(g.name, g.setting, g.context, g.sourcefile,"
+		      " g.pending_restart) ORDER BY g.name)"
+		      " FROM pg_catalog.pg_settings g WHERE g.name IN (");
+	for (size_t i = 0; i < names.len; i += strlen(names.data + i) + 1)
+		buf_addf(out, "%s'%s'", i > 0 ? ", " : "", names.data + i);
+	buf_adds(out, ")) END");
+}
 
 void probe_sql(struct buf *out, int32_t major, bool want_slots)
 {
@@ -94,6 +114,7 @@ void probe_sql(struct buf *out, int32_t major, bool want_slots)
 			"'[]'::json)",
 			major >= 13 ? "wal_status" : "NULL", major >= 17 ? "failover" : "false",
 			major >= 17 ? "synced" : "false");
+	settings_sql(out, major);
 	buf_adds(out, " FROM (SELECT pg_catalog.pg_is_in_recovery() AS rec) r"
 		      " LEFT JOIN pg_catalog.pg_stat_get_wal_receiver() w ON r.rec");
 }
@@ -192,6 +213,8 @@ void probe_facts_done(struct pg_sql *f)
 	free(f->walsenders);
 	free(f->slots);
 	free(f->replication_json);
+	free(f->recovery_json);
+	f->recovery_json = NULL;
 	f->replication_json = NULL;
 	f->walsenders = NULL;
 	f->slots = NULL;
@@ -233,6 +256,8 @@ enum err_code probe_read(const PGresult *res, struct pg_sql *f, struct err *err)
 	f->replay_time_us = (int64_t)col_u64(res, COL_REPLAY_TIME);
 	if (!PQgetisnull(res, 0, COL_REPLICATION))
 		f->replication_json = strdup(PQgetvalue(res, 0, COL_REPLICATION));
+	if (!PQgetisnull(res, 0, COL_SETTINGS))
+		f->recovery_json = strdup(PQgetvalue(res, 0, COL_SETTINGS));
 	if (!PQgetisnull(res, 0, COL_SLOTS)) {
 		enum err_code rc = read_slots(PQgetvalue(res, 0, COL_SLOTS), f, err);
 		if (rc != ERR_OK)

@@ -438,5 +438,6 @@ void recovery_compare(const struct recovery *wanted, const struct recovery_state
 			row_same(row, wanted, s))
 			continue;
 		mismatch(out, s->major < 12 || str_eq(row->context, "postmaster"), row->name);
+		out->confirmed |= row->pending_restart && str_eq(row->context, "postmaster");
 	}
 }

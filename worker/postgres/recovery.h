@@ -51,6 +51,7 @@ void recovery_write(const struct recovery *r, int32_t major, const char *pgpass,
 
 struct recovery_row { /* of pg_settings */
 	const char *name, *setting, *context, *sourcefile;
+	bool pending_restart; /* the server read another value and waits for a restart */
 };
 struct recovery_state {
 	int32_t major;
@@ -67,6 +68,7 @@ struct recovery_state {
 void recovery_compared_names(int32_t major, struct buf *out);
 struct recovery_verdict {
 	bool differs, restart;
+	bool confirmed; /* the server says itself that a restart changes the value */
 	char reason[200]; /* the first difference; no passwords */
 };
 /* rows NULL: settings could not be read. */

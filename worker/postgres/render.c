@@ -171,7 +171,8 @@ static enum err_code recovery_settings(const struct pgctx *p, const struct pg_ta
 	bool ok = set_text(map, "recovery_target_timeline", "latest");
 	for (unsigned i = 0; ok && p->major >= 12 && i < ARRAY_LEN(never); i++)
 		ok = set_text(map, never[i], "");
-	if (t->kind != TARGET_NONE) {
+	/* A remote cluster known by its archive alone has no host: nothing is streamed. */
+	if (t->kind != TARGET_NONE && t->host[0] != '\0') {
 		static struct conninfo c;
 		AUTO(buf) text = BUF_INIT(LIMIT_CONNINFO);
 		enum err_code rc = render_conninfo(p, t, &c, err);
@@ -217,6 +218,56 @@ static void params_env_of(
 	for (unsigned i = 0; i < p->set->permanent_count; i++)
 		env->hot_standby_feedback |=
 			p->set->permanent[i].logical && !p->set->standby_cluster;
+}
+
+/* As written: what table A.2 drops or moves to a limit must not count as a difference. */
+static bool take_wanted(const struct pgctx *p, const json_t *map, struct recovery *out)
+{
+	AUTO(buf) text = BUF_INIT(LIMIT_CONNINFO * 4);
+	AUTO(buf) note = BUF_INIT(1024);
+	const char *key;
+	json_t *v;
+	bool ok = out->settings != NULL;
+	json_object_foreach((json_t *)map, key, v)
+	{
+		if (strcmp(key, "primary_conninfo") == 0) {
+			ok = ok && conninfo_parse(json_string_value(v), &out->conninfo);
+			out->has_conninfo = true;
+			continue;
+		}
+		buf_reset(&text);
+		buf_reset(&note);
+		if (params_check(key, v, p->major * 10000, true, &text, &note) == PARAM_KEEP)
+			ok = ok && params_set_new(out->settings, key, json_string(buf_str(&text)));
+	}
+	conninfo_del(&out->conninfo, "password");
+	conninfo_del(&out->conninfo, "passfile");
+	return ok && !text.failed;
+}
+
+enum err_code render_recovery(struct pgctx *p, const struct pg_target *target,
+	struct recovery *out, struct err *err)
+{
+	struct params_env env;
+	char overlay[40];
+	json_t *params = NULL, *recovery = NULL;
+	AUTO(buf) notes = BUF_INIT(16384); /* told when the files are written */
+	AUTO(buf) pass = BUF_INIT(LIMIT_CONNINFO);
+	params_env_of(p, p->role, overlay, sizeof(overlay), &env);
+	memset(out, 0, sizeof(*out));
+	enum err_code rc = params_compute(p->pg, &env, &params, &recovery, &notes, err);
+	if (rc == ERR_OK)
+		rc = recovery_settings(p, target, recovery, &pass, err);
+	if (rc == ERR_OK) {
+		out->settings = json_object();
+		if (!take_wanted(p, recovery, out)) {
+			recovery_done(out);
+			rc = err_set(err, ERR_PARSE, 0, "recovery settings");
+		}
+	}
+	json_decref(params);
+	json_decref(recovery);
+	return rc;
 }
 
 /* Only while the new cluster is made: what is left of a failed one must not reach a later server.

@@ -4,6 +4,7 @@
 #pragma once
 #include "worker/postgres/conninfo.h"
 #include "worker/postgres/pgctx.h"
+#include "worker/postgres/recovery.h"
 
 /* The texts for a role and target; control != NULL: its values are the floor of a standby
  * (config 4.9). hba, ident and pass stay empty when they are not ours to write. */
@@ -13,6 +14,10 @@ MUST_USE enum err_code render_all(struct pgctx *p, enum pg_role role,
 /* primary_conninfo for a target. */
 MUST_USE enum err_code render_conninfo(const struct pgctx *p, const struct pg_target *target,
 	struct conninfo *out, struct err *err);
+/* The recovery settings that render_all writes for a target, as recovery_compare wants them; without
+ * password and passfile. */
+MUST_USE enum err_code render_recovery(struct pgctx *p, const struct pg_target *target,
+	struct recovery *out, struct err *err);
 bool render_uses_base(const struct pgctx *p); /* no custom_conf: the original becomes *.base.conf */
 bool render_is_ours(const char *text, size_t len); /* begins with our header */
 void render_recovery_names(struct buf *out); /* zero-terminated names of all recovery settings */
