@@ -341,7 +341,9 @@ static void test_compare(void **state)
 	assert_int_equal(recovery_want(&e, &want, &err), ERR_OK);
 	struct recovery_row one = { "primary_conninfo", GOOD " gssencmode=prefer dbname=other",
 		"sighup", CONF, false };
-	struct recovery_state s = { .major = 17, .signal_there = true, .passfile = PASSLINE };
+	struct recovery_state s = {
+		.major = 17, .signal_there = true, .conf_file = CONF, .passfile = PASSLINE
+	};
 	struct recovery_verdict v;
 	recovery_compare(&want, &s, &one, 1, &v);
 	assert_true(v.differs);

@@ -158,7 +158,7 @@ bool pgctx_parse_url(const char *url, char *host, size_t host_len, char *port, s
 	return str_copy_n(port, port_len, colon + 1, n - h - 1);
 }
 
-#define RECOVERY_ROWS_MAX 32
+#define RECOVERY_ROWS_MAX  32
 #define RECOVERY_TRIES_MAX 3
 #define RECOVERY_SETTLE_MS 1000 /* a reload takes effect within this time */
 
@@ -232,7 +232,8 @@ static bool reload_helps(struct pgctx *p, const struct pg_sql *f, const char *re
 	if (f->asked_at_ms < p->reloaded_ms + RECOVERY_SETTLE_MS)
 		return false;
 	if (p->reload_tries == RECOVERY_TRIES_MAX) {
-		log_warning("recovery setting %s stays different: reloads do not change it", reason);
+		log_warning(
+			"recovery setting %s stays different: reloads do not change it", reason);
 		p->reload_tries++; /* said once */
 	}
 	return p->reload_tries < RECOVERY_TRIES_MAX;
