@@ -1,0 +1,110 @@
+/* pgctx_check_recovery: when a difference of recovery settings asks for a reload or a restart, and
+ * that neither is asked for without end (ha 11.7). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/core/clock.h"
+#include "common/core/str.h"
+#include "worker/postgres/pgctx.h"
+
+#define CONF "\"/data/postgresql.conf\""
+#define ROWS(command, context, pending)                                                            \
+	"[[\"primary_conninfo\",\"user=replicator host=h1 port=5432 application_name=n1 "          \
+	"sslmode=prefer gssencmode=prefer channel_binding=prefer\",\"sighup\"," CONF ",false],"    \
+	"[\"recovery_target_timeline\",\"latest\",\"postmaster\"," CONF ",false],"                 \
+	"[\"restore_command\",\"" command "\",\"" context "\"," CONF "," pending "]]"
+
+static struct settings set;
+static struct pgctx p;
+static struct pg_sql facts;
+static const struct pg_target target = {
+	.kind = TARGET_MEMBER, .name = "n2", .host = "h1", .port = "5432"
+};
+
+static void check(const char *rows, bool differ, bool restart)
+{
+	bool d, r;
+	facts.recovery_json = (char *)rows;
+	pgctx_check_recovery(&p, &facts, &target, &d, &r);
+	assert_int_equal(d, differ);
+	assert_int_equal(r, restart);
+}
+
+static void test_check(void **state)
+{
+	(void)state;
+	json_auto_t *pg = json_pack("{s:s,s:{s:{s:s}},s:{s:s}}", "listen", "127.0.0.1:5432",
+		"authentication", "replication", "username", "replicator", "recovery_conf",
+		"restore_command", "wanted");
+	assert_non_null(pg);
+	p = (struct pgctx){ .pg = pg,
+		.set = &set,
+		.major = 13,
+		.role = PG_ROLE_REPLICA,
+		.follow_known = true,
+		.name = "n1",
+		.data_dir = "/data",
+		.config_dir = "/data",
+		.conf_name = "postgresql" };
+	facts = (struct pg_sql){ .valid = true, .in_recovery = true };
+	check(ROWS("wanted", "postmaster", "false"), false, false);
+	check(NULL, false, false);
+	check("not a list", false, false);
+	/* Differs: a reload first; a restart when the server says that it waits for one. */
+	check(ROWS("old", "postmaster", "false"), true, false);
+	check(ROWS("old", "postmaster", "true"), true, true);
+	check(ROWS("old", "sighup", "true"), true, false);
+	/* A mark alone is nothing: another setting may have it. */
+	check(ROWS("wanted", "postmaster", "true"), false, false);
+	/* A standby's affair alone, and of one that we configured. */
+	facts.in_recovery = false;
+	check(ROWS("old", "sighup", "false"), false, false);
+	facts.in_recovery = true;
+	p.follow_known = false;
+	check(ROWS("old", "sighup", "false"), false, false);
+}
+
+static void test_no_loop(void **state)
+{
+	(void)state;
+	json_auto_t *pg = json_pack("{s:s,s:{s:{s:s}},s:{s:s}}", "listen", "127.0.0.1:5432",
+		"authentication", "replication", "username", "replicator", "recovery_conf",
+		"restore_command", "wanted");
+	p.pg = pg;
+	p.follow_known = true;
+	int reloads = 0;
+	for (int i = 0; i < 20; i++) {
+		bool d, r;
+		facts.recovery_json = (char *)ROWS("old", "postmaster", "false");
+		facts.asked_at_ms = clock_boot_ms() + 5000; /* long after the reload */
+		pgctx_check_recovery(&p, &facts, &target, &d, &r);
+		assert_false(r);
+		reloads += d;
+		if (d)
+			pgctx_recovery_reloaded(&p);
+	}
+	assert_int_equal(reloads, 3);
+	/* Other values in force, or other ones wanted: tried again. */
+	check(ROWS("older", "postmaster", "false"), true, false);
+	pgctx_recovery_reloaded(&p);
+	/* The answer may be older than the effect of the reload. */
+	facts.asked_at_ms = clock_boot_ms();
+	check(ROWS("older", "postmaster", "false"), false, false);
+	/* All is well once, and the count begins anew. */
+	check(ROWS("wanted", "postmaster", "false"), false, false);
+	check(ROWS("older", "postmaster", "false"), true, false);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_check),
+		cmocka_unit_test(test_no_loop),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
