@@ -53,7 +53,8 @@ def test_standby_cluster_life(clusters):
     wait_until(lambda: role(n0) == "standby_leader", 10, "role standby_leader")
     assert n0.status("/standby_leader")[0] == 200 and n0.status("/standby-leader")[0] == 200
     assert n0.status("/leader")[0] == 200 and n0.status("/primary")[0] == 503
-    assert n1.status("/replica")[0] == 200 and n1.status("/standby_leader")[0] == 503
+    wait_until(lambda: n1.status("/replica")[0] == 200, 10, "n1 says so")
+    assert n1.status("/standby_leader")[0] == 503
     p.sql("INSERT INTO t VALUES (1)")
     wait_until(lambda: has(n0, 1) and has(n1, 1), 10, "rows come down the cascade")
 
