@@ -496,8 +496,18 @@ static void on_ack(
 	if (k->lost && k->report_until_ms == 0)
 		k->lost = false; /* told: nothing of ours can write any more */
 	if (k->phase == KEEPER_ZEROING && k->report_until_ms == 0) {
-		k->phase = KEEPER_RELEASING;
-		send_op(k, plan, KEEPER_OP_RELEASE, false, k->pending_deadline_ms);
+		if (k->key_version != 0) {
+			k->phase = KEEPER_RELEASING;
+			send_op(k, plan, KEEPER_OP_RELEASE, false, k->pending_deadline_ms);
+			return;
+		}
+		/* X24: a release that names no revision would delete whatever is there when it
+		 * arrives, also a later key of ours under which PostgreSQL leads (S2). Without
+		 * one the lease runs out instead. */
+		k->phase = KEEPER_IDLE;
+		new_epoch(k);
+		done(k, plan, HA_OUT_UNKNOWN);
+		wake(plan);
 	} else if (k->phase == KEEPER_HOLDING && k->pending) {
 		done(k, plan, HA_OUT_OK);
 	}
