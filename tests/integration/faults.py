@@ -133,7 +133,7 @@ class EtcdOfThree:
             text = e.ctl("endpoint", "status", "-w", "json")
             if text:
                 st = json.loads(text)[0]["Status"]
-                if st["header"]["member_id"] == st["leader"]:
+                if st["header"]["member_id"] == st.get("leader", 0):  # left out while there is none
                     return i
         return None
 

@@ -28,12 +28,19 @@ static void test_switch_point(void **state)
 
 static void test_same(void **state)
 {
+	const struct history_row two[] = { { .timeline = 1, .lsn = 0x416DF48 },
+		{ .timeline = 2, .lsn = 0x4573120 } };
 	(void)state;
 	static const struct history_row one = { .timeline = 1, .lsn = 0x3000000 };
 	struct history_row own[3] = { one, { .timeline = 2, .lsn = 0x5000060 },
 		{ .timeline = 4, .lsn = 0x100000000 } };
 	/* Timeline 5 of both; 4 and 2 on the way to it. */
 	assert_true(branch_same(own, 3, leader, 5));
+	/* As PostgreSQL writes them: an empty line before each row but the first. */
+	assert_true(branch_same(two, 2,
+		"1\t0/416DF48\tno recovery target specified\n\n"
+		"2\t0/4573120\tno recovery target specified\n",
+		3));
 	assert_true(branch_same(own, 2, leader, 4));
 	assert_true(branch_same(own, 1, leader, 2));
 	assert_true(branch_same(NULL, 0, leader, 1));

@@ -13,7 +13,9 @@ static bool next_row(const char **at, int64_t *out_tli, uint64_t *out_lsn)
 		long long tli;
 		char lsn[24];
 		size_t n = strcspn(*at, "\n");
-		bool row = sscanf(*at, "%lld\t%23s", &tli, lsn) == 2 && str_to_lsn(lsn, out_lsn);
+		/* An empty line is none: sscanf would pass over its end and read the next one. */
+		bool row = n > 0 && sscanf(*at, "%lld\t%23s", &tli, lsn) == 2 &&
+			   str_to_lsn(lsn, out_lsn);
 		*at += n + ((*at)[n] == '\n');
 		if (row) {
 			*out_tli = tli;
