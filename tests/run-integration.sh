@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 out=$(mktemp)
-trap 'rm -f "$out"' EXIT
+trap 'rm -f "$out" "$out.sum"' EXIT
 user=postgres
 work=$(mktemp -d /tmp/pgregent-it.XXXXXX) || exit 1
 args=(/usr/bin/python3 -B -m pytest -p no:cacheprovider -q --no-header -rf tests/integration)
@@ -30,8 +30,10 @@ else
 	run "${args[@]}" "${beside[@]}"
 	run "${args[@]}" -m "alone and not root"
 fi
-passed=$(grep -oE '[0-9]+ passed' "$out" | awk '{n += $1} END {print n + 0}')
-failed=$(grep -oE '[0-9]+ (failed|errors?)' "$out" | awk '{n += $1} END {print n + 0}')
+# pytest's own last lines only: the logs of failed tests hold numbers as well.
+grep -E '^[0-9]+ (passed|failed|error|xfailed|xpassed|skipped|deselected).* in [0-9.]+s' "$out" >"$out.sum"
+passed=$(grep -oE '[0-9]+ (passed|xpassed)' "$out.sum" | awk '{n += $1} END {print n + 0}')
+failed=$(grep -oE '[0-9]+ (failed|errors?)' "$out.sum" | awk '{n += $1} END {print n + 0}')
 failed=$((failed + broken))
 [ "$((passed + failed))" -eq 0 ] && failed=1
 if [ "$failed" -eq 0 ]; then rm -rf "$work"; else echo "logs of the failed tests: $work"; fi
