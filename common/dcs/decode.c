@@ -284,6 +284,9 @@ static int by_name(const void *a, const void *b)
 	return strcmp(a, b);
 }
 
+/* No number of votes reaches it. */
+#define SYNC_QUORUM_MAX LIMIT_MEMBERS
+
 static void decode_sync(struct cluster *c, const struct dcs_kv *kv)
 {
 	struct err err;
@@ -295,16 +298,26 @@ static void decode_sync(struct cluster *c, const struct dcs_kv *kv)
 	if (c->sync_leader[0] == '\0')
 		return;
 	int64_t q = int_of(json_object_get(v, "quorum"));
-	c->sync_quorum = q > 0 && q < LIMIT_MEMBERS ? (int)q : 0;
+	c->sync_quorum = q <= 0 ? 0 : q < SYNC_QUORUM_MAX ? (int)q : SYNC_QUORUM_MAX;
 	const char *list = json_string_value(json_object_get(v, "sync_standby"));
 	if (list == NULL)
 		return;
 	c->sync_voters = calloc(LIMIT_SYNC_NAMES, sizeof(*c->sync_voters));
-	while (*list != '\0' && c->sync_voters != NULL && c->sync_voter_count < LIMIT_SYNC_NAMES) {
+	bool whole = c->sync_voters != NULL;
+	while (*list != '\0' && whole) {
 		size_t n = strcspn(list, ",");
-		if (n > 0 && str_copy_n(c->sync_voters[c->sync_voter_count], LIMIT_NAME, list, n))
+		whole = n == 0 || (c->sync_voter_count < LIMIT_SYNC_NAMES &&
+					  str_copy_n(c->sync_voters[c->sync_voter_count],
+						  LIMIT_NAME, list, n));
+		if (n > 0 && whole)
 			c->sync_voter_count++;
 		list += n + (list[n] == ',');
+	}
+	/* Part of a promise would be another, weaker one: then nobody but its leader can keep it.
+	 */
+	if (!whole) {
+		c->sync_voter_count = 0;
+		c->sync_quorum = SYNC_QUORUM_MAX;
 	}
 	if (c->sync_voter_count > 1)
 		qsort(c->sync_voters, c->sync_voter_count, sizeof(*c->sync_voters), by_name);
@@ -358,16 +371,20 @@ static void decode_failsafe(struct cluster *c, const struct dcs_kv *kv)
 	json_t *url;
 	if (c->failsafe == NULL)
 		return;
-	c->failsafe_present = true;
-	c->failsafe_json = strdup(kv->value);
 	json_object_foreach(v, key, url)
 	{
 		struct failsafe_member *m = &c->failsafe[c->failsafe_count];
-		if (c->failsafe_count < LIMIT_MEMBERS && str_copy(m->name, sizeof(m->name), key)) {
-			copy_or_empty(m->api_url, sizeof(m->api_url), json_string_value(url));
-			c->failsafe_count++;
+		/* A round that leaves somebody out proves nothing: no map at all is the answer. */
+		if (c->failsafe_count == LIMIT_MEMBERS ||
+			!str_copy(m->name, sizeof(m->name), key)) {
+			c->failsafe_count = 0;
+			return;
 		}
+		copy_or_empty(m->api_url, sizeof(m->api_url), json_string_value(url));
+		c->failsafe_count++;
 	}
+	c->failsafe_json = strdup(kv->value);
+	c->failsafe_present = c->failsafe_json != NULL;
 }
 
 static void decode_member(struct member *m, const char *name, const struct dcs_kv *kv)
@@ -434,6 +451,8 @@ static void decode_one(struct cluster *c, const struct dcs_kv *kv)
 			decode_leader(c, &there);
 		else if (strcmp(k, "initialize") == 0)
 			c->init_present = true;
+		else if (strcmp(k, "sync") == 0)
+			decode_sync(c, &there);
 		return;
 	}
 	if (strcmp(k, "leader") == 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/core/buf.h"
 #include "common/core/rng.h"
 #include "common/dcs/decode.h"
 
@@ -197,6 +198,55 @@ static void test_sync(void **state)
 	free(text);
 }
 
+/* What is too long to be kept is refused, never shortened: fewer voters or members to ask would be
+ * a weaker promise. */
+static void test_lists_over_the_limits(void **state)
+{
+	(void)state;
+	AUTO(buf) text = BUF_INIT(2 * LIMIT_DCS_VALUE);
+	AUTO(buf) map = BUF_INIT(1 << 20);
+	for (int i = 0; i <= LIMIT_MEMBERS; i++) {
+		buf_addf(&text, "%sm%03d",
+			i > 0 ? "," : "{\"leader\":\"l\",\"quorum\":2,\"sync_standby\":\"", i);
+		buf_addf(&map, "%s\"m%03d\":\"http://127.0.0.1:1/patroni\"", i > 0 ? "," : "{", i);
+	}
+	buf_adds(&text, "\"}");
+	buf_adds(&map, "}");
+	struct cluster *c = one("sync", buf_str(&text));
+	assert_string_equal(c->sync_leader, "l");
+	assert_int_equal(c->sync_voter_count, 0);
+	assert_true(c->sync_quorum >= LIMIT_MEMBERS);
+	cluster_free(c);
+	c = one("failsafe", buf_str(&map));
+	assert_false(c->failsafe_present);
+	assert_int_equal(c->failsafe_count, 0);
+	cluster_free(c);
+	char name[LIMIT_NAME + 1];
+	memset(name, 'n', LIMIT_NAME);
+	name[LIMIT_NAME] = '\0';
+	buf_reset(&text);
+	buf_addf(&text, "{\"leader\":\"l\",\"quorum\":1,\"sync_standby\":\"a,%s,b\"}", name);
+	c = one("sync", buf_str(&text));
+	assert_int_equal(c->sync_voter_count, 0);
+	assert_true(c->sync_quorum >= LIMIT_MEMBERS);
+	cluster_free(c);
+	buf_reset(&text);
+	buf_addf(&text, "{\"a\":\"http://127.0.0.1:1/patroni\",\"%s\":\"x\"}", name);
+	c = one("failsafe", buf_str(&text));
+	assert_false(c->failsafe_present);
+	cluster_free(c);
+	c = one("sync", "{\"leader\":\"l\",\"quorum\":1000000,\"sync_standby\":\"a,b\"}");
+	assert_int_equal(c->sync_voter_count, 2);
+	assert_true(c->sync_quorum >= LIMIT_MEMBERS);
+	cluster_free(c);
+	buf_reset(&text);
+	for (unsigned i = 0; i <= LIMIT_DCS_VALUE; i++)
+		buf_adds(&text, "x");
+	c = one("sync", buf_str(&text));
+	assert_true(c->sync_key_exists && c->sync_version == 7);
+	cluster_free(c);
+}
+
 static void test_history(void **state)
 {
 	(void)state;
@@ -306,6 +356,7 @@ int main(void)
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_failover),
 		cmocka_unit_test(test_sync),
+		cmocka_unit_test(test_lists_over_the_limits),
 		cmocka_unit_test(test_history),
 		cmocka_unit_test(test_config_and_failsafe),
 		cmocka_unit_test(test_same),
