@@ -9,11 +9,12 @@
 
 static void run(struct worker *w, const struct keeper_event *ev);
 
-/* Reports that stay without an answer: the supervisor is frozen or gone, and what it does not enforce must not be held
- * (DESIGN 2, "The other way round"). */
+/* Reports that stay without an answer: the supervisor is frozen or gone, and what it does not
+ * enforce must not be held (DESIGN 2, "The other way round"). */
 static void watch_supervisor(struct worker *w)
 {
-	int64_t now_ms = clock_boot_ms(), limit_ms = w->set.ttl_ms / 6 > 1000 ? w->set.ttl_ms / 6 : 1000;
+	int64_t now_ms = clock_boot_ms(),
+		limit_ms = w->set.ttl_ms / 6 > 1000 ? w->set.ttl_ms / 6 : 1000;
 	if (w->keeper.seq == w->keeper.ack_seq) {
 		w->unacked_since_ms = 0;
 		return;
@@ -52,6 +53,7 @@ struct sent {
 	struct worker *w;
 	enum keeper_op op;
 	uint32_t epoch;
+	bool repeat;
 };
 
 static void on_answer(const struct dcs_event *e, void *arg)
@@ -66,8 +68,10 @@ static void on_answer(const struct dcs_event *e, void *arg)
 		.lease_ttl_ms = e->lease_ttl_ms,
 		.version = e->version,
 		.lease_gone = e->lease_gone };
+	/* Repeats are many and say the same; the ordinary beat beside them is heard. */
+	bool loud = e->outcome != DCS_OK && !(s->repeat && e->outcome == DCS_UNKNOWN);
 	free(s);
-	if (e->outcome != DCS_OK)
+	if (loud)
 		log_warning("store %s: outcome=%s %s", dcs_op_name(e->kind),
 			e->outcome == DCS_CONFLICT ? "conflict"
 			: e->outcome == DCS_DENIED ? "denied"
@@ -84,16 +88,16 @@ static void send_op(struct worker *w, const struct keeper_action *a)
 		[KEEPER_OP_ADOPT] = DCS_ADOPT,
 		[KEEPER_OP_TAKE] = DCS_TAKE,
 		[KEEPER_OP_RELEASE] = DCS_RELEASE };
-	struct dcs_op op = {
-		.kind = kinds[a->op], .version = a->version, .deadline_ms = a->deadline_ms,
-		.other_endpoint = a->other
-	};
+	struct dcs_op op = { .kind = kinds[a->op],
+		.version = a->version,
+		.deadline_ms = a->deadline_ms,
+		.other_endpoint = a->other };
 	struct sent *s = malloc(sizeof(*s));
 	if (s == NULL) {
 		log_error("store %s: no memory", dcs_op_name(op.kind));
 		return; /* the rules see no answer: the lease runs down */
 	}
-	*s = (struct sent){ w, a->op, a->epoch };
+	*s = (struct sent){ w, a->op, a->epoch, a->other };
 	dcs_submit(w->dcs, &op, on_answer, s);
 }
 
@@ -138,9 +142,12 @@ static void run(struct worker *w, const struct keeper_event *ev)
 	now_ms = clock_boot_ms();
 	enum ha_lock after = keeper_lock(&w->keeper, now_ms);
 	static const char *const words[] = { "none", "held", "uncertain", "lost" };
-	if (after != before)
+	int64_t until_ms = keeper_lease_until_ms(&w->keeper);
+	if (after != before && until_ms != 0)
 		log_info("lease %s lease_until_in_ms=%lld", words[after],
-			(long long)(keeper_lease_until_ms(&w->keeper) - now_ms));
+			(long long)(until_ms - now_ms));
+	else if (after != before)
+		log_info("lease %s", words[after]);
 	publish_lease(w);
 	int64_t next_ms = keeper_next_ms(&w->keeper, now_ms);
 	if (next_ms == INT64_MAX)

@@ -171,7 +171,7 @@ static void grant_then(struct etcd_op *o)
 		return;
 	e->lease_granting = true;
 	etcd_call(e, "/lease/grant", json_pack("{s:I}", "TTL", (json_int_t)(e->ttl_ms / 1000)),
-		o->op.deadline_ms, false, on_grant, NULL);
+		o->op.deadline_ms, ETCD_CURRENT, on_grant, NULL);
 }
 
 static void on_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body,
@@ -187,6 +187,8 @@ static void on_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body
 		}
 		o->sent_at_ms = sent_at_ms;
 		o->granted_ttl_ms = ttl * 1000;
+		if (o->endpoint != ETCD_CURRENT)
+			o->endpoint = (int)e->answered_at;
 		op_run(o);
 		return;
 	}
@@ -206,8 +208,13 @@ static void keepalive_then(struct etcd_op *o)
 {
 	struct etcd3 *e = o->e;
 	memcpy(o->lease, e->lease, sizeof(o->lease));
+	if (o->op.kind == DCS_RENEW || o->op.kind == DCS_ADOPT) {
+		e->renewed_at =
+			o->op.other_endpoint ? (e->renewed_at + 1) % e->endpoint_count : e->current;
+		o->endpoint = o->op.other_endpoint ? (int)e->renewed_at : ETCD_CURRENT;
+	}
 	etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", o->lease), o->op.deadline_ms,
-		o->op.other_endpoint, on_keepalive, o);
+		o->endpoint, on_keepalive, o);
 }
 
 /* A replica's lease carries its member key: kept alive on a timer while nothing else does it. */
@@ -246,7 +253,7 @@ static void on_lease_timer(struct loop *l, void *arg)
 			      : NULL;
 	if (asked != NULL)
 		etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", asked),
-			now_ms + e->retry_timeout_ms, false, on_idle_keepalive, asked);
+			now_ms + e->retry_timeout_ms, ETCD_CURRENT, on_idle_keepalive, asked);
 	if (e->topology_ms == 0 || now_ms - e->topology_ms > e->ttl_ms * 10)
 		etcd_refresh_topology(e);
 	int64_t next_ms = e->lease_used_ms + every_ms;
@@ -457,18 +464,19 @@ static void send_write(struct etcd_op *o)
 		if (o->is_txn)
 			etcd_call(e, "/kv/txn",
 				txn(compare, json_pack("[{s:o}]", "request_delete_range", del)),
-				o->op.deadline_ms, false, on_done, o);
+				o->op.deadline_ms, ETCD_CURRENT, on_done, o);
 		else
-			etcd_call(e, "/kv/deleterange", del, o->op.deadline_ms, false, on_done, o);
+			etcd_call(e, "/kv/deleterange", del, o->op.deadline_ms, ETCD_CURRENT,
+				on_done, o);
 	} else {
 		json_t *put = put_json(e, key, o->value != NULL ? o->value : "",
 			o->op.kind == DCS_TOUCH_MEMBER ? o->lease : NULL);
 		if (o->is_txn)
 			etcd_call(e, "/kv/txn",
 				txn(compare, json_pack("[{s:o}]", "request_put", put)),
-				o->op.deadline_ms, false, on_done, o);
+				o->op.deadline_ms, ETCD_CURRENT, on_done, o);
 		else
-			etcd_call(e, "/kv/put", put, o->op.deadline_ms, false, on_done, o);
+			etcd_call(e, "/kv/put", put, o->op.deadline_ms, ETCD_CURRENT, on_done, o);
 	}
 	if (!o->is_txn)
 		json_decref(compare);
@@ -512,8 +520,8 @@ static void send_leader(struct etcd_op *o)
 				"keys_only", 1));
 		break;
 	}
-	etcd_call(e, o->is_txn ? "/kv/txn" : "/kv/put", body, o->op.deadline_ms,
-		o->op.other_endpoint, on_done, o);
+	etcd_call(e, o->is_txn ? "/kv/txn" : "/kv/put", body, o->op.deadline_ms, o->endpoint,
+		on_done, o);
 }
 
 /* An operation that needs my lease: have one, of the ttl in force, alive, then send. */
@@ -549,11 +557,12 @@ static void op_run(struct etcd_op *o)
 	}
 	switch (o->op.kind) {
 	case DCS_READ:
-		etcd_call(e, "/kv/range", range_json(e), o->op.deadline_ms, false, on_read, o);
+		etcd_call(
+			e, "/kv/range", range_json(e), o->op.deadline_ms, ETCD_CURRENT, on_read, o);
 		break;
 	case DCS_DELETE_CLUSTER:
-		etcd_call(
-			e, "/kv/deleterange", range_json(e), o->op.deadline_ms, false, on_done, o);
+		etcd_call(e, "/kv/deleterange", range_json(e), o->op.deadline_ms, ETCD_CURRENT,
+			on_done, o);
 		break;
 	case DCS_RELEASE:
 		/* With .version: at that revision; the lease is compared in any case. */
@@ -578,6 +587,7 @@ static uint64_t etcd3_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn
 	o->e = e;
 	o->id = ++e->next_id;
 	o->op = *op;
+	o->endpoint = ETCD_CURRENT;
 	o->op.value = NULL;
 	const char *value = op->kind == DCS_ACQUIRE || op->kind == DCS_TAKE || op->kind == DCS_ADOPT
 				    ? e->name

@@ -10,6 +10,7 @@ extern const struct dcs_ops dcs_etcd3;
 
 #define ETCD_ENDPOINTS_MAX 32
 #define ETCD_LEASE_NONE	   ""
+#define ETCD_CURRENT	   (-1)
 
 struct etcd3;
 struct etcd_call;
@@ -42,6 +43,8 @@ struct etcd3 {
 	char endpoints[ETCD_ENDPOINTS_MAX][LIMIT_URL];
 	char seeds[ETCD_ENDPOINTS_MAX][LIMIT_URL];
 	unsigned endpoint_count, seed_count, current;
+	unsigned renewed_at;  /* endpoint of the last renewal; a repeat goes to the next one */
+	unsigned answered_at; /* endpoint of the answer that is being delivered */
 	int64_t topology_ms;
 	bool topology_running;
 	/* gateway */
@@ -102,13 +105,16 @@ struct etcd_op {
 	int64_t granted_ttl_ms;
 	char lease[32]; /* lease that the operation used */
 	bool retried, is_txn;
+	int endpoint; /* RENEW: where it goes, on a connection of its own; ETCD_CURRENT = the usual
+			 one */
 	bool moving, moved; /* RENEW after a change of ttl: the key moves to the new lease */
 	struct loop_timer timer;
 };
 
-/* etcd3_call.c: one request with endpoints, budget, authentication */
+/* etcd3_call.c: one request with endpoints, budget, authentication. With an endpoint: there first,
+ * on a connection of its own, and every endpoint at most once. */
 void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t deadline_ms,
-	bool other_endpoint, etcd_done_fn fn, void *arg);
+	int endpoint, etcd_done_fn fn, void *arg);
 void etcd_calls_drop(struct etcd3 *e);
 enum err_code etcd_set_endpoints(struct etcd3 *e, const json_t *section, struct err *err);
 void etcd_refresh_topology(struct etcd3 *e);

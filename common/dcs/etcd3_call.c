@@ -21,7 +21,8 @@ struct etcd_call {
 	char *body;
 	int64_t deadline_ms, sent_at_ms, backoff_ms;
 	unsigned endpoint, tried, auth_tries;
-	bool is_auth, is_version, failed_over, fresh;
+	bool is_auth, is_version, failed_over;
+	bool fresh; /* on connections of its own, each endpoint once */
 	struct http_call *http;
 	struct loop_timer timer;
 	etcd_done_fn fn;
@@ -83,6 +84,7 @@ static void finish(struct etcd_call *c, enum etcd_answer a, const json_t *body, 
 	etcd_done_fn fn = c->fn;
 	void *arg = c->arg;
 	int64_t sent_at_ms = c->sent_at_ms;
+	e->answered_at = c->endpoint;
 	char keep[200];
 	if (!str_copy_n(keep, sizeof(keep), text, sizeof(keep) - 1))
 		keep[0] = '\0';
@@ -138,6 +140,11 @@ static void retry(struct etcd_call *c, bool next_endpoint, const char *why)
 		c->failed_over = true;
 	}
 	int64_t pause_ms = 0;
+	if (c->fresh && c->tried >= e->endpoint_count) {
+		/* The next repeat follows soon, and what runs beside it draws the conclusions. */
+		finish(c, ETCD_ANSWER_UNKNOWN, NULL, c->last_error);
+		return;
+	}
 	if (!next_endpoint || c->tried >= e->endpoint_count) {
 		c->tried = 0;
 		pause_ms = c->backoff_ms + (int64_t)rng_below(&e->rng, 100);
@@ -435,14 +442,14 @@ static void attempt(struct etcd_call *c)
 }
 
 void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t deadline_ms,
-	bool other_endpoint, etcd_done_fn fn, void *arg)
+	int endpoint, etcd_done_fn fn, void *arg)
 {
 	struct etcd_call *c = new_call(e, path, deadline_ms, fn, arg);
 	c->body = json_compact(take_body);
 	INVARIANT(c->body != NULL);
 	json_decref(take_body);
-	if (other_endpoint) {
-		c->endpoint = (c->endpoint + 1) % e->endpoint_count;
+	if (endpoint != ETCD_CURRENT) {
+		c->endpoint = (unsigned)endpoint % e->endpoint_count;
 		c->fresh = true;
 	}
 	loop_timer_set(e->loop, &c->timer, clock_boot_ms(), on_backoff, c);
@@ -604,5 +611,5 @@ void etcd_refresh_topology(struct etcd3 *e)
 		return;
 	e->topology_running = true;
 	etcd_call(e, "/cluster/member/list", json_object(), clock_boot_ms() + e->retry_timeout_ms,
-		false, on_topology, NULL);
+		ETCD_CURRENT, on_topology, NULL);
 }

@@ -427,8 +427,8 @@ static void read_page(struct etcd3 *e)
 		json_object_set_new(body, "limit", json_integer(PAGE_KEYS));
 	if (e->page_revision != 0)
 		json_object_set_new(body, "revision", json_string(revision));
-	etcd_call(
-		e, "/kv/range", body, clock_boot_ms() + e->retry_timeout_ms, false, on_range, NULL);
+	etcd_call(e, "/kv/range", body, clock_boot_ms() + e->retry_timeout_ms, ETCD_CURRENT,
+		on_range, NULL);
 }
 
 void etcd_watch_start(struct etcd3 *e)

@@ -77,11 +77,15 @@ def test_store_away_for_all(make, how):
     assert between == []
 
 
-@pytest.mark.xfail(strict=False, reason="open: with ttl 6 on a busy machine the leading store member's freeze now and then costs the "
-                                        "lease; whether by the election or by how soon another endpoint is asked is not known yet")
+def boot_ms():
+    return time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
+
+
 def test_one_of_three_store_members_frozen(make, work, capsys):
-    """A follower, then the one that leads: nobody is demoted. The longest time that each costs a renewal is printed."""
-    c = make(etcd=EtcdOfThree(work))
+    """A follower, then the one that leads: nobody is demoted, and the lease is renewed at most 500 ms after it was due, or after
+    the store has a leader again. The ttl leaves room for an election that begins anew after a split vote (1 to 4 s)."""
+    ttl = 8
+    c = make(etcd=EtcdOfThree(work), ttl=ttl)
     n0 = c.leader()
     started = pg_start(n0)
     with Writers(c) as w:
@@ -89,19 +93,22 @@ def test_one_of_three_store_members_frozen(make, work, capsys):
             wait_until(lambda: c.etcd.leader() is not None, 10, "the store has a leader")
             i = c.etcd.leader()
             i = i if which == "leader" else (i + 1) % 3
-            c.etcd.freeze(i)
             with LeaseWatch(n0) as lease:
-                since = time.monotonic()
+                frozen = boot_ms()
                 c.etcd.freeze(i)
                 wait_until(lambda: c.etcd.leader() not in (None, i), 10, "the store has another leader")
+                elected = boot_ms() if which == "leader" else frozen
                 # Longer than the lease, then until the next renewal, however late.
-                wait_until(lambda: time.monotonic() > since + TTL, TTL + 1, every=0.1)
+                wait_until(lambda: boot_ms() > frozen + ttl * 1000, ttl + 1, every=0.1)
                 count = len(lease.rows())
-                wait_until(lambda: len(lease.rows()) > count, TTL, "the lease is renewed", every=0.1)
+                wait_until(lambda: len(lease.rows()) > count, ttl, "the lease is renewed", every=0.1)
+                at = [r[0] for r in lease.rows()]
+                late = max(b - max(elected, a + 1000 * c.dcs["loop_wait"]) for a, b in zip(at, at[1:]) if b > frozen)
                 with capsys.disabled():
-                    print("\n%s of the store frozen: longest time between two renewals %d ms, least left of the lease %d ms"
-                          % (which, lease.longest_wait(), lease.least_left()))
+                    print("\n%s of the store frozen: election %d ms, longest time between two renewals %d ms, %d ms late, least left "
+                          "of the lease %d ms" % (which, elected - frozen, lease.longest_wait(), late, lease.least_left()))
             c.etcd.thaw(i)
+            assert late <= 500
             assert c.leader() is n0
             w.wait_ack(n0)
     assert pg_start(n0) == started and w.overlaps() == [] and w.missing_on(n0) == []

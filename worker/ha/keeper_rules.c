@@ -197,24 +197,25 @@ static void extend(
 	report(k, plan, ev->sent_at_ms, k->lease_until_ms, now_ms);
 }
 
+/* Repeats keep a steady, short beat, each on the next endpoint: while a store elects a leader it
+ * loses what it was asked before, without a word, and one of its members may be the frozen one. A
+ * pause that grew would cost the lease after the election is over. The ordinary beat goes on beside
+ * them, with its longer budget, for a store that is merely slow. */
 static void renew(struct keeper *k, struct keeper_plan *plan, bool other, int64_t now_ms)
 {
-	if (k->open >= KEEPER_OPEN_MAX) {
-		k->resend_at_ms = now_ms + k->gap_ms;
-		return;
-	}
-	k->open++;
+	int64_t gap = k->unanswered_since_ms ? min64(first_gap(k), KEEPER_REPEAT_MS) : first_gap(k);
+	int64_t budget = max64(min64(k->ttl_ms / 6, k->retry_timeout_ms), 500);
+	if (other || !k->unanswered_since_ms || !k->resend_at_ms)
+		k->resend_at_ms = now_ms + gap;
 	if (!other)
-		k->gap_ms = first_gap(k);
-	else
-		k->gap_ms = min64(k->gap_ms * 2, 1000);
+		k->renew_at_ms = now_ms + renew_interval(k);
+	if (k->open >= KEEPER_OPEN_MAX)
+		return;
+	k->open++;
 	if (!k->unanswered_since_ms)
 		k->unanswered_since_ms = now_ms;
-	k->resend_at_ms = now_ms + k->gap_ms;
-	k->renew_at_ms = now_ms + renew_interval(k);
-	int64_t budget = max64(min64(k->ttl_ms / 6, k->retry_timeout_ms), 500);
 	send_op(k, plan, k->phase == KEEPER_ADOPTING ? KEEPER_OP_ADOPT : KEEPER_OP_RENEW, other,
-		now_ms + budget);
+		now_ms + (other ? min64(budget, KEEPER_REPEAT_BUDGET_MS) : budget));
 }
 
 /* Renewing goes on while the verdict is fresh and says hold, and somebody enforces what we renew.
@@ -420,6 +421,11 @@ static void on_renew_answer(
 		extend(k, plan, ev, now_ms);
 		break;
 	case HA_OUT_CONFLICT:
+		if (ev->op == KEEPER_OP_ADOPT && !ev->lease_gone && k->phase == KEEPER_HOLDING) {
+			/* A repeat of an adoption that did happen, or of one that is looked at. */
+			k->renew_at_ms = now_ms;
+			break;
+		}
 		if (ev->op == KEEPER_OP_ADOPT && !ev->lease_gone) {
 			/* Perhaps an earlier adoption did happen and only its answer was lost: look
 			 * before giving up. */

@@ -65,7 +65,7 @@ enum keeper_action_kind {
 	KEEPER_REPORT,	 /* MSG_LEASE to the supervisor */
 	KEEPER_DONE,	 /* result of KEEPER_ACQUIRE, TAKE, RELEASE: hand it to ha_step */
 	KEEPER_SET_TTL, /* .ttl_ms: the store may be told of it now (dcs_reconfigure); not before */
-	KEEPER_WAKE,	 /* the lock changed in a way that the rules must see now */
+	KEEPER_WAKE,	/* the lock changed in a way that the rules must see now */
 };
 
 struct keeper_action {
@@ -80,9 +80,11 @@ struct keeper_action {
 	enum ha_outcome outcome;
 };
 
-#define KEEPER_ACTIONS_MAX 6
-#define KEEPER_OPEN_MAX	   4   /* renewals under way at a time */
-#define KEEPER_ACK_WAIT_MS 500 /* a report without an answer is made again */
+#define KEEPER_ACTIONS_MAX	6
+#define KEEPER_OPEN_MAX		8    /* renewals under way at a time */
+#define KEEPER_REPEAT_MS	200  /* between repeats of a renewal that stays without an answer */
+#define KEEPER_REPEAT_BUDGET_MS 1000 /* of a repeat: the next one follows soon */
+#define KEEPER_ACK_WAIT_MS	500  /* a report without an answer is made again */
 
 struct keeper_plan {
 	struct keeper_action actions[KEEPER_ACTIONS_MAX];
@@ -104,7 +106,8 @@ struct keeper {
 	enum keeper_phase phase;
 	int64_t ttl_ms, loop_wait_ms, retry_timeout_ms;
 	bool paused, pause_enforce, supervisor_silent;
-	bool lost; /* proven lost, and the supervisor has not accepted lease 0 yet: PostgreSQL may still write */
+	bool lost; /* proven lost, and the supervisor has not accepted lease 0 yet: PostgreSQL may
+		      still write */
 	enum ha_verdict verdict;
 	int64_t verdict_at_ms;
 	uint32_t epoch;	     /* answers to sends of an earlier epoch are void */
@@ -121,7 +124,7 @@ struct keeper {
 	int64_t store_ttl_ms; /* what the store was told last; 0 = nothing */
 	uint64_t ttl_seq;     /* report whose acknowledgement lets a shorter ttl go out; 0 = none */
 	/* renewals */
-	int64_t renew_at_ms, resend_at_ms, unanswered_since_ms, gap_ms;
+	int64_t renew_at_ms, resend_at_ms, unanswered_since_ms;
 	unsigned open;
 	/* a command that waits for its end */
 	enum keeper_op pending;
