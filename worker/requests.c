@@ -10,6 +10,7 @@
 #include "common/core/str.h"
 #include "common/dcs/decode.h"
 #include "common/ext/json.h"
+#include "worker/failsafe_word.h"
 #include "worker/worker.h"
 
 void requests_answer(
@@ -575,9 +576,8 @@ static void reinitialize(struct worker *w, uint64_t id, const json_t *body)
 
 static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 {
-	const char *name = json_path_str(body, "name"), *conn = json_path_str(body, "conn_url"),
-		   *api = json_path_str(body, "api_url");
 	struct msg_api_answer m = { .status = 200, .content = API_TEXT, .lsn = -1 };
+	struct failsafe_word word;
 	const char *text = "Accepted";
 	struct err err = ERR_INIT;
 	/* On the way to be the primary the same holds: no word is given any more (S18). */
@@ -592,22 +592,17 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 		requests_answer(w, id, 500, API_TEXT, "Running as a leader");
 		return;
 	}
-	if (name == NULL || conn == NULL || api == NULL ||
-		!str_copy(w->failsafe.name, sizeof(w->failsafe.name), name) ||
-		!str_copy(w->failsafe.conn_url, sizeof(w->failsafe.conn_url), conn) ||
-		!str_copy(w->failsafe.api_url, sizeof(w->failsafe.api_url), api)) {
-		requests_answer(w, id, 400, API_PAGE, "name, conn_url and api_url are needed");
+	if (failsafe_word_read(body, w->set.ttl_ms, &word, &err) != ERR_OK) {
+		requests_answer(w, id, 400, API_PAGE, err.text);
 		return;
 	}
 	w->failsafe.last_ms = clock_boot_ms();
-	/* X23: the sender cannot see a ttl that was changed since it lost the store, we may not
-	 * have seen one before it; the reference sends none. */
-	json_int_t ttl_s = json_integer_value(json_object_get(body, "ttl"));
-	w->failsafe.ttl_ms = w->set.ttl_ms;
-	if (ttl_s > w->set.ttl_ms / 1000 && ttl_s <= LIMIT_WORD_MS / 1000)
-		w->failsafe.ttl_ms = ttl_s * 1000;
+	w->failsafe.ttl_ms = word.ttl_ms;
+	memcpy(w->failsafe.name, word.name, sizeof(w->failsafe.name));
+	memcpy(w->failsafe.conn_url, word.conn_url, sizeof(w->failsafe.conn_url));
+	memcpy(w->failsafe.api_url, word.api_url, sizeof(w->failsafe.api_url));
 	json_decref(w->failsafe.slots);
-	w->failsafe.slots = json_incref(json_object_get(body, "slots"));
+	w->failsafe.slots = json_incref(word.slots);
 	if (w->mem.last_lsn != 0)
 		m.lsn = (int64_t)w->mem.last_lsn;
 	if (ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, text, strlen(text), NULL, 0, &err) !=
