@@ -72,16 +72,24 @@ void pgc_init(struct pgc *c, struct loop *loop, const char *purpose)
 	memset(c, 0, sizeof(*c));
 	c->loop = loop;
 	c->purpose = purpose;
+	c->watched_fd = -1;
+}
+
+/* By our own note of it: libpq closes the socket of a broken connection itself and forgets its
+ * number; one left with the loop would turn it for ever, or be somebody else's the next moment. */
+static void unwatch_socket(struct pgc *c)
+{
+	if (c->watched_fd >= 0)
+		loop_fd_remove(c->loop, c->watched_fd);
+	c->watched_fd = -1;
 }
 
 static void drop_connection(struct pgc *c)
 {
 	PQclear(c->res);
 	c->res = NULL;
+	unwatch_socket(c);
 	if (c->conn != NULL) {
-		int fd = PQsocket(c->conn);
-		if (fd >= 0)
-			loop_fd_remove(c->loop, fd);
 		PQfinish(c->conn);
 		c->conn = NULL;
 	}
@@ -172,8 +180,13 @@ static void on_socket(struct loop *l, int fd, short revents, void *arg);
 static void watch_socket(struct pgc *c, short events)
 {
 	struct err err = ERR_INIT;
-	if (loop_fd_set(c->loop, PQsocket(c->conn), events, on_socket, c, &err) != ERR_OK)
-		log_error("connection %s: %s", c->purpose, err.text);
+	int fd = PQsocket(c->conn);
+	if (fd != c->watched_fd)
+		unwatch_socket(c);
+	if (fd < 0 || loop_fd_set(c->loop, fd, events, on_socket, c, &err) != ERR_OK)
+		log_error("connection %s: %s", c->purpose, fd < 0 ? "no socket" : err.text);
+	else
+		c->watched_fd = fd;
 }
 
 static void fail_connect(struct pgc *c)
@@ -222,17 +235,14 @@ static void start_connect(struct pgc *c)
 
 static void poll_connect(struct pgc *c)
 {
-	int before = PQsocket(c->conn);
 	PostgresPollingStatusType s = PQconnectPoll(c->conn);
-	int after = PQsocket(c->conn);
 	/* libpq may have closed that socket and opened another one of the same number: register
 	 * anew each time. */
-	if (before >= 0)
-		loop_fd_remove(c->loop, before);
+	unwatch_socket(c);
 	switch (s) {
 	case PGRES_POLLING_READING:
 	case PGRES_POLLING_WRITING:
-		if (after >= 0)
+		if (PQsocket(c->conn) >= 0)
 			watch_socket(c, s == PGRES_POLLING_READING ? POLLIN : POLLOUT);
 		return;
 	case PGRES_POLLING_OK:
@@ -299,7 +309,7 @@ static void read_results(struct pgc *c)
 		on_broken(c);
 		return;
 	}
-	if (PQflush(c->conn) == 0)
+	if (PQflush(c->conn) == 0 && PQsocket(c->conn) >= 0)
 		watch_socket(c, POLLIN);
 	while (c->state == PGC_BUSY && !PQisBusy(c->conn)) {
 		PGresult *res = PQgetResult(c->conn);

@@ -44,7 +44,8 @@ struct pgc {
 	struct loop *loop;
 	const char *purpose; /* for logs; static */
 	struct pgc_params params;
-	PGconn *conn; /* NULL = closed */
+	PGconn *conn;	/* NULL = closed */
+	int watched_fd; /* with the loop; -1 = none */
 	enum { PGC_CLOSED, PGC_CONNECTING, PGC_IDLE, PGC_BUSY } state;
 	bool params_changed; /* reconnect before the next statement */
 	/* the one statement */
