@@ -310,10 +310,18 @@ static void on_acquired(struct worker *w, enum keeper_op op, enum ha_outcome out
 static void acquire_for_bootstrap(struct co *co, uint32_t ticket, void *arg)
 {
 	struct worker *w = arg;
-	if (keeper_lock(&w->keeper, clock_boot_ms()) == LOCK_HELD) {
+	switch (keeper_key_of(&w->keeper, clock_boot_ms())) {
+	case KEEPER_KEY_MINE:
 		/* An interrupted bootstrap: the key of its first life was moved to our lease (X2).
 		 */
 		co_wake(co, ticket, true, "");
+		return;
+	case KEEPER_KEY_WAIT: co_wake(co, ticket, false, "being taken over"); return;
+	case KEEPER_KEY_ASK: break;
+	}
+	if (w->watch_current && !cluster_unlocked(w->c)) {
+		/* The view is current: the store would say no, each time. */
+		co_wake(co, ticket, false, "somebody else holds it");
 		return;
 	}
 	t.dns_ticket = ticket;
@@ -427,7 +435,8 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 			? w->set.tags.replicatefrom
 			: w->c->leader;
 	struct pg_target follow;
-	if (source.kind == TARGET_MEMBER && upstream[0] != '\0' && task_target_of(w, upstream, &follow))
+	if (source.kind == TARGET_MEMBER && upstream[0] != '\0' &&
+		task_target_of(w, upstream, &follow))
 		t.clone.follow = follow;
 	start(w, &t.clone.co, seq_clone_step);
 }

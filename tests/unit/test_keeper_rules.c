@@ -337,6 +337,36 @@ static void test_adopt_by_command(void **state)
 	assert_int_equal(find(&f, KEEPER_DONE)->outcome, HA_OUT_OK);
 }
 
+/* A bootstrap that asks again and again leaves an adoption under way alone. */
+static void test_key_of(void **state)
+{
+	(void)state;
+	struct fix f;
+	keeper_init(&f.k, 0, 0, 1000);
+	config(&f, 1000, false);
+	assert_int_equal(keeper_key_of(&f.k, 1000), KEEPER_KEY_ASK);
+	step(&f, 1500,
+		(struct keeper_event){ .kind = KEEPER_SNAPSHOT,
+			.revision = 5,
+			.leader_is_me = true,
+			.leader_version = 5 });
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_ADOPT);
+	assert_int_equal(keeper_key_of(&f.k, 1700), KEEPER_KEY_WAIT);
+	answer(&f, 1900, KEEPER_OP_ADOPT, HA_OUT_OK, 1500);
+	assert_int_equal(
+		keeper_key_of(&f.k, 1900), KEEPER_KEY_WAIT); /* not before the supervisor has it */
+	ack(&f, 1901);
+	assert_int_equal(keeper_key_of(&f.k, 1901), KEEPER_KEY_MINE);
+	step(&f, 2000, (struct keeper_event){ .kind = KEEPER_RELEASE, .deadline_ms = 9000 });
+	assert_int_equal(keeper_key_of(&f.k, 2000), KEEPER_KEY_WAIT);
+	ack(&f, 2001);
+	assert_int_equal(keeper_key_of(&f.k, 2001), KEEPER_KEY_WAIT);
+	answer(&f, 2100, KEEPER_OP_RELEASE, HA_OUT_OK, 2001);
+	assert_int_equal(keeper_key_of(&f.k, 2100), KEEPER_KEY_ASK);
+	step(&f, 2200, (struct keeper_event){ .kind = KEEPER_ACQUIRE, .deadline_ms = 9000 });
+	assert_int_equal(keeper_key_of(&f.k, 2300), KEEPER_KEY_WAIT);
+}
+
 static void test_no_spin(void **state)
 {
 	(void)state;
@@ -371,6 +401,7 @@ int main(void)
 		cmocka_unit_test(test_loss_is_told),
 		cmocka_unit_test(test_ttl_shrinks),
 		cmocka_unit_test(test_adopt_by_command),
+		cmocka_unit_test(test_key_of),
 		cmocka_unit_test(test_no_spin),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

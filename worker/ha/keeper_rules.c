@@ -73,6 +73,19 @@ bool keeper_busy(const struct keeper *k)
 	return k->phase == KEEPER_ACQUIRING || k->phase == KEEPER_ADOPTING;
 }
 
+enum keeper_key keeper_key_of(const struct keeper *k, int64_t now_ms)
+{
+	enum ha_lock lock = keeper_lock(k, now_ms);
+	if (lock == LOCK_HELD)
+		return KEEPER_KEY_MINE;
+	/* A new command supersedes the adoption of our own key, and asked again and again it would
+	 * never end. */
+	if (lock == LOCK_UNCERTAIN || keeper_busy(k) || k->phase == KEEPER_ZEROING ||
+		k->phase == KEEPER_RELEASING)
+		return KEEPER_KEY_WAIT;
+	return KEEPER_KEY_ASK;
+}
+
 int64_t keeper_lease_until_ms(const struct keeper *k)
 {
 	return max64(k->lease_until_ms, k->failsafe_until_ms);

@@ -141,6 +141,9 @@ int64_t keeper_next_ms(const struct keeper *k, int64_t now_ms);
 /* What the view shows. */
 enum ha_lock keeper_lock(const struct keeper *k, int64_t now_ms);
 bool keeper_busy(const struct keeper *k); /* an acquire or adoption is under way */
+/* A bootstrap wants the key: it has it, may ask for it, or must leave alone what is under way. */
+enum keeper_key { KEEPER_KEY_MINE, KEEPER_KEY_ASK, KEEPER_KEY_WAIT };
+enum keeper_key keeper_key_of(const struct keeper *k, int64_t now_ms);
 int64_t keeper_lease_until_ms(const struct keeper *k);
 int64_t keeper_gentle_ms(const struct keeper *k); /* 0 = no lease */
 /* A verdict serves for 2 * loop_wait + retry_timeout (DESIGN 4). */
