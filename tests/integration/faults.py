@@ -99,16 +99,26 @@ class EtcdOfThree:
         self.stopped = set()
 
     def start(self):
-        peers = ",".join("e%d=http://127.0.0.1:%d" % (i, e.peer) for i, e in enumerate(self.nodes))
-        for i, e in enumerate(self.nodes):
-            c, p = "http://" + e.url, "http://127.0.0.1:%d" % e.peer
-            e.proc = Process(["etcd", "--name", "e%d" % i, "--data-dir", "%s/etcd%d" % (self.base, i), "--logger", "zap",
-                              "--listen-client-urls", c, "--advertise-client-urls", c, "--listen-peer-urls", p,
-                              "--initial-advertise-peer-urls", p, "--initial-cluster", peers,
-                              "--heartbeat-interval", "100", "--election-timeout", "1000"],
-                             "%s/etcd%d.log" % (self.base, i), **as_pg_user())
+        for i in range(3):
+            self.run(i)
         for e in self.nodes:
             wait_until(lambda: e.ctl("endpoint", "health") is not None, 20, "etcd is healthy")
+
+    def run(self, i):
+        e = self.nodes[i]
+        c, p = "http://" + e.url, "http://127.0.0.1:%d" % e.peer
+        peers = ",".join("e%d=http://127.0.0.1:%d" % (k, n.peer) for k, n in enumerate(self.nodes))
+        e.proc = Process(["etcd", "--name", "e%d" % i, "--data-dir", "%s/etcd%d" % (self.base, i), "--logger", "zap",
+                          "--listen-client-urls", c, "--advertise-client-urls", c, "--listen-peer-urls", p,
+                          "--initial-advertise-peer-urls", p, "--initial-cluster", peers,
+                          "--heartbeat-interval", "100", "--election-timeout", "1000"],
+                         "%s/etcd%d.log" % (self.base, i), **as_pg_user())
+
+    def renew(self, i):
+        """A frozen member begins anew from its data."""
+        self.nodes[i].proc.kill()
+        self.run(i)
+        self.stopped.discard(i)
 
     def section(self, name):
         return {"hosts": [e.url for e in self.nodes]}

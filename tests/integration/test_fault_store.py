@@ -1,6 +1,10 @@
 """The store that does not answer: for one member, for all, in part; and what others may have written into it."""
+import base64
+import json
 import signal
+import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -81,9 +85,44 @@ def boot_ms():
     return time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
 
 
+class StoreWatch:
+    """How long the store itself takes for what must be asked of its leader: its disk, or the machine, may be slow."""
+
+    def __init__(self, etcd, frozen):
+        self.nodes = [e for i, e in enumerate(etcd.nodes) if i != frozen]
+        self.ended = threading.Event()
+        self.took = []  # (asked, answered) ms
+        self.thread = threading.Thread(target=self.ask)
+
+    def ask(self):
+        body = json.dumps({"key": base64.b64encode(b"/service/it/leader").decode()}).encode()
+        while not self.ended.wait(0.05):
+            for e in self.nodes:
+                asked = boot_ms()
+                try:
+                    with urllib.request.urlopen("http://%s/v3/kv/range" % e.url, body, timeout=5):
+                        pass
+                except OSError:
+                    pass
+                self.took.append((asked, boot_ms()))
+
+    def longest(self, since):
+        """Of what was asked, or waited for an answer, after that time."""
+        return max((answered - max(asked, since) for asked, answered in self.took if answered > since), default=0)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.ended.set()
+        self.thread.join()
+
+
 def test_one_of_three_store_members_frozen(make, work, capsys):
     """A follower, then the one that leads: nobody is demoted, and the lease is renewed at most 500 ms after it was due, or after
-    the store has a leader again. The ttl leaves room for an election that begins anew after a split vote (1 to 4 s)."""
+    the store has a leader again; what the store itself takes for an answer comes on top. The ttl leaves room for an election
+    that begins anew after a split vote (1 to 4 s)."""
     ttl = 8
     c = make(etcd=EtcdOfThree(work), ttl=ttl)
     n0 = c.leader()
@@ -93,7 +132,7 @@ def test_one_of_three_store_members_frozen(make, work, capsys):
             wait_until(lambda: c.etcd.leader() is not None, 10, "the store has a leader")
             i = c.etcd.leader()
             i = i if which == "leader" else (i + 1) % 3
-            with LeaseWatch(n0) as lease:
+            with LeaseWatch(n0) as lease, StoreWatch(c.etcd, i) as store:
                 frozen = boot_ms()
                 c.etcd.freeze(i)
                 wait_until(lambda: c.etcd.leader() not in (None, i), 10, "the store has another leader")
@@ -104,11 +143,18 @@ def test_one_of_three_store_members_frozen(make, work, capsys):
                 wait_until(lambda: len(lease.rows()) > count, ttl, "the lease is renewed", every=0.1)
                 at = [r[0] for r in lease.rows()]
                 late = max(b - max(elected, a + 1000 * c.dcs["loop_wait"]) for a, b in zip(at, at[1:]) if b > frozen)
+                slow = store.longest(elected)
                 with capsys.disabled():
                     print("\n%s of the store frozen: election %d ms, longest time between two renewals %d ms, %d ms late, least left "
-                          "of the lease %d ms" % (which, elected - frozen, lease.longest_wait(), late, lease.least_left()))
-            c.etcd.thaw(i)
-            assert late <= 500
+                          "of the lease %d ms; the store took at most %d ms"
+                          % (which, elected - frozen, lease.longest_wait(), late, lease.least_left(), slow))
+            if which == "follower":
+                c.etcd.thaw(i)
+            else:
+                # etcd without the fix of its issue 15247 (3.4.23): a leader that was frozen for longer than a lease revokes it when it goes on,
+                # through its successor. No client can help that; one that begins anew does not do it.
+                c.etcd.renew(i)
+            assert late <= 500 + slow
             assert c.leader() is n0
             w.wait_ack(n0)
     assert pg_start(n0) == started and w.overlaps() == [] and w.missing_on(n0) == []
