@@ -33,7 +33,7 @@ static void check_enforcers(struct link *k)
 {
 	if (!k->sup_gone || k->deadman_fd >= 0)
 		return;
-	k->fence = k->welcomed && !k->deadman_farewell && !last_fence_other_supervisor();
+	k->fence = k->welcomed && !k->deadman_farewell && !view_is_paused(&k->api->view);
 	end(k, k->fence ? "both enforcers are gone" : "supervisor gone");
 }
 
@@ -70,6 +70,8 @@ static void on_welcome(struct link *k, const struct msg_welcome *w)
 	}
 	k->welcomed = true;
 	last_fence_prepare(w->data_dir, w->runtime_dir);
+	if (k->deadman_fd >= 0)
+		last_fence_on_duty();
 	/* Without it the TCP port still serves. */
 	if (ports_open_local(&k->api->ports, w->runtime_dir, &err) != ERR_OK)
 		log_error("local socket: %s", err.text);
@@ -201,6 +203,8 @@ static void on_peer(struct link *k, struct ipc_msg *m)
 		}
 		k->deadman_fd = m->fds[0];
 		k->deadman_farewell = false;
+		if (k->welcomed)
+			last_fence_on_duty();
 		rc = loop_fd_set(&a->loop, k->deadman_fd, POLLIN, on_deadman, k, &err);
 	} else {
 		return;

@@ -19,7 +19,7 @@ struct link {
 	bool welcomed, ended, sup_gone;
 	bool deadman_farewell; /* it said something: it ends in order, and there is nothing to fence
 				*/
-	bool fence;	       /* both enforcers are gone */
+	bool fence;	       /* both enforcers are gone: ours, at least */
 };
 
 MUST_USE enum err_code link_open(struct link *k, struct api *api, struct err *err);

@@ -104,8 +104,8 @@ int main(int argc, char **argv)
 		rc = loop_run(&process.api.loop, &err);
 	if (rc != ERR_OK)
 		log_fatal("%s", err.text);
-	if (process.link.fence)
+	teardown(); /* the ports are the next one's */
+	if (process.link.fence && last_fence_due())
 		last_fence_run(NULL);
-	teardown();
 	return rc == ERR_OK ? 0 : 1;
 }

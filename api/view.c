@@ -95,16 +95,20 @@ const json_t *view_cluster(struct view *v, int64_t now_ms)
 	return view_doc(v, DOC_CLUSTER);
 }
 
+bool view_is_paused(const struct view *v)
+{
+	return shm_scalar_get(&v->supervisor, SUP_POLICY) == POLICY_PAUSED &&
+	       shm_scalar_get(&v->supervisor, SUP_PAUSE_ENFORCE) == 0;
+}
+
 int64_t view_lease_until_ms(const struct view *v)
 {
 	int64_t until_ms = view_get(v, WRK_LEASE_UNTIL_MS);
 	/* Without the supervisor's page nobody is known to enforce anything. */
 	if (v->supervisor.region == NULL)
 		return 0;
-	bool enforced = shm_scalar_get(&v->supervisor, SUP_POLICY) != POLICY_PAUSED ||
-			shm_scalar_get(&v->supervisor, SUP_PAUSE_ENFORCE) != 0;
 	int64_t enforced_ms = shm_scalar_get(&v->supervisor, SUP_LEASE_UNTIL_MS);
-	return enforced && enforced_ms < until_ms ? enforced_ms : until_ms;
+	return !view_is_paused(v) && enforced_ms < until_ms ? enforced_ms : until_ms;
 }
 
 enum sync_mode view_sync_mode(const struct view *v)

@@ -37,6 +37,8 @@ bool view_known(const struct view *v); /* a worker has published */
 const json_t *view_cluster(struct view *v, int64_t now_ms);
 /* The lease that answers may rest on: the worker's belief, never past what the supervisor enforces.
  */
+/* The lease is not enforced, as in the last state that the supervisor published. */
+bool view_is_paused(const struct view *v);
 int64_t view_lease_until_ms(const struct view *v);
 /* Synchronous mode in force: off in a standby cluster. */
 enum sync_mode view_sync_mode(const struct view *v);

@@ -264,12 +264,20 @@ static void on_ack(struct sup *s, const struct msg_dm_ack *a)
 			     .acked_seq = a->seq,
 			     .peer_fencing = a->fencing,
 			     .generation = a->generation });
-	/* Ours enforces all that we know: the one before may go. */
-	if (s->dm.old_fd < 0 || s->dm.old_told || s->dm.postmaster_due ||
-		!guard_synced(&s->guard, s->guard.state_seq) ||
-		(s->pm.pid != 0 && a->generation != s->pm.generation))
-		return;
+}
+
+/* Ours enforces all that we know, and a helper of ours is there to notice its end: the one before
+ * may go, and with it the helpers that watch it. */
+static void release_old(struct sup *s)
+{
 	struct err err = ERR_INIT;
+	bool watched = false;
+	for (unsigned i = 0; i < HELPER_COUNT; i++)
+		watched = watched || s->helpers[i].greeted;
+	if (!watched || s->dm.old_fd < 0 || s->dm.old_told || s->dm.postmaster_due ||
+		!guard_synced(&s->guard, s->guard.state_seq) ||
+		(s->pm.pid != 0 && s->dm.acked_generation != s->pm.generation))
+		return;
 	/* Closed when it leaves: a close now, with its answers unread, would take the order back.
 	 */
 	s->dm.old_told = true;
@@ -346,6 +354,7 @@ void deadlink_tick(struct sup *s, int64_t now_ms)
 	else if (d->state == DEADLINK_STARTING && now_ms >= start_until_ms(d))
 		deadlink_replace(s, "not ready in time");
 	flush(s);
+	release_old(s);
 }
 
 int64_t deadlink_next_ms(const struct sup *s)

@@ -22,12 +22,13 @@
  * - Fence. D: DM_ACK with fencing = 1 as soon as D begins to fence by its own decision.
  *
  * - Peers. S: PEER with a socket whose other end a helper holds, which sees D's end by it. A PING
- * over it says that D leaves in order.
+ * over it says that D leaves in order. The lock of duty.h says the same to helpers that have no
+ * such socket any more: it is held from before HELLO until the end.
  *
  * - Hand-over. A new S connects to deadman.sock (same user or root; refused while D still has a
  *   supervisor), sends DM_TAKEOVER, gets DM_STATE, DM_POSTMASTER and DM_ACK, sends its states to D
- * from then on, starts a new dead-man of its own, waits for its acknowledgement of both, and sends
- * DM_END to the old one.
+ * from then on, starts a new dead-man of its own, waits for its acknowledgement of both and for a
+ * helper that watches it, and sends DM_END to the old one.
  *
  * - Superseded. D has no supervisor, and deadman.sock goes to a third dead-man: D leaves, that one
  *   enforces.
@@ -47,6 +48,7 @@
 #include <unistd.h>
 
 #include "common/core/clock.h"
+#include "common/core/duty.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "supervisor/dm_core.h"
@@ -294,6 +296,9 @@ int main(int argc, char **argv)
 		log_fatal("timer: %s", strerror(errno));
 		return 1;
 	}
+	/* Before the first state: whoever loses sight of another enforcer finds us by it. */
+	if (duty_take("lock", DUTY_ENFORCER) < 0)
+		log_warning("cannot be seen on duty: %s/lock: %s", argv[1], strerror(errno));
 	raise_priority();
 	lock_memory();
 	if (greet(&err) != ERR_OK) {

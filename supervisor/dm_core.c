@@ -58,7 +58,7 @@ static void say_farewell(const struct dm *d)
 
 void dm_done(struct dm *d)
 {
-	if (d->ended)
+	if (d->in_order)
 		say_farewell(d);
 	let_go(d);
 	close_fd(&d->conn_fd);
@@ -140,6 +140,14 @@ static void set_lifeline(struct dm *d, bool armed)
 		d->lifeline_state = armed;
 }
 
+/* In order only where we had something to enforce: the end of one that knew nothing yet must not
+ * stand for that of the one before it, which may have been killed. */
+static void leave(struct dm *d)
+{
+	d->ended = true;
+	d->in_order = d->has_state;
+}
+
 static void carry_out(struct dm *d, const struct guard_event *ev, const struct guard_actions *a)
 {
 	if (a->flags & GUARD_THAWED)
@@ -159,7 +167,7 @@ static void carry_out(struct dm *d, const struct guard_event *ev, const struct g
 			send_ack(d);
 	}
 	if (a->flags & GUARD_LEAVE)
-		d->ended = true;
+		leave(d);
 	d->wake_at_ms = a->wake_at_ms;
 }
 
@@ -292,7 +300,7 @@ static bool on_message(struct dm *d, struct ipc_msg *m)
 	case MSG_DM_TAKEOVER: send_inheritance(d); return true;
 	case MSG_DM_END:
 		log_info("ended by the supervisor");
-		d->ended = true;
+		leave(d);
 		return true;
 	case MSG_PING: dm_event(d, &seen); return true;
 	default: return false;

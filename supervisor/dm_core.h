@@ -29,6 +29,7 @@ struct dm {
 	int64_t wake_at_ms;
 	bool has_state; /* a supervisor has told what to enforce */
 	bool ended;	/* MSG_DM_END, or nothing left to do */
+	bool in_order;	/* and nobody need fence for it */
 };
 
 void dm_init(struct dm *d, int conn_fd, int64_t now_ms);

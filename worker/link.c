@@ -6,11 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/core/clock.h"
-#include "common/core/killtree.h"
+#include "common/core/last_fence.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "worker/worker.h"
@@ -39,35 +38,21 @@ void link_notify(struct worker *w, const char *text)
 		link_send(w, MSG_NOTIFY, 0, &m, NULL, 0, NULL, 0);
 }
 
-static void kill_postgres(struct worker *w, pid_t pid)
+/* As last reported, or as it was when we came. */
+static bool paused(const struct worker *w)
 {
-	static struct killtree kt; /* too large for the stack */
-	char path[1100];
-	struct stat st;
-	struct killtree_target t = {
-		.root = pid, .root_pidfd = -1, .uid = geteuid(), .gid = getegid()
-	};
-	if (str_format(path, sizeof(path), "%s/life", w->welcome.runtime_dir) &&
-		stat(path, &st) == 0) {
-		t.life_dev = st.st_dev;
-		t.life_ino = st.st_ino;
-	}
-	struct killtree_report r;
-	killtree_run(&kt, &t, t.life_ino != 0, &r);
-	log_fatal(
-		"killed PostgreSQL pid=%d processes=%u denied=%u", (int)pid, r.signalled, r.denied);
+	const struct keeper *k = &w->keeper;
+	uint32_t policy = k->report_made_ms != 0 ? k->report_policy : w->welcome.policy;
+	return policy == POLICY_PAUSED && !k->pause_enforce;
 }
 
 /* Both enforcers are gone: what PostgreSQL would still acknowledge, nobody watches over. */
 static void check_enforcers(struct worker *w)
 {
-	if (!w->sup_gone || !w->deadman_gone)
+	if (!w->sup_gone || w->deadman_fd >= 0)
 		return;
-	pid_t pid = w->host.pg.pid;
-	if (pid > 0 && !w->shutdown_answered) {
-		log_fatal("supervisor and dead-man are gone: killing PostgreSQL pid=%d", (int)pid);
-		kill_postgres(w, pid);
-	}
+	if (!w->deadman_farewell && !w->shutdown_answered && !paused(w) && last_fence_due())
+		last_fence_run(NULL);
 	_exit(1);
 }
 
@@ -80,12 +65,10 @@ static void lost_supervisor(struct worker *w, const char *why)
 	w->sup_gone = true;
 	host_set_supervisor(&w->host, -1);
 	check_enforcers(w);
-	/* The dead-man enforces from now on; a worker without a supervisor can do nothing more.
-	 * Wait for its end or leave. */
+	/* The dead-man enforces from now on; a worker without a supervisor can do nothing but wait
+	 * for its end. */
 	struct keeper_event ev = { .kind = KEEPER_SUPERVISOR, .alive = false };
 	keeper_event(w, &ev);
-	if (w->deadman_fd < 0)
-		loop_stop(&w->loop);
 }
 
 static void on_deadman(struct loop *l, int fd, short revents, void *arg)
@@ -96,15 +79,16 @@ static void on_deadman(struct loop *l, int fd, short revents, void *arg)
 	ssize_t n = recv(fd, drop, sizeof(drop), MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	if (n > 0) {
+		/* It says something only when it leaves in order: another one enforces, or there is
+		 * nothing to. */
+		w->deadman_farewell = true;
+		return;
+	}
 	loop_fd_remove(l, fd);
 	close(fd);
 	w->deadman_fd = -1;
-	/* It says something only when it leaves in order: another one enforces, or there is nothing
-	 * to. */
-	w->deadman_gone = n <= 0;
 	check_enforcers(w);
-	if (w->sup_gone)
-		loop_stop(l);
 }
 
 static void on_api(struct loop *l, int fd, short revents, void *arg)
@@ -167,7 +151,8 @@ static void take_peer(struct worker *w, struct ipc_msg *m)
 		break;
 	case ROLE_DEADMAN:
 		set_fd(w, &w->deadman_fd, fd, on_deadman);
-		w->deadman_gone = false;
+		w->deadman_farewell = false;
+		last_fence_on_duty();
 		break;
 	default: close(fd); break;
 	}
@@ -265,6 +250,7 @@ enum err_code link_hello(struct worker *w, struct err *err)
 		!ipc_str_ok(w->welcome.scope, sizeof(w->welcome.scope)))
 		return err_set(err, ERR_PROTO, 0, "welcome: bad text");
 	w->host.welcome = w->welcome;
+	last_fence_prepare(w->welcome.data_dir, w->welcome.runtime_dir);
 	w->host.next_id = (w->welcome.incarnation << 32) | 1;
 	host_set_supervisor(&w->host, w->sup_fd);
 	return ERR_OK;

@@ -79,7 +79,8 @@ struct worker {
 	struct http *http;
 	struct rng rng;
 	int sup_fd, deadman_fd, api_fd;
-	bool sup_gone, deadman_gone;
+	bool sup_gone;
+	bool deadman_farewell; /* it left in order, or is about to */
 	struct ipc_rx rx;
 	struct msg_welcome welcome;
 	struct shm page;

@@ -11,22 +11,27 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/core/buf.h"
 #include "common/core/clock.h"
+#include "common/core/duty.h"
 #include "common/core/killtree.h"
 #include "common/core/limits.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 
-#define FENCE_MS 10000
+#define FENCE_MS  10000
+#define LOOK_MS	  20	/* how late a fence may be that waited for others to enforce */
+#define RELIEF_MS 60000 /* a supervisor without a helper for that long needs no watching */
 
 static struct last {
 	char data_dir[LIMIT_PATH], real_dir[LIMIT_PATH];
 	char life[LIMIT_PATH], lock[LIMIT_PATH];
+	int duty_fd;
 	struct killtree kt; /* 200 KiB, zero pages until it is needed */
-} last;
+} last = { .duty_fd = -1 };
 
 void last_fence_prepare(const char *data_dir, const char *runtime_dir)
 {
@@ -72,21 +77,40 @@ static pid_t postgres_in_data_dir(void)
 	return found;
 }
 
-bool last_fence_other_supervisor(void)
+/* Asked for, never kept. */
+static bool supervisor_lives(void)
 {
-	AUTO_FD fd = open(last.lock, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	/* Asked for, never kept: whichever of the two kinds of lock the supervisor takes. */
-	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	if (fcntl(fd, F_GETLK, &fl) == 0 && fl.l_type != F_UNLCK)
-		return true;
-	fl = (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	if (fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK)
-		return true;
-	if (flock(fd, LOCK_SH | LOCK_NB) == 0)
-		return false; /* closing it gives it back */
-	return errno == EWOULDBLOCK;
+	AUTO_FD fd = open(last.lock, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+void last_fence_on_duty(void)
+{
+	if (last.duty_fd >= 0 || last.lock[0] == '\0')
+		return;
+	last.duty_fd = duty_take(last.lock, DUTY_WATCHER);
+	if (last.duty_fd < 0)
+		log_warning("cannot be seen on duty: %s: %s", last.lock, strerror(errno));
+}
+
+bool last_fence_due(void)
+{
+	int64_t until_ms = clock_boot_ms() + RELIEF_MS;
+	struct timespec pause = { .tv_nsec = LOOK_MS * 1000000 };
+	/* First: of two that wait, the one that looks last must not see the other on duty. */
+	if (last.duty_fd >= 0)
+		close(last.duty_fd);
+	last.duty_fd = -1;
+	/* The supervisor first: a dead-man is started by one that lives. */
+	for (bool told = false; supervisor_lives() || duty_held(last.lock, DUTY_ENFORCER);
+		told = true) {
+		if (duty_held(last.lock, DUTY_WATCHER) || clock_boot_ms() >= until_ms)
+			return false;
+		if (!told)
+			log_info("another supervisor or dead-man is here: watched until relieved");
+		nanosleep(&pause, NULL);
+	}
+	return true;
 }
 
 void last_fence_run(last_fence_root_fn root)

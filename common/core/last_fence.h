@@ -4,10 +4,16 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "common/core/err.h"
+
 /* What is needed later, looked up while disks still answer. Both directories from WELCOME. */
 void last_fence_prepare(const char *data_dir, const char *runtime_dir);
-/* Another supervisor has taken over: it holds the lock in the run-time directory. */
-bool last_fence_other_supervisor(void);
+/* The caller has met a dead-man, and will notice its end: others that wait may go. */
+void last_fence_on_duty(void);
+/* The caller's supervisor and dead-man are gone. True: no other one enforces, so the caller must.
+ * While others do, they are watched from here until another helper does that, which may take as
+ * long as the start of a new supervisor: blocks, so whatever others need is let go of before. */
+MUST_USE bool last_fence_due(void);
 /* The postmaster of a data directory, 0 = none. */
 typedef pid_t (*last_fence_root_fn)(const char *data_dir);
 /* Kill whatever holds the life file and the postmaster of the data directory. root NULL: looked for

@@ -103,8 +103,6 @@ def test_lock_follows_a_directory_that_is_made_anew(work, postgres):
 # ---- the hand-over, cut at every point -------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=False, reason="open: now and then pgregent-files of a supervisor killed 24 ms after its start makes the "
-                                        "last fence although the old dead-man still enforces; safe, but PostgreSQL need not die")
 def test_supervisor_killed_at_every_point_of_the_hand_over(sup):
     sup.start()
     pid = sup.start_pg(ttl=60000)
@@ -129,6 +127,33 @@ def test_supervisor_killed_at_every_point_of_the_hand_over(sup):
         return all(len(util.processes_with(os.path.join(sup.libexec, "pgregent-" + r))) == 1
                    for r in ("worker", "files", "deadman"))
     util.wait_until(one_of_each, 15, "one of each process is left")
+
+
+def test_old_dead_man_while_no_new_one_comes_up(sup):
+    """Supervisors come and die, and never get a dead-man of their own: the first one's enforces, so nobody fences; and it
+    is watched all the time, so that PostgreSQL does not outlive it."""
+    sup.start()
+    pid = sup.start_pg(ttl=60000)
+    first = sup.wait_status(deadman_acked=1)["deadman"]
+    link = os.path.join(sup.libexec, "pgregent-deadman")
+    os.unlink(link)
+    os.symlink("/bin/false", link)
+    for _ in range(3):
+        sup.proc.signal(signal.SIGKILL)
+        sup.proc.wait()
+        n = len(sup.worker.seen)
+        sup.start(wait=False)
+        sup.worker.wait("WELCOME .* in_handover=1", 10, since=n)
+        assert util.alive(pid) and util.alive(first)
+    sup.proc.signal(signal.SIGKILL)
+    sup.proc.wait()
+    time.sleep(0.5)
+    files = util.processes_with(os.path.join(sup.libexec, "pgregent-files"))
+    assert files and util.alive(pid) and util.alive(first) and "is killed" not in sup.proc.text()
+    os.kill(first, signal.SIGKILL)
+    util.wait_until(lambda: not util.processes_with(sup.pg.data), 5, "nothing of PostgreSQL is left")
+    util.wait_until(lambda: "last fence" in sup.proc.text(), 5, "the last fence was made")
+    util.wait_until(lambda: not any(util.alive(f) for f in files), 5, "the watchers end")
 
 
 # ---- signals at bad moments ------------------------------------------------------------------------------------------

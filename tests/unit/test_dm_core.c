@@ -31,6 +31,8 @@ struct scene {
 	struct ipc_rx rx;
 };
 
+static struct ipc_rx rx;
+
 static struct scene *new_scene(void)
 {
 	struct scene *s = calloc(1, sizeof(*s));
@@ -215,6 +217,52 @@ static void test_orphan_with_a_spent_lease(void **state)
 	end_scene(s);
 }
 
+/* A helper hears a word only from one that had something to enforce and leaves in order: anything
+ * else makes it look for other enforcers. */
+static void test_farewell(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *what;
+		bool with_state, ended, superseded, heard;
+	} rows[] = {
+		{ "ended by its supervisor", true, true, false, true },
+		{ "ended before it knew anything", false, true, false, false },
+		{ "lost its supervisor before it knew anything", false, false, false, false },
+		{ "superseded", true, false, true, false },
+	};
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+		struct scene *s = new_scene();
+		struct msg_peer peer = { .role = ROLE_FILES, .incarnation = 1 };
+		struct msg_dm_state st = state_of(s, 60000);
+		struct err err = ERR_INIT;
+		struct ipc_msg m;
+		int pair[2];
+		assert_int_equal(ipc_pair(pair, &err), ERR_OK);
+		send_msg(s, MSG_PEER, &peer, &pair[1], 1);
+		close(pair[1]);
+		if (rows[i].with_state) {
+			send_postmaster(s);
+			send_msg(s, MSG_DM_STATE, &st, NULL, 0);
+		}
+		if (rows[i].ended)
+			send_msg(s, MSG_DM_END, NULL, NULL, 0);
+		close(s->sup);
+		s->sup = -1;
+		while (dm_read(&s->dm) && !s->dm.ended)
+			;
+		dm_tick(&s->dm);
+		if (rows[i].superseded)
+			s->dm.ended = true; /* as deadman.c does it */
+		assert_true(s->dm.ended);
+		end_scene(s);
+		bool heard = ipc_recv(pair[0], ROLE_DEADMAN, ROLE_FILES, &rx, &m, &err) == ERR_OK;
+		if (heard != rows[i].heard)
+			fail_msg("%s", rows[i].what);
+		close(pair[0]);
+	}
+}
+
 static void test_bad_messages(void **state)
 {
 	(void)state;
@@ -254,8 +302,8 @@ static void test_postmaster_that_is_gone(void **state)
 	assert_true(dm_read(&s->dm));
 	assert_true(s->dm.conn_fd >= 0 && s->dm.root_gone);
 	assert_int_equal(last_ack(s).seq, st.seq);
-	/* The supervisor dies before it has the proof: the dead-man finds it. Whoever holds the life
-	 * file is not looked for by parent, since there is none. */
+	/* The supervisor dies before it has the proof: the dead-man finds it. Whoever holds the
+	 * life file is not looked for by parent, since there is none. */
 	close(s->sup);
 	s->sup = -1;
 	kill(s->pm, SIGKILL);
@@ -351,6 +399,7 @@ int main(void)
 		cmocka_unit_test(test_acknowledges),
 		cmocka_unit_test(test_fences_at_the_end_of_the_lease),
 		cmocka_unit_test(test_orphan_with_a_spent_lease),
+		cmocka_unit_test(test_farewell),
 		cmocka_unit_test(test_bad_messages),
 		cmocka_unit_test(test_postmaster_that_is_gone),
 		cmocka_unit_test(test_hand_over),

@@ -20,6 +20,7 @@
 
 #include "common/core/buf.h"
 #include "common/core/clock.h"
+#include "common/core/duty.h"
 #include "common/core/ipc.h"
 #include "common/core/shm.h"
 #include "common/core/shm_layout.h"
@@ -328,24 +329,122 @@ static void test_last_fence(void **state)
 	close(r.worker);
 }
 
-/* The same, but another supervisor has taken over, or the last policy was pause: nothing is killed.
+static void lock_path(char *out, size_t size)
+{
+	snprintf(out, size, "%s/run/lock", base);
+}
+
+static int open_lock(void)
+{
+	char path[100];
+	lock_path(path, sizeof(path));
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* As another supervisor, or another dead-man, that can be seen. */
+static int other_enforcer(bool supervisor)
+{
+	char path[100];
+	int fd = open_lock();
+	if (supervisor) {
+		assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+		return fd;
+	}
+	close(fd);
+	lock_path(path, sizeof(path));
+	fd = duty_take(path, DUTY_ENFORCER);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static void stays(const struct run *r)
+{
+	poll(NULL, 0, 100);
+	assert_int_equal(waitpid(r->pid, NULL, WNOHANG), 0);
+	assert_true(victim_lives(r));
+}
+
+/* Supervisor and dead-man are gone, but another of either kind enforces: nothing is killed, and it
+ * is watched until another helper does that. */
+static void test_relieved(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct run r;
+		char path[100];
+		int other = other_enforcer(i == 0);
+		start(&r);
+		start_victim(&r);
+		close(r.deadman);
+		close(r.sup);
+		stays(&r);
+		lock_path(path, sizeof(path));
+		int relief = duty_take(path, DUTY_WATCHER);
+		assert_true(relief >= 0);
+		assert_int_equal(wait_end(r.pid), 0);
+		assert_true(victim_lives(&r));
+		end_victim(&r);
+		close(r.worker);
+		close(relief);
+		close(other);
+	}
+}
+
+/* The other one dies before anybody else has come to watch it. */
+static void test_last_fence_late(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct run r;
+		int other = other_enforcer(i == 0);
+		start(&r);
+		start_victim(&r);
+		close(r.deadman);
+		close(r.sup);
+		stays(&r);
+		close(other);
+		int status = wait_end(r.victim);
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		assert_int_equal(wait_end(r.pid), 0);
+		close(r.worker);
+	}
+}
+
+/* The one that watches a dead-man is seen on duty until it ends. */
+static void test_on_duty(void **state)
+{
+	(void)state;
+	struct run r;
+	char path[100];
+	close(open_lock());
+	lock_path(path, sizeof(path));
+	assert_false(duty_held(path, DUTY_WATCHER));
+	start(&r);
+	int64_t until_ms = clock_boot_ms() + WAIT_MS;
+	while (!duty_held(path, DUTY_WATCHER) && clock_boot_ms() < until_ms)
+		poll(NULL, 0, 5);
+	assert_true(duty_held(path, DUTY_WATCHER));
+	assert_false(duty_held(path, DUTY_ENFORCER));
+	kill(r.pid, SIGTERM);
+	assert_int_equal(wait_end(r.pid), 0);
+	assert_false(duty_held(path, DUTY_WATCHER));
+	close_all(&r);
+}
+
+/* The last policy was pause, or the dead-man has said that it leaves in order: nothing is killed.
  */
 static void test_no_fence(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 2; i++) {
 		struct run r;
 		struct err err = ERR_INIT;
 		struct shm page = SHM_INIT;
-		AUTO_FD lock = -1;
-		char path[100];
 		start(&r);
 		start_victim(&r);
 		if (i == 0) {
-			snprintf(path, sizeof(path), "%s/run/lock", base);
-			lock = open(path, O_RDWR | O_CREAT, 0600);
-			assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0);
-		} else if (i == 1) {
 			assert_int_equal(shm_create(&page, "test", 0, 0, &err), ERR_OK);
 			shm_scalar_set(&page, SUP_POLICY, POLICY_PAUSED);
 			struct msg_page m = { .role = ROLE_SUPERVISOR, .incarnation = 1 };
@@ -417,6 +516,9 @@ int main(void)
 		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_sigterm),
 		cmocka_unit_test(test_last_fence),
+		cmocka_unit_test(test_relieved),
+		cmocka_unit_test(test_last_fence_late),
+		cmocka_unit_test(test_on_duty),
 		cmocka_unit_test(test_no_fence),
 		cmocka_unit_test(test_usage),
 	};

@@ -46,7 +46,7 @@ static struct files {
 	bool sup_reset, sup_gone;
 	bool deadman_farewell; /* it said something: it ends in order, and there is nothing to fence
 				*/
-	bool fence;	       /* both enforcers are gone */
+	bool fence;	       /* both enforcers are gone: ours, at least */
 	struct msg_welcome welcome;
 	struct shm status; /* the supervisor's page: ttl, and whether we are paused */
 	struct ops ops;
@@ -74,8 +74,7 @@ static void check_enforcers(void)
 {
 	if (!files.sup_gone || files.deadman_fd >= 0)
 		return;
-	files.fence = files.welcomed && !files.deadman_farewell && !paused() &&
-		      !last_fence_other_supervisor();
+	files.fence = files.welcomed && !files.deadman_farewell && !paused();
 	end(files.fence ? "both enforcers are gone" : "supervisor gone");
 }
 
@@ -124,6 +123,8 @@ static void on_welcome(const struct msg_welcome *w)
 	files.welcome = *w;
 	files.welcomed = true;
 	last_fence_prepare(w->data_dir, w->runtime_dir);
+	if (files.deadman_fd >= 0)
+		last_fence_on_duty();
 	ops_init(&files.ops, w->data_dir, files.umask);
 	if (!str_copy(files.ops.fs.runtime_dir, sizeof(files.ops.fs.runtime_dir), w->runtime_dir))
 		files.ops.fs.runtime_dir[0] = '\0';
@@ -221,6 +222,8 @@ static void on_peer(struct ipc_msg *m)
 		}
 		files.deadman_fd = m->fds[0];
 		files.deadman_farewell = false;
+		if (files.welcomed)
+			last_fence_on_duty();
 		struct err err = ERR_INIT;
 		if (loop_fd_set(&files.loop, files.deadman_fd, POLLIN, on_deadman, NULL, &err) !=
 			ERR_OK)
@@ -373,7 +376,7 @@ int main(int argc, char **argv)
 		rc = loop_run(&files.loop, &err);
 	if (rc != ERR_OK)
 		log_fatal("%s", err.text);
-	if (files.fence)
+	if (files.fence && last_fence_due())
 		last_fence_run(datadir_user);
 	if (files.welcomed) {
 		peer_done(&files.peer);
