@@ -21,7 +21,7 @@ step() {
 	fi
 	echo "=== $name took $((SECONDS - start)) s"
 }
-step build make --no-print-directory -j"$jobs" SAN=1 all unit-bins integration-bins
+step build make --no-print-directory -j"$jobs" SAN=1 all unit-bins integration-bins integration-debs
 export GUARD_SEARCH_SECONDS=${GUARD_SEARCH_SECONDS:-150}
 step unit make --no-print-directory SAN=1 unit-run
 step rules make --no-print-directory deps

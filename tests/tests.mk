@@ -34,8 +34,13 @@ sim-mutations:
 	@$(MAKE) --no-print-directory SAN=0 sim-bin
 	@tests/sim/mutations.sh $(N_HISTORIES)
 
+# Programs that Debian 12 does not have in the version that the tests need, from a newer Debian.
+DEBS := build/debs
+integration-debs: $(DEBS)/trixie/usr/bin/patroni
+$(DEBS)/trixie/usr/bin/patroni:
+	@tests/unpack-deb.sh trixie $(DEBS)/trixie patroni >$(DEBS).log 2>&1 || { tail -n 20 $(DEBS).log >&2; exit 1; }
 integration:
-	@$(MAKE) --no-print-directory SAN=1 integration-bins
+	@$(MAKE) --no-print-directory SAN=1 integration-bins integration-debs
 	@tests/run-integration.sh $(K)
 
 # Parsers of bytes from outside under libFuzzer: needs clang. `make fuzz SECONDS=600` for longer, for each target.
@@ -74,7 +79,7 @@ lint:
 deps:
 	@tests/check-deps.sh
 
-.PHONY: deps-install test unit unit-run unit-bins integration-bins sim-bin sim sim-run sim-long sim-mutations integration fuzz lint deps
+.PHONY: deps-install test unit unit-run unit-bins integration-bins integration-debs sim-bin sim sim-run sim-long sim-mutations integration fuzz lint deps
 
 # The search includes guard.c itself and runs without sanitizers, for depth; test_guard runs with them.
 $(B)/tests/unit/test_guard_search.o: OPT := -O3 -g
