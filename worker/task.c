@@ -542,7 +542,8 @@ void task_start(struct worker *w, const struct ha_action *a)
 		t.promote = (struct seq_promote){ .p = &w->pg,
 			.lease_until = lease_until,
 			.arg = w,
-			.wait_ms = w->set.loop_wait_ms };
+			.wait_ms = w->set.loop_wait_ms,
+			.lsn_limit = a->lsn };
 		start(w, &t.promote.co, seq_promote_step);
 		break;
 	case TASK_DEMOTE: start_demote(w, a); break;

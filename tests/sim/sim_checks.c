@@ -9,7 +9,7 @@
 
 struct sim_coverage sim_coverage;
 
-#define SETTLE_MS 60000 /* after a change of mode the two sides may disagree that long */
+#define SETTLE_MS 60000 /* after a mode was switched on or off the two sides may disagree so long */
 
 void check_init(struct sim *s)
 {
@@ -17,7 +17,11 @@ void check_init(struct sim *s)
 	for (int i = 0; i < SIM_NODES; i++)
 		s->checks.last_ack_ms[i] = -1;
 	s->checks.manual_candidate = -1;
-	s->checks.manual_ms = s->checks.pause_ended_ms = s->checks.mode_changed_ms = INT64_MIN / 4;
+	s->checks.manual_ms = s->checks.pause_ended_ms = INT64_MIN / 4;
+	s->checks.mode_changed_ms = s->checks.sync_changed_ms = INT64_MIN / 4;
+	const struct settings *set = sim_settings(s, s->settings_count);
+	s->checks.mode = set ? settings_sync_mode(set) : SYNC_OFF;
+	s->checks.strict = set && set->sync_strict;
 	s->checks.max_tli = 1;
 	s->checks.trace_hash = 1469598103934665603u;
 }
@@ -60,7 +64,7 @@ static bool node_in_pause(struct sim *s, int node)
 
 static bool settled(const struct sim *s)
 {
-	return s->now_ms - s->checks.mode_changed_ms > SETTLE_MS && !in_pause(s);
+	return s->now_ms - s->checks.sync_changed_ms > SETTLE_MS && !in_pause(s);
 }
 
 static bool lease_or_failsafe(const struct sim *s, int node)
@@ -88,7 +92,10 @@ static uint32_t voters(const struct sim *s)
 	return mask;
 }
 
-/* S7: what is acknowledged now is on enough of those who may be elected. */
+/* S7: what is acknowledged now is on enough of those who may be elected: any quorum + 1 of leader
+ * and voters meet any n of the names. Without a quorum that is the priority rule (voters within the
+ * names, all of them must confirm). It goes by what /sync says, not by the mode of the moment,
+ * because that is how those who are elected read it (X28). */
 static void check_sync_promise(struct sim *s, int node)
 {
 	const struct settings *set = sim_config_now(s);
@@ -103,15 +110,27 @@ static void check_sync_promise(struct sim *s, int node)
 			sim_name(node), v);
 		return;
 	}
-	if (n->quorum) {
-		if (bits(v | me | n->names) > (unsigned)(c->sync_quorum + n->n + 1))
-			violation(s, "S7",
-				"quorum promise of %s: voters %02x q=%d, names %02x n=%d",
-				sim_name(node), v, c->sync_quorum, n->names, n->n);
-	} else if ((v & ~n->names) != 0 || n->n != (int)bits(n->names)) {
-		violation(s, "S7", "sync promise of %s: voters %02x, names %02x n=%d",
-			sim_name(node), v, n->names, n->n);
-	}
+	if (bits(v | me | n->names) > (unsigned)(c->sync_quorum + n->n + 1))
+		violation(s, "S7", "promise of %s: voters %02x q=%d, names %02x n=%d",
+			sim_name(node), v, c->sync_quorum, n->names, n->n);
+}
+
+/* S6 begins when the mode has reached PostgreSQL. The store is the only way to the agent, and a
+ * setting the only way to PostgreSQL: one that cannot be told yet goes on as before, and what it
+ * acknowledges alone nobody was promised. After that the worker has one ttl: if it is frozen or
+ * killed, the lease ends by then. */
+static bool strict_in_force(struct sim *s, int node)
+{
+	const struct settings *set = sim_config_now(s);
+	struct sim_node *n = &s->nodes[node];
+	int64_t changed_ms = s->checks.mode_changed_ms;
+	int64_t since_ms = n->config_behind_ms > changed_ms ? n->config_behind_ms : changed_ms;
+	/* deaf before it could be told */
+	bool deaf = n->pg.deaf_since_ms && since_ms + set->ttl_ms > n->pg.deaf_since_ms;
+	if (worker_settings(s, node) != set || deaf)
+		n->config_behind_ms = since_ms = s->now_ms;
+	return settings_sync_mode(set) != SYNC_OFF && set->sync_strict && !in_pause(s) &&
+	       s->now_ms - since_ms > set->ttl_ms;
 }
 
 void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
@@ -140,17 +159,10 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 	k->last_ack_ms[node] = k->last_any_ack_ms = p->last_ack_ms = s->now_ms;
 	if (lsn > b->acked_lsn)
 		b->acked_lsn = lsn;
-	const struct settings *set = sim_config_now(s);
-	if (sync && lsn > b->acked_sync_lsn && settings_sync_mode(set) != SYNC_OFF)
+	if (sync && lsn > b->acked_sync_lsn && settings_sync_mode(sim_config_now(s)) != SYNC_OFF)
 		b->acked_sync_lsn = lsn;
 	check_sync_promise(s, node);
-	/* ... as far as this node has heard of it: one that the store does not answer goes on with
-	 * what it knows. */
-	if (worker_settings(s, node) != set)
-		s->nodes[node].config_behind_ms = s->now_ms;
-	int64_t behind_ms = s->nodes[node].config_behind_ms;
-	bool heard = !behind_ms || s->now_ms - behind_ms > SETTLE_MS;
-	if (!sync && settled(s) && heard && settings_sync_mode(set) != SYNC_OFF && set->sync_strict)
+	if (!sync && strict_in_force(s, node))
 		violation(s, "S6", "%s acknowledges alone in strict mode", sim_name(node));
 }
 
@@ -312,14 +324,21 @@ void check_plan(struct sim *s, int node, const struct ha_plan *plan)
 void check_config_changed(struct sim *s)
 {
 	const struct settings *set = sim_config_now(s);
-	s->checks.config_changed_ms = s->checks.mode_changed_ms = s->now_ms;
+	enum sync_mode mode = settings_sync_mode(set);
+	if (mode != s->checks.mode || set->sync_strict != s->checks.strict)
+		s->checks.mode_changed_ms = s->now_ms;
 	if (s->checks.paused && !set->pause)
 		s->checks.pause_ended_ms = s->now_ms;
 	s->checks.paused = set->pause;
-	/* Switched off, on again or between its kinds: what the old mode promised is gone with
-	 * /sync. */
-	for (unsigned i = 0; i < s->branch_count; i++)
-		s->branches[i].acked_sync_lsn = 0;
+	/* Switched off or on: what the old mode promised is gone with /sync. Between its kinds
+	 * nothing is forgotten. */
+	if ((mode == SYNC_OFF) != (s->checks.mode == SYNC_OFF)) {
+		s->checks.sync_changed_ms = s->now_ms;
+		for (unsigned i = 0; i < s->branch_count; i++)
+			s->branches[i].acked_sync_lsn = 0;
+	}
+	s->checks.mode = mode;
+	s->checks.strict = set->sync_strict;
 }
 
 void check_manual(struct sim *s, int leader, int candidate)

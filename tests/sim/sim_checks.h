@@ -14,8 +14,11 @@ struct sim_checks {
 	char text[240];
 	int64_t at_ms;
 	int64_t last_ack_ms[SIM_NODES], last_any_ack_ms;
-	int64_t config_changed_ms, paused_since_ms, pause_ended_ms, mode_changed_ms;
-	bool paused;
+	int64_t pause_ended_ms;
+	int64_t mode_changed_ms; /* synchronous_mode or _strict */
+	int64_t sync_changed_ms; /* on or off */
+	bool paused, strict;
+	enum sync_mode mode; /* paused, strict, mode: of the last configuration */
 	int manual_candidate; /* -1 */
 	int64_t manual_ms;
 	bool manual_lossy; /* a failover: data loss is the operator's */

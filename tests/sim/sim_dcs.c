@@ -265,7 +265,7 @@ static bool on_bootstrap(struct sim *s, const struct sim_op *op)
 	if (op->kind == DCS_INIT_SET) {
 		/* Clients may come from now on; the synchronous mode begins a moment later (L4). */
 		s->nodes[op->node].pg.unpublished = false;
-		s->checks.mode_changed_ms = s->now_ms;
+		s->checks.mode_changed_ms = s->checks.sync_changed_ms = s->now_ms;
 		snprintf(c->init, sizeof(c->init), "%llu",
 			7000000000000000000ull + (unsigned)op->sysid);
 	}

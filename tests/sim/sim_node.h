@@ -90,7 +90,7 @@ struct sim_task {
 	int quorum;
 	uint32_t names;
 	uint32_t request_id;
-	uint64_t generation;
+	uint64_t generation, lsn_limit;
 	enum pg_stop_mode stop_mode; /* asked for; 0 none */
 	int64_t stop_asked_ms, stop_timeout_ms;
 };

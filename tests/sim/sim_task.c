@@ -169,6 +169,10 @@ static void run_promote(struct sim *s, int node)
 			finish(s, node, TASK_RESULT_FALSE);
 			return;
 		}
+		if (t->lsn_limit && n->pg.lsn > t->lsn_limit) { /* X44 */
+			finish(s, node, TASK_RESULT_NONE);
+			return;
+		}
 		t->request_id = ++n->w.next_id;
 		t->generation = n->sup.guard.generation;
 		t->until_ms = now + PROMOTE_ORDER_MS;
@@ -548,6 +552,7 @@ void task_start(struct sim *s, int node, const struct ha_action *a)
 		.demote = a->demote,
 		.role = a->role,
 		.timeout_ms = a->timeout_ms,
+		.lsn_limit = a->lsn,
 		.flag = a->flag,
 		.quorum = a->quorum,
 		.target = (int8_t)(a->target[0] ? sim_index(a->target) : -1) };

@@ -92,7 +92,11 @@ static void tick(struct sim *s, int node, int64_t generation)
 		   pg_can_stream(s, node, u);
 	if (p->streaming && (!can || !s->nodes[u].pg.standby[node].connected))
 		hang_up(s, node);
-	if (!p->streaming && can && s->nodes[u].pg.phase != PGP_STOPPING) {
+	/* A startup process that has seen the promote file starts no walreceiver any more
+	 * (WaitForWALToBecomeAvailable looks for it first); one that streams goes on while WAL is left
+	 * to replay. */
+	if (!p->streaming && can && p->phase != PGP_PROMOTING &&
+		s->nodes[u].pg.phase != PGP_STOPPING) {
 		p->streaming = true;
 		s->nodes[u].pg.standby[node].connected = true;
 		s->nodes[u].pg.standby[node].flush = p->lsn;

@@ -39,19 +39,20 @@ void failsafe_inject(struct step *s)
 	s->leader_conn_url = v->failsafe_conn_url;
 }
 
-static bool in_map(const struct step *s)
+static bool in_map(const struct step *s, const char *name)
 {
 	for (unsigned i = 0; i < s->c->failsafe_count; i++) {
-		if (str_eq(s->c->failsafe[i].name, s->v->name))
+		if (str_eq(s->c->failsafe[i].name, name))
 			return true;
 	}
 	return false;
 }
 
 /* D9. An empty or broken map excludes nobody. */
-bool failsafe_excluded(const struct step *s)
+bool failsafe_excludes(const struct step *s, const char *name)
 {
-	return mode_counts(s) && s->c->failsafe_present && s->c->failsafe_count > 0 && !in_map(s);
+	return mode_counts(s) && s->c->failsafe_present && s->c->failsafe_count > 0 &&
+	       !in_map(s, name);
 }
 
 /* X13: a word given to a failsafe round is remembered by the incarnation that gave it. For one ttl
@@ -62,7 +63,7 @@ bool failsafe_promise_forgotten(struct step *s)
 	int64_t until_ms = s->m->started_ms + s->m->ttl_most_ms;
 	if (!mode_counts(s) || !s->c->failsafe_present || s->v->now_ms >= until_ms)
 		return false;
-	if (!in_map(s) || s->c->failsafe_count == 1)
+	if (!in_map(s, s->v->name) || s->c->failsafe_count == 1)
 		return false; /* D9 */
 	plan_wake(s, until_ms);
 	plan_note(s, HA_LOG_INFO,
@@ -149,11 +150,7 @@ void failsafe_written(struct step *s)
 
 static bool mapped(const struct step *s, const char *name)
 {
-	for (unsigned i = 0; i < s->c->failsafe_count; i++) {
-		if (str_eq(s->c->failsafe[i].name, name))
-			return true;
-	}
-	return str_eq(name, s->v->name);
+	return in_map(s, name) || str_eq(name, s->v->name);
 }
 
 /* Beside the map: C's members, for a predecessor's write, and those of our own writes. */
@@ -176,7 +173,7 @@ static void name_unmapped(struct step *s, struct ha_action *a)
 static bool failsafe_round(struct step *s)
 {
 	struct ha_memory *m = s->m;
-	if (!s->set->failsafe_mode || !s->c->failsafe_present || !in_map(s))
+	if (!s->set->failsafe_mode || !s->c->failsafe_present || !in_map(s, s->v->name))
 		return false;
 	if (m->failsafe_active_until_ms > s->v->now_ms &&
 		s->v->now_ms - m->failsafe_round_ms < round_interval_ms(s))

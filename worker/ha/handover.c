@@ -22,6 +22,9 @@ static bool may_take_over(const struct step *s, const struct member *p, bool exc
 	const char *candidate = c->failover_present ? c->failover_candidate : "";
 	if (str_eq(p->name, s->v->name) || p->tags.nofailover || p->api_url[0] == '\0')
 		return false;
+	/* X26: D9 keeps it from the race. A leader is not stopped by that, its map names all. */
+	if (s->unlocked && failsafe_excludes(s, p->name))
+		return false;
 	if (candidate[0] != '\0') {
 		bool named = str_eq(p->name, candidate);
 		if (exclude_candidate ? named : !named)
@@ -262,8 +265,9 @@ enum may handover_no_leader(struct step *s)
 		return MAY_NO;
 	/* R: D7 keeps a candidate outside of /sync from taking over; to leave it to that one all
 	 * the same would leave the cluster without a leader for ever (V5). */
-	bool barred = c->failover_leader[0] != '\0' && s->sync_active &&
-		      !cluster_sync_matches(c, candidate);
+	bool barred = (c->failover_leader[0] != '\0' && s->sync_active &&
+			      !cluster_sync_matches(c, candidate)) ||
+		      failsafe_excludes(s, candidate); /* X26 */
 	if (target == NULL || target->api_url[0] == '\0' || barred)
 		return manual_rest(s, true);
 	struct ha_action *a;

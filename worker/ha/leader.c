@@ -118,11 +118,24 @@ bool promote_now(struct step *s)
 			"releasing the leader key instead of promoting: another member may run as "
 			"primary in failsafe mode with our consent");
 	}
+	/* X44: what was true when the key was asked for need not be now. Until it is told otherwise
+	 * a standby streams from the old upstream, which may be the old primary with a tail that
+	 * the history of the cluster left behind (S9). The task looks again after pre_promote. */
+	if (race_diverged(s)) {
+		s->plan->log_level = HA_LOG_WARNING;
+		give_back(s);
+		return plan_done(s, "X44",
+			"releasing the leader key instead of promoting: my wal position is past "
+			"the end of timeline %d in the history of the cluster",
+			(int)my_timeline(s));
+	}
 	s->m->failsafe_active_until_ms = 0;
 	s->m->last_timeline = 0;
 	s->m->rewind_state = REWIND_INITIAL;
 	s->m->promote_result = TASK_RESULT_NONE;
-	plan_task(s, TASK_PROMOTE)->timeout_ms = s->set->loop_wait_ms;
+	struct ha_action *a = plan_task(s, TASK_PROMOTE);
+	a->timeout_ms = s->set->loop_wait_ms;
+	a->lsn = race_timeline_end(s);
 	if (why == ACT_ACQUIRED)
 		return plan_done(s, "G5", "promoted self to leader by acquiring session lock");
 	return plan_done(s, "G5", "promoted self to leader because I had the session lock");

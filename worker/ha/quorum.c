@@ -129,6 +129,7 @@ bool quorum_invariants(const struct quorum_state *s)
 
 struct work {
 	struct quorum_state s;
+	const struct quorum_state *found; /* /sync as it is: what holds for all that was acknowledged */
 	struct quorum_steps *out;
 	bool stop;
 };
@@ -168,6 +169,17 @@ static void sync_update(struct work *w, int numsync, struct qset sync)
 	emit(w, QUORUM_STEP_SYNC, s->numsync, &s->sync);
 }
 
+/* X25: the votes that keep older commits safe. Whoever holds them all (X is who may not) is in every
+ * electing set of more than #X; in a smaller one only the old promise counts, and names that it did
+ * not ask are no votes for it. */
+static int votes_for_older(const struct work *w, const struct qset *voters)
+{
+	const struct quorum_state *f = w->found;
+	struct qset x = qset_and(*voters, f->lagging), old = qset_with(f->voters, f->leader);
+	struct qset strangers = qset_minus(x, old);
+	return min(qset_count(&x), f->quorum + qset_count(&strangers));
+}
+
 enum adjust { ADJUST_NO = 0, ADJUST };
 
 static void quorum_update(
@@ -188,6 +200,7 @@ static void quorum_update(
 	}
 	if (!qset_empty(&voters)) /* R */
 		quorum = max(quorum, everybody(s, &voters, &s->sync) - s->numsync - 1);
+	quorum = max(quorum, votes_for_older(w, &voters));
 	if (s->leader == old_leader && quorum == s->quorum && qset_equal(&voters, &s->voters)) {
 		if (qset_empty(&s->voters))
 			emit(w, QUORUM_STEP_RESTART, s->quorum, &s->voters);
@@ -356,7 +369,7 @@ static void phase_factor(struct work *w)
 void quorum_resolve(const struct quorum_state *state, struct quorum_steps *out)
 {
 	memset(out, 0, sizeof(*out));
-	struct work w = { .s = *state, .out = out };
+	struct work w = { .s = *state, .found = state, .out = out };
 	struct quorum_state *s = &w.s;
 	INVARIANT(s->wanted >= 1);
 	s->numsync = min(s->numsync, qset_count(&s->sync));

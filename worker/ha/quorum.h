@@ -26,6 +26,11 @@ struct quorum_state {
 	 * would be let in with no votes (S5; found by the simulator). Without it q stays higher
 	 * until a standby confirmed, which takes one answer of it. */
 	bool assume_confirmed;
+	/* X25: names that are not proven to hold what was acknowledged under earlier settings. n
+	 * and S speak for commits of now; whoever got on without the older ones must not be let in
+	 * with fewer votes than /sync asks for today. Empty: all are complete (the contract's
+	 * vectors). */
+	struct qset lagging;
 	struct qset active; /* A: who should be there */
 	int wanted;	    /* w: synchronous_node_count, at least 1 */
 };

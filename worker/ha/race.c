@@ -17,19 +17,26 @@ bool race_wants(const struct step *s, const char *name, const char *api_url, boo
 	return !nofailover || (s->quorum_active && cluster_sync_matches(s->c, name));
 }
 
+/* Where my timeline ended, as /history tells it; 0 = it did not. */
+uint64_t race_timeline_end(const struct step *s)
+{
+	int64_t tli = my_timeline(s);
+	if (s->standby || tli == 0 || tli >= cluster_timeline(s->c))
+		return 0;
+	for (unsigned i = 0; i < s->c->history_count; i++) {
+		if (s->c->history[i].timeline == tli)
+			return s->c->history[i].lsn;
+	}
+	return 0;
+}
+
 /* 3.3 R: /history proves that this node's last records are on a branch that ended before them (S9,
  * S10, S5c). A standby counts as diverged only by what it holds beyond the fork: replaying up to it
  * is what every standby does. */
 bool race_diverged(const struct step *s)
 {
-	int64_t tli = my_timeline(s);
-	if (s->standby || tli == 0 || tli >= cluster_timeline(s->c))
-		return false;
-	for (unsigned i = 0; i < s->c->history_count; i++) {
-		if (s->c->history[i].timeline == tli)
-			return my_position(s) > s->c->history[i].lsn;
-	}
-	return false;
+	uint64_t end = race_timeline_end(s);
+	return end != 0 && my_position(s) > end;
 }
 
 static bool lagging(const struct step *s, uint64_t position)
@@ -68,6 +75,17 @@ static bool peer_limited(const struct ha_peer *p)
 	return !p->answered || p->nofailover || p->watchdog_failed;
 }
 
+/* X26: a voter cannot show the tag by which others know that it disqualifies itself (3.3 R), its
+ * word is needed. But whoever holds the votes without it has every acknowledged commit, so that it
+ * is ahead is no reason to wait for one that may never lead (V1). */
+bool race_peer_barred(const struct step *s, const char *name, int64_t timeline)
+{
+	if (failsafe_excludes(s, name))
+		return true;
+	return s->set->check_timeline && !s->standby && timeline > 0 &&
+	       timeline < cluster_timeline(s->c);
+}
+
 /* One answer at a position that is not ahead of ours: does it stand in the way, or vote? */
 static bool peer_level(struct step *s, const struct ha_peer *p, const char *former, int *votes)
 {
@@ -81,6 +99,8 @@ static bool peer_level(struct step *s, const struct ha_peer *p, const char *form
 			former, p->failover_priority, mine);
 		lower = false;
 	}
+	if (lower && s->quorum_active && race_peer_barred(s, p->name, p->timeline))
+		lower = false;
 	if (lower && (!s->quorum_active || voter)) {
 		plan_note(s, HA_LOG_INFO,
 			"%s has equally tolerable WAL position and priority %d, while this node "
@@ -137,9 +157,13 @@ bool race_health(struct step *s, const char *former)
 			ahead++;
 			plan_note(s, HA_LOG_INFO, "Wal position of %s is ahead of my wal position",
 				p->name);
-			if (!s->sync_active || !str_eq_nocase(s->c->sync_leader, p->name))
+			if (s->quorum_active && race_peer_barred(s, p->name, p->timeline))
+				plan_note(s, HA_LOG_INFO, "%s may not lead rule=X26", p->name);
+			else if (!s->sync_active || !str_eq_nocase(s->c->sync_leader, p->name))
 				return false;
-			plan_note(s, HA_LOG_INFO, "Ignoring the former leader being ahead of us");
+			else
+				plan_note(s, HA_LOG_INFO,
+					"Ignoring the former leader being ahead of us");
 		} else if (p->position > 0 && !peer_level(s, p, former, &votes)) {
 			return false;
 		}
@@ -219,7 +243,7 @@ static enum may standby_may(struct step *s)
 		return MAY_NO;
 	/* D9. X16: before D7, not after it. Whoever is not in the map is not asked by a primary in
 	 * failsafe mode, so nothing, not even a manual request, may make it one (S1, S18). */
-	if (failsafe_excluded(s)) {
+	if (failsafe_excludes(s, s->v->name)) {
 		plan_note(s, HA_LOG_INFO,
 			"not taking part in the race: failsafe mode is on and this member is not "
 			"in /failsafe rule=D9");
@@ -381,7 +405,7 @@ bool ha_effective_nofailover(const struct ha_view *view, const struct ha_memory 
 		return false;
 	if (memory->released_ms != 0 && view->now_ms - memory->released_ms < view->set->ttl_ms)
 		return true; /* D1 */
-	if (failsafe_excluded(&s) || race_diverged(&s))
+	if (failsafe_excludes(&s, view->name) || race_diverged(&s))
 		return true;
 	return view->set->check_timeline && !s.standby && my_timeline(&s) > 0 &&
 	       my_timeline(&s) < cluster_timeline(view->c);

@@ -120,7 +120,9 @@ bool race_polled(struct step *s, enum poll_use use);
 bool race_answer(struct step *s, bool yes); /* C2 or C4, C5 */
 bool race_self_ok(
 	struct step *s, bool with_lag); /* 3.4 rows 1 and 2, and the divergence test of 3.3 */
+uint64_t race_timeline_end(const struct step *s);
 bool race_diverged(const struct step *s);
+bool race_peer_barred(const struct step *s, const char *name, int64_t timeline); /* X26 */
 bool race_health(struct step *s, const char *former); /* 3.4 rows 3 to 5 */
 /* Does 3.4 want to hear this one? */
 bool race_wants(const struct step *s, const char *name, const char *api_url, bool nofailover);
@@ -167,7 +169,7 @@ bool rule_store_failing(struct step *s);
 bool stage_failsafe(struct step *s);
 void failsafe_wake(struct step *s);
 void failsafe_written(struct step *s); /* X21 */
-bool failsafe_excluded(const struct step *s);	 /* D9 */
+bool failsafe_excludes(const struct step *s, const char *name); /* D9 */
 bool failsafe_promise_forgotten(struct step *s); /* X13 */
 bool failsafe_word_forbids(struct step *s);	 /* X17 */
 void failsafe_inject(struct step *s);

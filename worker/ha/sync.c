@@ -115,7 +115,7 @@ static enum pass write_sync(struct step *s, const struct sync_state *st, const s
 
 static bool strict_step(struct step *s, const struct sync_state *st)
 {
-	bool quorum_type = s->quorum_active;
+	bool quorum_type = s->sync == SYNC_QUORUM && st->leader >= 0;
 	if (s->set->sync_strict && qset_empty(&st->active)) {
 		int n = qset_count(&st->voters) - (quorum_type ? st->quorum : 0);
 		n = n < 1 ? 1 : n;
@@ -158,10 +158,6 @@ static enum pass priority_pass(struct step *s, const struct sync_state *st)
 				st->names[st->leader], s->v->name);
 		return write_sync(s, st, &none, 0, STAGE_SYNC);
 	}
-	/* X22: the mode was quorum. Each commit is on some of the voters, priority mode reads /sync
-	 * as "each voter has all" (S4): none is named before the setting means it. */
-	if (st->ssn.quorum && st->ssn.n < qset_count(&st->listed) && !qset_empty(&st->voters))
-		return write_sync(s, st, &none, 0, STAGE_SYNC);
 	if (qset_equal(picked, &st->voters) && !qset_equal(&st->voters, ok)) /* 3 */
 		return write_sync(s, st, ok, 0, STAGE_SYNC);
 	if (strict_step(s, st)) /* 4 */
@@ -170,6 +166,9 @@ static enum pass priority_pass(struct step *s, const struct sync_state *st)
 	if (qset_equal(picked, &st->voters) && set) { /* 5 */
 		if (st->ssn.quorum && count > 0)
 			ask_ssn(s, st, picked, count, false);
+		/* X28: each of them has all by now, so the votes of quorum mode may go. */
+		else if (st->key_quorum > 0)
+			return write_sync(s, st, ok, 0, STAGE_SYNC);
 		return PASS_DONE;
 	}
 	struct qset common = qset_and(st->voters, *ok);
@@ -192,6 +191,16 @@ static enum pass priority_pass(struct step *s, const struct sync_state *st)
 
 /* ---- quorum (5.7) ---- */
 
+/* X25. Everybody but those whose confirmation came under the setting of now. */
+static struct qset lagging(const struct sync_state *st)
+{
+	struct qset set = { { 0 } };
+	for (unsigned i = 0; i < st->name_count; i++)
+		qset_add(&set, (int)i);
+	qset_del(&set, st->me);
+	return qset_minus(set, st->confirmed);
+}
+
 static struct quorum_state quorum_of(const struct step *s, const struct sync_state *st)
 {
 	return (struct quorum_state){ .leader = st->leader,
@@ -202,6 +211,7 @@ static struct quorum_state quorum_of(const struct step *s, const struct sync_sta
 		.sync = st->listed,
 		.confirmed = qset_count(&st->confirmed),
 		.active = st->active,
+		.lagging = lagging(st),
 		.wanted = s->set->sync_node_count > 1 ? s->set->sync_node_count : 1 };
 }
 
@@ -276,6 +286,11 @@ static bool sync_pass(struct step *s, enum act_why why)
 	 * answer the version has moved, and the old write is void. */
 	if (s->m->sync_unknown && st.leader == st.me)
 		return write_sync(s, &st, &st.voters, st.key_quorum, STAGE_SYNC) == PASS_AWAITS;
+	/* X27: the setting waits for /sync, which may take as long as the store is away. In strict
+	 * mode nothing is acknowledged alone meanwhile (S6): a setting that lets nothing through
+	 * breaks no promise. */
+	if (s->set->sync_strict && st.ssn.n == 0)
+		ask_ssn(s, &st, &(struct qset){ { 0 } }, 1, true);
 	enum pass pass = s->sync == SYNC_QUORUM ? quorum_pass(s, &st) : priority_pass(s, &st);
 	return pass == PASS_AWAITS;
 }

@@ -346,6 +346,11 @@ static void ssn_changed(struct step *s, const struct ssn *ssn)
 	struct ha_memory *m = s->m;
 	if (str_eq(m->last_ssn, s->v->sql->synchronous_standby_names))
 		return;
+	/* X29: under ANY n of more than n whoever is ready may since have missed what n others
+	 * acknowledged. Priority mode names only those who have all. */
+	struct ssn before;
+	bool partly = ssn_parse(m->last_ssn, &before) && before.quorum &&
+		      before.n < (int)before.count;
 	bool fits =
 		str_copy(m->last_ssn, sizeof(m->last_ssn), s->v->sql->synchronous_standby_names);
 	INVARIANT(fits); /* both arrays have one size */
@@ -354,7 +359,7 @@ static void ssn_changed(struct step *s, const struct ssn *ssn)
 		/* X15: in quorum mode everybody confirms anew. A name that was ready may lack
 		 * commits that others of the old list acknowledged, and a smaller list or a larger
 		 * n lets it be elected with fewer votes (S5; found by the simulator). */
-		if (s->sync == SYNC_QUORUM || !ssn_lists(ssn, m->ready[i]))
+		if (s->sync == SYNC_QUORUM || partly || !ssn_lists(ssn, m->ready[i]))
 			continue;
 		if (kept != i)
 			memcpy(m->ready[kept], m->ready[i], LIMIT_NAME);
@@ -379,7 +384,8 @@ static void ready_learn(struct step *s, const struct ssn *ssn, const struct sync
 						 !str_eq(c->sender->sync_state, "async")));
 	} else {
 		ready = ready && str_eq(c->sender->sync_state, "sync");
-		for (unsigned i = 0; i < key->voter_count; i++)
+		/* ... X29: a voter among so many need not have all. */
+		for (unsigned i = 0; key->quorum == 0 && i < key->voter_count; i++)
 			ready |= str_eq_nocase(key->voters[i], name);
 	}
 	if (ready)

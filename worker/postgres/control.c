@@ -548,6 +548,11 @@ void seq_follow_step(struct co *co)
 
 #define PROMOTE_ORDER_MS 3000 /* the promote file must exist by then, or the order is void */
 
+static bool fresh(const struct pgctx *p, int64_t asked_ms)
+{
+	return p->probe->facts.valid && p->probe->facts.asked_at_ms >= asked_ms;
+}
+
 void seq_promote_step(struct co *co)
 {
 	struct seq_promote *s = (struct seq_promote *)co;
@@ -565,8 +570,19 @@ void seq_promote_step(struct co *co)
 			CO_RETURN(co, false, "pre_promote: %s", co->note);
 		}
 	}
+	/* X44: while pre_promote ran, WAL may have come from an upstream that is a dead end. */
+	s->asked_ms = clock_boot_ms();
+	while (s->lsn_limit != 0 && !co->cancelled && !fresh(p, s->asked_ms)) {
+		if (postmaster_gone(p) || clock_boot_ms() >= s->asked_ms + PROMOTE_ORDER_MS)
+			CO_RETURN(co, false, "PostgreSQL does not tell its wal position");
+		probe_ask(p->probe);
+		co_wait_pg(co, clock_boot_ms() + 50);
+		CO_WAIT(co);
+	}
 	if (co->cancelled)
 		CO_RETURN(co, false, "cancelled");
+	if (s->lsn_limit != 0 && pg_sql_position(&p->probe->facts) > s->lsn_limit)
+		CO_RETURN(co, false, "the wal position is past the end of the timeline");
 	co_pg_promote(co, s->lease_until(s->arg), clock_boot_ms() + PROMOTE_ORDER_MS);
 	CO_WAIT(co);
 	if (!co->ok)

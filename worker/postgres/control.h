@@ -81,9 +81,10 @@ struct seq_promote {
 	int64_t (*lease_until)(void *arg);
 	void *arg;
 	int64_t wait_ms;	/* for "in production": loop_wait */
+	uint64_t lsn_limit;	/* X44: not from past there; 0 = none */
 	bool refused_by_script; /* pre_promote said no */
 	/* private */
-	int64_t until_ms;
+	int64_t until_ms, asked_ms;
 };
 void seq_promote_step(struct co *co);
 
