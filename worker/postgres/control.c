@@ -19,8 +19,11 @@
 #define FILES_MS       30000
 #define CONF_READ_MAX  60000 /* one frame; ours is a few KiB */
 #define START_ORDER_MS 10000 /* a start that the supervisor did not carry out by then is void */
-#define POLL_FIRST_MS                                                                              \
-	20 /* between looks at a server that starts or stops: short at first, then longer */
+/* Between looks at a server that starts or stops: whoever waits for the role wants to know at once,
+ * but a recovery of hours need not be asked ten times a second. */
+#define POLL_FIRST_MS	 20
+#define POLL_SOON_MS	 100
+#define POLL_SOON_TRIES	 100
 #define POLL_LAST_MS	 500
 #define DEFAULT_START_MS 60000 /* pg_ctl_timeout */
 
@@ -285,8 +288,10 @@ static int64_t start_limit(const struct seq_start *s)
 
 static int64_t poll_ms(unsigned tries)
 {
-	int64_t ms = POLL_FIRST_MS << (tries < 5 ? tries : 5);
-	return ms < POLL_LAST_MS ? ms : POLL_LAST_MS;
+	if (tries > POLL_SOON_TRIES)
+		return POLL_LAST_MS;
+	int64_t ms = POLL_FIRST_MS << (tries < 3 ? tries : 3);
+	return ms < POLL_SOON_MS ? ms : POLL_SOON_MS;
 }
 
 static void order_start(struct seq_start *s)
@@ -349,8 +354,8 @@ void seq_start_step(struct co *co)
 		.target = s->target,
 		.for_start = true,
 		.control = &s->files.control,
-		.signal_file = s->role == PG_ROLE_PRIMARY ? render_custom_signal(p)
-							  : "standby.signal" };
+		.signal_file =
+			s->role == PG_ROLE_PRIMARY ? render_custom_signal(p) : "standby.signal" };
 	co_call(co, &s->render.co, seq_render_step);
 	CO_WAIT(co);
 	if (!co->ok)
