@@ -184,6 +184,7 @@ struct ha_memory {
 	int64_t held_ms;             /* when this incarnation was last seen to hold the leader key */
 	int64_t behind_checked_tli, behind_checked_ms; /* F10: last check for this timeline of the leader */
 	int64_t sync_wait_ms;        /* quorum RESTART: not before */
+	int64_t stream_wait_version, stream_wait_ms; /* X50: request, and since when it waits; 0 = never */
 };
 
 struct ha_plan {

@@ -80,6 +80,14 @@ static inline void fx_peer(struct fx *f, const char *name, uint64_t position)
 	p->failover_priority = 1;
 }
 
+/* This standby streams from us. */
+static inline void fx_streams(struct fx *f, const char *name)
+{
+	struct pg_walsender *w = &f->senders[f->sql.walsender_count++];
+	*w = (struct pg_walsender){ .pid = 1 };
+	fx_set(w->application_name, sizeof(w->application_name), name);
+}
+
 static inline struct fx *fx_new(void)
 {
 	struct fx *f = calloc(1, sizeof(*f));
@@ -98,7 +106,7 @@ static inline struct fx *fx_new(void)
 		.tags = { .failover_priority = 1, .sync_priority = 1 } };
 	f->v.now_ms = FX_NOW;
 	f->m.started_ms = FX_NOW - 600000; /* not just started: X13 is a row of its own */
-	f->m.lock_won = true; /* a key that is held was won: X18 is a row of its own */
+	f->m.lock_won = true;		   /* a key that is held was won: X18 is a row of its own */
 	f->v.wall_us = 1700000000000000;
 	FX_SET(f->v.name, "a");
 	FX_SET(f->v.system_id, FX_SYSID);

@@ -43,6 +43,7 @@ static void test_switchover(void **state)
 	fx_as_leader(f);
 	f->v.can_rewind = true;
 	switch_key(f, "a", "b");
+	fx_streams(f, "b");
 	peer_ready(f);
 	fx_run(f);
 	expect(f, "E-M");
@@ -302,6 +303,7 @@ static void test_crash_in_stage(void **state)
 	struct fx *f = fx_new();
 	fx_as_leader(f);
 	switch_key(f, "a", "b");
+	fx_streams(f, "b");
 	ha_step(&f->v, &f->m, NULL, &f->plan);
 	assert_int_equal(f->plan.await, AWAIT_PEERS);
 	fx_pg(f, 'D');
@@ -401,6 +403,7 @@ static void test_leader_not_primary_yet(void **state)
 	fx_leader(f, "a");
 	fx_lock(f, LOCK_HELD);
 	switch_key(f, "a", "b");
+	fx_streams(f, "b");
 	peer_ready(f);
 	fx_run(f);
 	expect_task(f, TASK_PROMOTE);

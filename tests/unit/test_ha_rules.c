@@ -206,6 +206,30 @@ static void switch_from_me(struct fx *f)
 {
 	failover_to(f, "a", "b");
 	fx_peer(f, "b", 1000);
+	fx_streams(f, "b");
+}
+static void switch_not_streaming(struct fx *f)
+{
+	failover_to(f, "a", "b");
+	fx_peer(f, "b", 1000);
+	fx_streams(f, "c");
+}
+static void switch_never_streaming(struct fx *f)
+{
+	switch_not_streaming(f);
+	f->m.stream_wait_version = f->c.failover_version;
+	f->m.stream_wait_ms = f->v.now_ms - 10000;
+}
+static void switch_waits_anew(struct fx *f)
+{
+	switch_not_streaming(f);
+	f->m.stream_wait_version = f->c.failover_version - 1;
+	f->m.stream_wait_ms = f->v.now_ms - 10000;
+}
+static void switch_to_cascading(struct fx *f)
+{
+	switch_not_streaming(f);
+	FX_SET(f->c.members[1].tags.replicatefrom, "c");
 }
 static void switch_from_me_lagging(struct fx *f)
 {
@@ -888,6 +912,14 @@ static const struct row rows[] = {
 
 	{ "E-M switchover", "a", LOCK_HELD, 'P', switch_from_me, "E-M", DEMOTE(DEMOTE_GRACEFUL),
 		VERDICT_HOLD, "switchover: demoting myself" },
+	{ "X50 candidate does not stream", "a", LOCK_HELD, 'P', switch_not_streaming, "E4", QUIET,
+		VERDICT_HOLD, "no action. I am (a), the leader with the lock" },
+	{ "X50 another request waits anew", "a", LOCK_HELD, 'P', switch_waits_anew, "E4", QUIET,
+		VERDICT_HOLD, "no action. I am (a), the leader with the lock" },
+	{ "X50 waited long enough", "a", LOCK_HELD, 'P', switch_never_streaming, "E-M",
+		DEMOTE(DEMOTE_GRACEFUL), VERDICT_HOLD, "switchover: demoting myself" },
+	{ "X50 cascading candidate", "a", LOCK_HELD, 'P', switch_to_cascading, "E-M",
+		DEMOTE(DEMOTE_GRACEFUL), VERDICT_HOLD, "switchover: demoting myself" },
 	{ "E-M failover", "a", LOCK_HELD, 'P', manual_failover, "E-M", DEMOTE(DEMOTE_GRACEFUL),
 		VERDICT_HOLD, "manual failover: demoting myself" },
 	{ "E-M lagging candidate", "a", LOCK_HELD, 'P', switch_from_me_lagging, "E4",

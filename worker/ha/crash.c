@@ -24,8 +24,10 @@ static bool crash_recovery(struct step *s, const char *rule)
  */
 static bool rewind_source(const struct step *s, char out[static LIMIT_NAME])
 {
+	/* A standby cluster may be fed by an archive alone: nobody to ask then. */
 	if (s->standby)
-		return str_copy(out, LIMIT_NAME, HA_TARGET_REMOTE);
+		return s->set->standby_host[0] != '\0' &&
+		       str_copy(out, LIMIT_NAME, HA_TARGET_REMOTE);
 	if (s->unlocked || s->leader[0] == '\0' || str_eq(s->leader, s->v->name) ||
 		s->leader_conn_url[0] == '\0')
 		return false;

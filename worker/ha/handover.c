@@ -126,6 +126,51 @@ static const char *title_word(const struct step *s)
 	return s->c->failover_leader[0] != '\0' ? "Switchover" : "Manual Failover";
 }
 
+/* X50: a candidate that lost its connection a moment ago (the primary was restarted, its
+ * walreceiver sleeps wal_retrieve_retry_interval) cannot receive the shutdown checkpoint; stopping
+ * now is an outage that ends with X6. One that streams from another standby, or from the archive
+ * alone, is not seen here: after the wait it is tried all the same. */
+#define STREAMING_WAIT_MS 10000
+
+static bool nobody_streams(const struct step *s)
+{
+	const struct cluster *c = s->c;
+	if (c->failover_leader[0] == '\0' || s->standby || !s->primary || !s->v->sql->valid)
+		return false;
+	bool any = false;
+	for (unsigned i = 0; i < c->member_count; i++) {
+		const struct member *m = &c->members[i];
+		if (!may_take_over(s, m, false))
+			continue;
+		if (m->tags.replicatefrom[0] != '\0')
+			return false;
+		any = true;
+		for (unsigned k = 0; k < s->v->sql->walsender_count; k++) {
+			if (str_eq(s->v->sql->walsenders[k].application_name, m->name))
+				return false;
+		}
+	}
+	return any;
+}
+
+static bool wait_for_streaming(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	if (!nobody_streams(s))
+		return false;
+	if (m->stream_wait_version != s->c->failover_version || m->stream_wait_ms == 0) {
+		m->stream_wait_version = s->c->failover_version;
+		m->stream_wait_ms = s->v->now_ms;
+		plan_note(s, HA_LOG_INFO,
+			"%s: no candidate streams from me yet, waiting up to %d seconds for it",
+			handover_word(s), STREAMING_WAIT_MS / 1000);
+	}
+	if (s->v->now_ms - m->stream_wait_ms >= STREAMING_WAIT_MS)
+		return false;
+	plan_wake(s, s->v->now_ms + 250);
+	return true;
+}
+
 static bool step_down(struct step *s)
 {
 	struct ha_action *a = plan_demote(s, DEMOTE_GRACEFUL);
@@ -166,6 +211,8 @@ bool handover_leader(struct step *s, enum poll_use use)
 		plan_note(s, HA_LOG_WARNING,
 			"%s is possible only to a specific candidate in a paused state",
 			title_word(s));
+	} else if (wait_for_streaming(s)) {
+		return false;
 	} else if (failover_ask(s, use, false)) {
 		return true;
 	} else {
@@ -258,9 +305,9 @@ enum may handover_no_leader(struct step *s)
 		plan_add(s, HA_CLEAR_FAILOVER)->version = c->failover_version;
 		return MAY_GO_ON;
 	}
-	/* R: only while /sync names somebody. Switched on just before the leader died it names nobody:
-	 * then nothing was promised, and a candidate that cannot (S9) would keep all others back for
-	 * ever (V5). */
+	/* R: only while /sync names somebody. Switched on just before the leader died it names
+	 * nobody: then nothing was promised, and a candidate that cannot (S9) would keep all others
+	 * back for ever (V5). */
 	if (s->sync_active && s->sync == SYNC_PRIORITY && !cluster_sync_matches(c, s->v->name))
 		return MAY_NO;
 	/* R: D7 keeps a candidate outside of /sync from taking over; to leave it to that one all
