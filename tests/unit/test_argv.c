@@ -132,17 +132,17 @@ static void test_programs(void **state)
 			 "data|--source-server|host=h|"
 			 "--progress");
 	a = (struct argv)ARGV_INIT;
-	argv_single(&a, "postgres", "/data",
+	argv_single(&a, "postgres", "/data", "/etc/p.conf",
 		"/usr/bin/postgres \"-D\" \"/data\" \"--port=5432\" \"--cluster_name=a b\" "
-		"\"--archive_mode=off\" \"-i\"\n");
+		"\"--archive_mode=off\" \"--config-file=/old.conf\" \"-i\"\n");
 	assert_words(&a,
-		"postgres|--single|-D|/"
-		"data|-c|archive_command=false|-c|archive_mode=on|-c|cluster_name=a b|-c|port=5432|"
-		"template1");
+		"postgres|--single|-D|/data|--config-file=/etc/p.conf|-c|archive_command=false|"
+		"-c|archive_mode=on|-c|cluster_name=a b|-c|port=5432|template1");
 	a = (struct argv)ARGV_INIT;
-	argv_single(&a, "postgres", "/data", "");
+	argv_single(&a, "postgres", "/data", "/etc/p.conf", "");
 	assert_words(&a,
-		"postgres|--single|-D|/data|-c|archive_command=false|-c|archive_mode=on|template1");
+		"postgres|--single|-D|/data|--config-file=/etc/p.conf|-c|archive_command=false|"
+		"-c|archive_mode=on|template1");
 }
 
 static void test_scripts(void **state)

@@ -268,8 +268,8 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-void argv_single(
-	struct argv *a, const char *program, const char *data_dir, const char *postmaster_opts)
+void argv_single(struct argv *a, const char *program, const char *data_dir, const char *conf_file,
+	const char *postmaster_opts)
 {
 	AUTO(buf) copy = BUF_INIT(WORD_MAX);
 	const char *options[128];
@@ -288,7 +288,9 @@ void argv_single(
 		if (!str_starts(option, "--") || strchr(option, '=') == NULL)
 			continue;
 		option += 2;
-		if (!str_starts(option, "archive_mode=") && !str_starts(option, "archive_command="))
+		if (!str_starts(option, "archive_mode=") &&
+			!str_starts(option, "archive_command=") &&
+			!str_starts(option, "config-file=") && !str_starts(option, "config_file="))
 			options[n++] = option;
 	}
 	options[n++] = "archive_mode=on";
@@ -298,6 +300,7 @@ void argv_single(
 	argv_add(a, "--single");
 	argv_add(a, "-D");
 	argv_add(a, data_dir);
+	argv_addf(a, "--config-file=%s", conf_file);
 	for (unsigned i = 0; i < n; i++) {
 		argv_add(a, "-c");
 		argv_add(a, options[i]);

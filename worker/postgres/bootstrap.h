@@ -1,5 +1,6 @@
 /* A new cluster (ha 8.1 to 8.3) and a new replica (ha 8.4), pg_rewind (ha 6): sequences. */
 #pragma once
+#include "worker/postgres/archive.h"
 #include "worker/postgres/control.h"
 
 /* initdb, first configuration, then start as primary under the lease that `lease` obtains. */
@@ -69,6 +70,21 @@ struct seq_rewind_check {
 };
 void seq_rewind_check_step(struct co *co);
 
+/* pg_rewind itself, until it ends for another reason than a segment that restore_command brings. */
+struct seq_rewind_run {
+	struct co co;
+	struct pgctx *p;
+	struct pg_target leader;
+	bool adopted; /* it runs already, begun by an earlier worker */
+	bool touched; /* result: it may have changed the data directory */
+	/* private */
+	struct seq_setting setting;
+	bool good;
+	char restore[LIMIT_CONNINFO], missing[25], fetched_name[25], failure[480];
+	unsigned fetched;
+};
+void seq_rewind_run_step(struct co *co);
+
 struct seq_rewind {
 	struct co co;
 	struct pgctx *p;
@@ -78,8 +94,9 @@ struct seq_rewind {
 	bool ready;		  /* false result: try again later, nothing was tried */
 	/* private */
 	struct seq_stop stop;
-	bool remove_failed, touched; /* it may have changed the data directory */
-	int64_t control_tli;
+	struct seq_archive archive;
+	struct seq_rewind_run run;
+	bool remove_failed;
 };
 void seq_rewind_step(struct co *co);
 
@@ -87,5 +104,8 @@ void seq_rewind_step(struct co *co);
 struct seq_crash {
 	struct co co;
 	struct pgctx *p;
+	/* private */
+	struct seq_archive archive;
+	unsigned file;
 };
 void seq_crash_step(struct co *co);

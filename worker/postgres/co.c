@@ -207,12 +207,18 @@ static void on_reply(struct host *h, const struct host_reply *r, void *arg)
 	resume(co);
 }
 
-void co_job(struct co *co, const char *name, const struct host_cmd *cmd, uint32_t flags,
-	int64_t timeout_ms, uint32_t grace_ms)
+void co_job_in(struct co *co, const char *name, const struct host_cmd *cmd, const char *cwd,
+	uint32_t flags, int64_t timeout_ms, uint32_t grace_ms)
 {
 	prepare(co);
 	co->waits_job = true;
-	co->request = host_job(co->h, name, cmd, NULL, flags, timeout_ms, grace_ms, on_reply, co);
+	co->request = host_job(co->h, name, cmd, cwd, flags, timeout_ms, grace_ms, on_reply, co);
+}
+
+void co_job(struct co *co, const char *name, const struct host_cmd *cmd, uint32_t flags,
+	int64_t timeout_ms, uint32_t grace_ms)
+{
+	co_job_in(co, name, cmd, NULL, flags, timeout_ms, grace_ms);
 }
 
 bool co_job_adopt(struct co *co, const char *name)

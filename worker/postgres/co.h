@@ -94,6 +94,9 @@ void co_wait_pg(struct co *co,
 	int64_t until_ms); /* next postmaster event or the time, whichever is first; ok = event */
 void co_job(struct co *co, const char *name, const struct host_cmd *cmd, uint32_t flags,
 	int64_t timeout_ms, uint32_t grace_ms);
+/* In another working directory. */
+void co_job_in(struct co *co, const char *name, const struct host_cmd *cmd, const char *cwd,
+	uint32_t flags, int64_t timeout_ms, uint32_t grace_ms);
 /* The same wait for a job of that name which an earlier worker began; false: there is none, and
  * nothing is waited for. */
 MUST_USE bool co_job_adopt(struct co *co, const char *name);

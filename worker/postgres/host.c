@@ -9,6 +9,7 @@
 #include "common/core/invariant.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
+#include "worker/postgres/argv.h"
 
 #define ORDER_ANSWER_MS                                                                            \
 	5000 /* the supervisor answers orders at once; silence means it is going away */
@@ -342,6 +343,14 @@ void host_cmd_argf(struct host_cmd *c, const char *fmt, ...)
 	c->argc++;
 }
 
+void host_cmd_take(struct host_cmd *c, struct argv *a)
+{
+	buf_add(&c->argv, a->bytes.data, a->bytes.len);
+	c->argv.failed |= argv_failed(a);
+	c->argc += a->count;
+	argv_done(a);
+}
+
 void host_cmd_env(struct host_cmd *c, const char *key, const char *value)
 {
 	buf_addf(&c->env, "%s=%s", key, value);
@@ -445,13 +454,26 @@ static void on_adopted_end(struct loop *l, void *arg)
 	on_job_event(r->host, &e);
 }
 
+static bool adoptable(const struct host_orphan *o, const char *name)
+{
+	bool good = o->event.exit_class == EXIT_CLASS_CODE && o->event.exit_code == 0 &&
+		    !o->event.cancelled && !o->event.timed_out;
+	return o->id != 0 && strcmp(o->event.name, name) == 0 && (!o->ended || good);
+}
+
+bool host_job_there(const struct host *h, const char *name)
+{
+	bool there = false;
+	for (unsigned i = 0; i < LIMIT_JOBS; i++)
+		there |= adoptable(&h->orphans[i], name);
+	return there;
+}
+
 uint64_t host_job_adopt(struct host *h, const char *name, host_fn fn, void *arg)
 {
 	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
 		struct host_orphan *o = &h->orphans[i];
-		bool good = o->event.exit_class == EXIT_CLASS_CODE && o->event.exit_code == 0 &&
-			    !o->event.cancelled && !o->event.timed_out;
-		if (o->id == 0 || strcmp(o->event.name, name) != 0 || (o->ended && !good))
+		if (!adoptable(o, name))
 			continue;
 		struct host_request *r = reserve(h, MSG_JOB_START, 0, fn, arg);
 		log_info("job of an earlier worker is taken over name=%s id=%llu", name,

@@ -88,6 +88,9 @@ struct host_cmd {
 	}
 void host_cmd_arg(struct host_cmd *c, const char *arg);
 void host_cmd_argf(struct host_cmd *c, const char *fmt, ...) PRINTF(2, 3);
+/* The words of a, which is empty afterwards. */
+struct argv;
+void host_cmd_take(struct host_cmd *c, struct argv *a);
 void host_cmd_env(struct host_cmd *c, const char *key, const char *value);
 void host_cmd_done(struct host_cmd *c);
 
@@ -107,6 +110,7 @@ uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, 
 void host_job_cancel(struct host *h, uint64_t job);
 /* Wait for a job that an earlier worker began, under this name: running, or ended well with nobody
  * to hear of it. 0 = there is none. It has no time limit any more. */
+bool host_job_there(const struct host *h, const char *name); /* would be adopted */
 uint64_t host_job_adopt(struct host *h, const char *name, host_fn fn, void *arg);
 /* A running job of an earlier worker that works on the data directory and was not adopted. NULL =
  * none; else its name. */

@@ -69,8 +69,8 @@ bool pgctx_program(const struct pgctx *p, const char *program, char *out, size_t
 const char *pgctx_auth(const struct pgctx *p, const char *section, const char *key)
 {
 	const json_t *a = json_object_get(json_object_get(p->pg, "authentication"), section);
-	/* No rewind user: the superuser's (config 1.9). */
-	if (a == NULL && strcmp(section, "rewind") == 0)
+	/* No rewind user, or none that could have the rights: the superuser's (config 1.9). */
+	if (strcmp(section, "rewind") == 0 && (a == NULL || (p->major != 0 && p->major < 11)))
 		a = json_object_get(json_object_get(p->pg, "authentication"), "superuser");
 	const char *v = json_string_value(json_object_get(a, key));
 	return v != NULL && v[0] != '\0' ? v : NULL;

@@ -35,7 +35,7 @@ static const char *role_suffix(enum pg_role role)
 								   : "replica";
 }
 
-static void log_notes(const struct buf *notes)
+void render_log_notes(const struct buf *notes)
 {
 	const char *p = buf_str(notes);
 	while (*p != '\0') {
@@ -289,7 +289,7 @@ enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_tar
 	enum err_code rc = params_compute(p->pg, &env, &params, &recovery, &notes, err);
 	if (rc != ERR_OK)
 		return rc;
-	log_notes(&notes);
+	render_log_notes(&notes);
 	if (control != NULL && control->valid && role != PG_ROLE_PRIMARY) {
 		json_t *diff = NULL;
 		rc = params_floor(params, control, p->major, &diff, err);

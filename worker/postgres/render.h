@@ -30,6 +30,8 @@ MUST_USE enum err_code render_postmaster(struct pgctx *p, enum pg_role role,
  * them is an error when strict, else dropped with a log line. */
 MUST_USE enum err_code render_options(const json_t *options, const char *what,
 	const char *const *forbidden, bool strict, struct host_cmd *cmd, struct err *err);
+/* Each line as a warning. */
+void render_log_notes(const struct buf *notes);
 /* Which settings wait for a restart: the query, and its result into p->pending_restart. */
 void render_pending_sql(struct buf *out);
 void render_take_pending(struct pgctx *p, const PGresult *res);

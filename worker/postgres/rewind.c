@@ -1,4 +1,5 @@
-/* Diverged or not, pg_rewind, single-user crash recovery (ha 6). Worker process. */
+/* Diverged or not, what stands around pg_rewind, single-user crash recovery (ha 6). Worker process.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,16 +7,20 @@
 
 #include "common/core/log.h"
 #include "common/core/str.h"
-#include "common/ext/json.h"
 #include "worker/files/files_msgs.h"
+#include "worker/postgres/archive.h"
+#include "worker/postgres/argv.h"
 #include "worker/postgres/bootstrap.h"
 #include "worker/postgres/branch.h"
-#include "worker/postgres/render.h"
 #include "worker/postgres/waldump.h"
 
 #define FILES_MS  30000
 #define SQL_MS	  5000
 #define REMOVE_MS (24 * 3600 * 1000LL)
+#define CLEAR_MS  600000
+#define CHECKPOINT_MS                                                                              \
+	3600000 /* a checkpoint of a large remote server; the task can be cancelled meanwhile */
+#define OPTIONS_MAX 16384 /* postmaster.opts */
 
 /* ---- check
  * ---------------------------------------------------------------------------------------- */
@@ -178,66 +183,17 @@ void seq_rewind_check_step(struct co *co)
 /* ---- rewind
  * --------------------------------------------------------------------------------------- */
 
-static void run_rewind(struct seq_rewind *s)
+/* Members say in their keys that they have made their checkpoint; a remote primary does not. The
+ * superuser makes one there, a rewind user only looks whether there is one. */
+static bool may_checkpoint(const struct pgctx *p)
 {
-	static const char *const forbidden[] = { "target-pgdata", "source-pgdata", "source-server",
-		"write-recovery-conf", "dry-run", "restore-target-wal", "config-file",
-		"no-ensure-shutdown", "version", "help", NULL };
-	struct pgctx *p = s->p;
-	struct host_cmd cmd = HOST_CMD_INIT;
-	struct err err = ERR_INIT;
-	static struct conninfo c;
-	static const char *const words[] = { "sslmode", "sslcert", "sslkey", "sslpassword",
-		"sslrootcert", "sslcrl" };
-	char program[LIMIT_PATH];
-	AUTO(buf) dsn = BUF_INIT(LIMIT_CONNINFO);
-	memset(&c, 0, sizeof(c));
-	bool ok = pgctx_program(p, "pg_rewind", program, sizeof(program)) &&
-		  conninfo_set(&c, "host", s->leader.host) &&
-		  conninfo_set(&c, "port", s->leader.port) &&
-		  conninfo_set(&c, "dbname", p->database) &&
-		  conninfo_set(&c, "user", pgctx_auth(p, "rewind", "username"));
-	for (unsigned i = 0; ok && i < ARRAY_LEN(words); i++)
-		ok = conninfo_set(&c, words[i], pgctx_auth(p, "rewind", words[i]));
-	conninfo_format(&c, p->major, &dsn);
-	host_cmd_arg(&cmd, program);
-	host_cmd_arg(&cmd, "-D");
-	host_cmd_arg(&cmd, p->data_dir);
-	host_cmd_arg(&cmd, "--source-server");
-	host_cmd_arg(&cmd, buf_str(&dsn));
-	const json_t *restore = json_path(p->pg, "parameters.restore_command");
-	if (restore == NULL)
-		restore = json_path(p->pg, "recovery_conf.restore_command");
-	if (json_truthy(restore) && p->major >= 13)
-		host_cmd_arg(&cmd, "--restore-target-wal");
-	if (render_options(json_object_get(p->pg, "rewind"), "postgresql.rewind", forbidden, false,
-		    &cmd, &err) != ERR_OK)
-		log_error("%s", err.text);
-	host_cmd_env(&cmd, "PGPASSFILE", p->pgpass);
-	host_cmd_env(&cmd, "LC_ALL", "C");
-	host_cmd_env(&cmd, "PGOPTIONS", "-c statement_timeout=0");
-	if (ok)
-		co_job(&s->co, "pg_rewind", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);
-	else
-		co_wake(&s->co, co_ticket(&s->co), false, "command line is too long");
-	host_cmd_done(&cmd);
+	return str_eq(pgctx_auth(p, "rewind", "username"), pgctx_auth(p, "superuser", "username"));
 }
 
-static void write_passfile(struct seq_rewind *s)
-{
-	static struct conninfo c;
-	AUTO(buf) tail = BUF_INIT(LIMIT_CONNINFO * 2);
-	memset(&c, 0, sizeof(c));
-	bool ok = conninfo_set(&c, "host", s->leader.host) &&
-		  conninfo_set(&c, "port", s->leader.port) &&
-		  conninfo_set(&c, "user", pgctx_auth(s->p, "rewind", "username")) &&
-		  conninfo_set(&c, "password", pgctx_auth(s->p, "rewind", "password"));
-	buf_add(&tail, s->p->pgpass, strlen(s->p->pgpass) + 1);
-	if (!ok || !conninfo_pgpass(&c, &tail))
-		co_wake(&s->co, co_ticket(&s->co), true, "no password");
-	else
-		co_files(&s->co, FILES_WRITE_ATOMIC, 0600, 0, 0, tail.data, tail.len, FILES_MS);
-}
+static const char looked_sql[] =
+	"SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name("
+	"pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int = timeline_id "
+	"FROM pg_catalog.pg_control_checkpoint()";
 
 void seq_rewind_step(struct co *co)
 {
@@ -248,10 +204,9 @@ void seq_rewind_step(struct co *co)
 	if (!pgctx_params_remote(
 		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
 		CO_RETURN(co, false, "connection parameters");
-	if (co_job_adopt(co, "pg_rewind")) {
-		CO_WAIT(co);
-		goto ended;
-	}
+	s->run.adopted = host_job_there(p->h, "pg_rewind");
+	if (s->run.adopted)
+		goto run;
 	if (p->h->pg.state != PG_PROC_NONE) {
 		s->stop = (struct seq_stop){ .p = p, .mode = PG_STOP_FAST };
 		co_call(co, &s->stop.co, seq_stop_step);
@@ -268,18 +223,48 @@ void seq_rewind_step(struct co *co)
 		CO_RETURN(co, false, "leader cannot serve a rewind: %s",
 			co->ok ? "it is in recovery" : co->note);
 	}
-	write_passfile(s);
+	if (s->leader.kind == TARGET_REMOTE) {
+		s->ready = false;
+		if (may_checkpoint(p)) {
+			co_sql(co, &p->remote, "SET statement_timeout = 0", NULL, 0, SQL_MS);
+			CO_WAIT(co);
+			co_sql(co, &p->remote, "CHECKPOINT", NULL, 0, CHECKPOINT_MS);
+			CO_WAIT(co);
+			if (!co->ok)
+				CO_RETURN(co, false, "checkpoint on the remote primary: %s",
+					co->note);
+		} else {
+			co_sql(co, &p->remote, looked_sql, NULL, 0, SQL_MS);
+			CO_WAIT(co);
+			if (!co->ok || PQntuples(co->res) != 1)
+				CO_RETURN(
+					co, false, "timeline of the remote primary: %s", co->note);
+			if (PQgetvalue(co->res, 0, 0)[0] != 't')
+				CO_RETURN(co, false,
+					"the remote primary has not made its checkpoint yet");
+		}
+		s->ready = true;
+	}
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	/* The segments of the old timeline may be nowhere else: the new primary has recycled its
+	 * own copies, and pg_rewind removes ours. */
+	s->archive.p = p;
+	co_call(co, &s->archive.co, seq_archive_step);
 	CO_WAIT(co);
-	if (!co->ok)
-		CO_RETURN(co, false, "passfile: %s", co->note);
+	if (!co->ok && !co->cancelled)
+		log_error("segments of the old timeline are not archived: %s", co->note);
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
 	mark_data_dir(co, PG_MARK_REWIND);
 	CO_WAIT(co);
 	if (!co->ok)
 		log_warning("an interrupted pg_rewind will not be recognised: %s", co->note);
-	log_info("running pg_rewind from %s", s->leader.name);
-	run_rewind(s);
+run:
+	s->run.p = p;
+	s->run.leader = s->leader;
+	co_call(co, &s->run.co, seq_rewind_run_step);
 	CO_WAIT(co);
-ended:
 	if (co->ok) {
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);
@@ -287,11 +272,7 @@ ended:
 			CO_RETURN(co, false, "mark of the data directory: %s", co->note);
 		CO_RETURN(co, true, "pg_rewind succeeded");
 	}
-	/* Its line before the first change; a process that was killed may have said nothing. */
-	s->touched = co->exit_code < 0 ||
-		     strstr(buf_str(&co->data), "rewinding from last common checkpoint") != NULL;
-	log_error("pg_rewind failed exit_code=%d: %s", co->exit_code, co->note);
-	if (!s->touched) {
+	if (!s->run.touched) {
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);
 	}
@@ -327,8 +308,42 @@ static void remove_file(struct co *co, const char *name)
 	co_files(co, FILES_REMOVE, 0, 0, 0, name, strlen(name) + 1, FILES_MS);
 }
 
+/* What its last life was started with; not there or not readable: the configuration file alone. */
+static void read_options(struct co *co)
+{
+	static const char name[] = "postmaster.opts";
+	co_files(co, FILES_READ, 0, OPTIONS_MAX, FILES_F_PARTIAL, name, sizeof(name), FILES_MS);
+}
+
+static void clear_archive_status(struct co *co, const struct pgctx *p)
+{
+	char path[LIMIT_NAME];
+	int n = snprintf(path, sizeof(path), "%s/archive_status", archive_wal_dir(p));
+	co_files(co, FILES_CLEAR_DIR, 0, 0, 0, path, (size_t)n + 1, CLEAR_MS);
+}
+
+static void run_single(struct co *co, const struct pgctx *p)
+{
+	struct argv argv = ARGV_INIT;
+	struct host_cmd cmd = HOST_CMD_INIT;
+	char program[LIMIT_PATH], conf[LIMIT_PATH * 2];
+	bool ok = pgctx_program(p, "postgres", program, sizeof(program)) &&
+		  str_format(conf, sizeof(conf), "%s/%s.conf", p->config_dir, p->conf_name);
+	if (!co->ok)
+		log_warning("postmaster.opts: %s", co->note);
+	argv_single(&argv, program, p->data_dir, conf, co->ok ? buf_str(&co->data) : "");
+	host_cmd_take(&cmd, &argv);
+	if (ok)
+		co_job(co, "crash recovery", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 1000);
+	else
+		co_wake(co, co_ticket(co), false, "path of postgres is too long");
+	host_cmd_done(&cmd);
+}
+
 void seq_crash_step(struct co *co)
 {
+	static const char *const recovery_files[] = { "recovery.conf", "recovery.signal",
+		"standby.signal" };
 	struct seq_crash *s = (struct seq_crash *)co;
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
@@ -336,30 +351,30 @@ void seq_crash_step(struct co *co)
 		CO_WAIT(co);
 		goto ended;
 	}
-	remove_file(co, "standby.signal");
+	s->archive.p = p;
+	co_call(co, &s->archive.co, seq_archive_step);
 	CO_WAIT(co);
-	remove_file(co, "recovery.signal");
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	if (!co->ok)
+		log_error("segments that wait for the archive are not archived: %s", co->note);
+	/* A segment marked done may be recycled by the checkpoint at the end, and pg_rewind needs
+	 * it: without a mark, and with an archive that takes nothing, all stay. */
+	clear_archive_status(co, p);
 	CO_WAIT(co);
-	{
-		struct host_cmd cmd = HOST_CMD_INIT;
-		char program[LIMIT_PATH];
-		bool ok = pgctx_program(p, "postgres", program, sizeof(program));
-		host_cmd_arg(&cmd, program);
-		host_cmd_arg(&cmd, "--single");
-		host_cmd_arg(&cmd, "-D");
-		host_cmd_arg(&cmd, p->data_dir);
-		host_cmd_argf(&cmd, "--config-file=%s/%s.conf", p->config_dir, p->conf_name);
-		host_cmd_arg(&cmd, "-c");
-		host_cmd_arg(&cmd, "archive_mode=on");
-		host_cmd_arg(&cmd, "-c");
-		host_cmd_arg(&cmd, "archive_command=false");
-		host_cmd_arg(&cmd, "template1");
-		if (ok)
-			co_job(co, "crash recovery", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 1000);
-		else
-			co_wake(co, co_ticket(co), false, "path of postgres is too long");
-		host_cmd_done(&cmd);
+	if (!co->ok && co->sys_errno != ENOENT)
+		log_warning("archive_status is not cleared: %s", co->note);
+	for (s->file = 0; s->file < ARRAY_LEN(recovery_files); s->file++) {
+		remove_file(co, recovery_files[s->file]);
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "%s: %s", recovery_files[s->file], co->note);
 	}
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	read_options(co);
+	CO_WAIT(co);
+	run_single(co, p);
 	CO_WAIT(co);
 ended:
 	if (!co->ok)

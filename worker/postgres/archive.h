@@ -1,0 +1,40 @@
+/* WAL segments of a stopped server: archived before pg_rewind or a single-user run can lose them,
+ * and brought back for a pg_rewind that cannot ask the archive itself (ha 6.4, 6.6). Worker
+ * process; the commands run as jobs. */
+#pragma once
+#include "worker/postgres/pgctx.h"
+
+/* Value of a setting as the configuration files of a stopped server say (`postgres -C`). Result
+ * false: not known. */
+struct seq_setting {
+	struct co co;
+	struct pgctx *p;
+	const char *name;
+	char value[LIMIT_CONNINFO];
+};
+void seq_setting_step(struct co *co);
+
+/* Each segment that waits to be archived goes through archive_command; one that got there is marked
+ * done. Result true also when some did not: what then is lost is said in the log, and a node that
+ * never comes back would be no better. */
+struct seq_archive {
+	struct co co;
+	struct pgctx *p;
+	unsigned archived, failed;
+	/* private */
+	struct seq_setting setting;
+	char command[LIMIT_CONNINFO], segment[40];
+	struct buf names;
+	size_t at;
+	unsigned before, skipped;
+	int64_t total, began_ms, lost_ms; /* lost_ms: time that failures took */
+};
+void seq_archive_step(struct co *co);
+
+/* restore_command for one segment, into pg_wal; answered like co_job. */
+void archive_fetch(
+	struct co *co, const struct pgctx *p, const char *restore_command, const char *segment);
+/* The segment that pg_rewind could not open, by its output; false: it names none. */
+MUST_USE bool archive_missing_segment(const char *output, char out[static 25]);
+/* pg_wal, before 10 pg_xlog. */
+const char *archive_wal_dir(const struct pgctx *p);
