@@ -18,6 +18,12 @@ integration-bins: all $(IT_BIN)
 $(B)/tests/integration/stallfs: CPPFLAGS += $(shell pkg-config --cflags fuse3)
 $(B)/tests/integration/stallfs: LIBS_EXT += $(shell pkg-config --libs fuse3)
 sim-bin: $(SIM_BIN)
+# The rules that a decision can name, as worker/ha writes them: coverage is judged against all of them.
+$(B)/tests/sim/rule_list.inc: $(HA_SRC)
+	@mkdir -p $(@D)
+	@grep -oh '"\([A-OX][0-9]\{1,2\}\|[DE]-M\|O\|[0-9]\{1,2\}\.[0-9]\{1,2\}\)"' $^ | sort -uV | sed 's/$$/,/' >$@
+$(B)/tests/sim/sim_rules.o: $(B)/tests/sim/rule_list.inc
+$(B)/tests/sim/sim_rules.o: CPPFLAGS += -I$(B)/tests/sim
 
 SEED ?=
 sim:

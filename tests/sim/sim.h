@@ -67,7 +67,7 @@ struct sim_config {
 struct sim {
 	uint64_t seed;
 	int64_t now_ms;
-	bool trace, ended;
+	bool trace, record, ended;
 	struct rng rng; /* of the run; the plan of faults has its own */
 	struct sim_heap heap;
 	struct arena arena;
@@ -112,11 +112,15 @@ void boot_check_end(struct sim *s);
 /* Timeline of a replay; costs nothing when it is off. */
 #define sim_log(s, node, ...)                                                                      \
 	do {                                                                                       \
-		if ((s)->trace)                                                                    \
+		if ((s)->trace || (s)->record)                                                                    \
 			sim_print(s, node, __VA_ARGS__);                                           \
 	} while (0)
 __attribute__((format(printf, 3, 4))) void sim_print(
 	const struct sim *s, int node, const char *fmt, ...);
+/* sim_trace.c: what is recorded is told member by member. */
+void trace_begin(struct sim *s);
+void trace_end(struct sim *s);
+void trace_free(void);
 static inline const char *sim_name(int node)
 {
 	static const char *const names[] = { "a", "b", "c", "d", "e", "f", "g" };

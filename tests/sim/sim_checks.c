@@ -7,8 +7,6 @@
 
 #include "tests/sim/sim.h"
 
-struct sim_coverage sim_coverage;
-
 #define SETTLE_MS 60000 /* after a mode was switched on or off the two sides may disagree so long */
 
 void check_init(struct sim *s)
@@ -283,29 +281,13 @@ void check_release(struct sim *s, int node)
 
 void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 {
+	rules_new_fact(s);
 	mix(s, (uint64_t)s->now_ms * 41 + (uint64_t)node * 7 + kind);
-}
-
-static void cover(const char *rule)
-{
-	for (unsigned i = 0; i < sim_coverage.count; i++)
-		if (strcmp(sim_coverage.rules[i].rule, rule) == 0) {
-			sim_coverage.rules[i].count++;
-			return;
-		}
-	if (sim_coverage.count == SIM_RULES)
-		return;
-	snprintf(sim_coverage.rules[sim_coverage.count].rule, sizeof(sim_coverage.rules[0].rule),
-		"%s", rule);
-	sim_coverage.rules[sim_coverage.count++].count = 1;
 }
 
 void check_plan(struct sim *s, int node, const struct ha_plan *plan)
 {
-	if (plan->rule[0] == '\0')
-		violation(s, "RULE", "a decision of %s names no rule: %s", sim_name(node),
-			plan->reason);
-	cover(plan->rule);
+	rules_decided(s, node, plan);
 	for (unsigned i = 0; i < plan->count; i++) {
 		mix(s, plan->actions[i].kind);
 		if (plan->actions[i].kind == HA_TASK_START &&
@@ -324,6 +306,7 @@ void check_plan(struct sim *s, int node, const struct ha_plan *plan)
 void check_config_changed(struct sim *s)
 {
 	const struct settings *set = sim_config_now(s);
+	rules_new_fact(s);
 	enum sync_mode mode = settings_sync_mode(set);
 	if (mode != s->checks.mode || set->sync_strict != s->checks.strict)
 		s->checks.mode_changed_ms = s->now_ms;

@@ -6,7 +6,18 @@
 #include "common/model/ha_plan.h"
 #include "tests/sim/sim_pg.h"
 
-#define SIM_RULES 160
+/* What a node decides again and again (sim_rules.c). */
+#define SIM_DEEDS 16
+struct sim_deed {
+	uint64_t effect, epoch;
+	int64_t since_ms;
+	unsigned count;
+};
+struct sim_habit {
+	struct sim_deed deeds[SIM_DEEDS];
+	unsigned quiet_deeds, changes;
+	char rule[16];
+};
 
 struct sim_checks {
 	bool violated;
@@ -28,19 +39,21 @@ struct sim_checks {
 	bool quiet;
 	bool timeline_reused;
 	int64_t longest_outage_ms;
+	uint64_t fact_epoch; /* grows with each fault, order and change of leader */
+	struct sim_habit habits[SIM_NODES];
 	uint64_t trace_hash; /* of everything decided: the same seed gives the same */
 };
 
-/* Coverage of rules over all histories of one run of the program. */
+/* Over all histories of one run of the program. */
 struct sim_coverage {
-	struct {
-		char rule[16];
-		uint64_t count;
-	} rules[SIM_RULES];
-	unsigned count;
 	uint64_t timelines_reused, lost_by_reuse;
 };
 extern struct sim_coverage sim_coverage;
+
+/* sim_rules.c */
+void rules_decided(struct sim *s, int node, const struct ha_plan *plan);
+void rules_new_fact(struct sim *s);
+unsigned rules_print(void); /* returns how many of the table never decided */
 
 void check_init(struct sim *s);
 void check_ack(struct sim *s, int node, uint64_t lsn, bool sync);

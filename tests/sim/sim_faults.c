@@ -250,6 +250,7 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 void fault_event(struct sim *s, unsigned index, bool begin)
 {
 	struct sim_fault *f = &s->faults.list[index];
+	rules_new_fact(s);
 	if (begin) {
 		int leader = dcs_leader_node(s);
 		f->hit = f->node >= 0 ? f->node : (int8_t)leader;

@@ -29,6 +29,7 @@ static double seconds(void)
 
 static bool async_only; /* --async: histories without synchronous replication */
 
+static bool all_rules; /* --all-rules: a rule that never decided is a failure */
 static bool empty_only; /* --empty: histories that begin without a cluster */
 
 static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenario,
@@ -121,8 +122,10 @@ static bool history(struct run *r, uint64_t seed, const struct sim_scenario *sce
 	r->failed++;
 	if (!r->quiet && r->failed <= 5) {
 		struct sim_fault_mask drop = shrink(s, seed, scenario);
+		trace_begin(s);
 		one(s, seed, scenario, &drop);
 		tell(s, seed, scenario, &drop);
+		trace_end(s);
 	} else if (!r->quiet) {
 		printf("FAILED seed %llu%s%s: %s %s\n", (unsigned long long)seed,
 			scenario ? " scenario " : "", scenario ? scenario->name : "",
@@ -132,21 +135,10 @@ static bool history(struct run *r, uint64_t seed, const struct sim_scenario *sce
 	return false;
 }
 
-static void coverage(void)
-{
-	printf("rules:");
-	for (unsigned i = 0; i < sim_coverage.count; i++)
-		printf(" %s=%llu", sim_coverage.rules[i].rule,
-			(unsigned long long)sim_coverage.rules[i].count);
-	printf("\n%u rules decided; %llu timeline numbers were used twice, %llu times with loss\n",
-		sim_coverage.count, (unsigned long long)sim_coverage.timelines_reused,
-		(unsigned long long)sim_coverage.lost_by_reuse);
-}
-
 static int finish(struct run *r, double began)
 {
 	double took = seconds() - began;
-	coverage();
+	unsigned unreached = rules_print();
 	printf("%llu events, %llu decisions, %llu acknowledged commits, %llu promotions, %.0f "
 	       "histories a minute\n",
 		(unsigned long long)r->events, (unsigned long long)r->turns,
@@ -161,7 +153,9 @@ static int finish(struct run *r, double began)
 			(unsigned long long)r->failed);
 		fclose(out);
 	}
-	return r->failed ? 1 : 0;
+	if (all_rules && unreached)
+		printf("sim: FAILED, %u rules of the table never decided\n", unreached);
+	return r->failed || (all_rules && unreached) ? 1 : 0;
 }
 
 /* The corpus, every scenario, then seeds until the time is used up: from a fixed number, so that a change of the code is
@@ -257,6 +251,8 @@ int main(int argc, char **argv)
 			async_only = true;
 		else if (strcmp(arg, "--empty") == 0)
 			empty_only = true;
+		else if (strcmp(arg, "--all-rules") == 0)
+			all_rules = true;
 		else if (strcmp(arg, "--fresh") == 0)
 			fresh = true;
 		else if (strcmp(arg, "--short") == 0)
@@ -287,5 +283,6 @@ int main(int argc, char **argv)
 			       : usage();
 	sim_free(r.sim);
 	free(r.sim);
+	trace_free();
 	return rc;
 }

@@ -1,5 +1,4 @@
 /* One history: built from a seed, run event by event, checked as it goes. */
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,16 +36,6 @@ const struct settings *sim_settings(const struct sim *s, int64_t version)
 const struct settings *sim_config_now(const struct sim *s)
 {
 	return &s->settings[s->settings_count];
-}
-
-void sim_print(const struct sim *s, int node, const char *fmt, ...)
-{
-	va_list ap;
-	va_start(ap, fmt);
-	printf("%9.3f %-2s ", (double)s->now_ms / 1000, sim_name(node));
-	vprintf(fmt, ap);
-	putchar('\n');
-	va_end(ap);
 }
 
 static void choose_settings(struct sim *s, struct rng *r)
@@ -124,7 +113,7 @@ static void clear(struct sim *s)
 	struct arena arena = s->arena;
 	struct sim_event *kept[SIM_NODES][PROC_COUNT];
 	unsigned capacity[SIM_NODES][PROC_COUNT];
-	bool trace = s->trace;
+	bool trace = s->trace, record = s->record;
 	for (int i = 0; i < SIM_NODES; i++)
 		for (int p = 0; p < PROC_COUNT; p++) {
 			kept[i][p] = s->nodes[i].procs[p].kept;
@@ -137,6 +126,7 @@ static void clear(struct sim *s)
 	s->arena = arena;
 	arena_reset(&s->arena);
 	s->trace = trace;
+	s->record = record;
 	for (int i = 0; i < SIM_NODES; i++)
 		for (int p = 0; p < PROC_COUNT; p++) {
 			s->nodes[i].procs[p].kept = kept[i][p];
