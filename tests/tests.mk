@@ -36,6 +36,11 @@ sim-long:
 	@$(MAKE) --no-print-directory SAN=0 $(SIM_BIN:build/san/%=build/release/%)
 	@$(SIM_BIN) --long $(N) $(if $(FROM),--from $(FROM))
 
+# Scenarios, corpus and fresh histories of every profile; fails also when a rule of the table never decided.
+sim-nightly:
+	@$(MAKE) --no-print-directory SAN=0 sim-bin
+	@nice -n 19 build/release/tests/sim/sim --nightly $(N) --from $(if $(FROM),$(FROM),$$(date +%s)000)
+
 sim-mutations:
 	@$(MAKE) --no-print-directory SAN=0 sim-bin
 	@tests/sim/mutations.sh $(N_HISTORIES)
@@ -85,7 +90,7 @@ lint:
 deps:
 	@tests/check-deps.sh
 
-.PHONY: deps-install test unit unit-run unit-bins integration-bins integration-debs sim-bin sim sim-run sim-long sim-mutations integration fuzz lint deps
+.PHONY: deps-install test unit unit-run unit-bins integration-bins integration-debs sim-bin sim sim-run sim-long sim-nightly sim-mutations integration fuzz lint deps
 
 # The search includes guard.c itself and runs without sanitizers, for depth; test_guard runs with them.
 $(B)/tests/unit/test_guard_search.o: OPT := -O3 -g

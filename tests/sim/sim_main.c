@@ -30,14 +30,23 @@ static double seconds(void)
 static bool async_only; /* --async: histories without synchronous replication */
 
 static bool all_rules; /* --all-rules: a rule that never decided is a failure */
-static bool empty_only; /* --empty: histories that begin without a cluster */
+/* How a history from a seed begins. */
+enum profile { PROFILE_PLAIN, PROFILE_EMPTY, PROFILE_COUNT };
+static const struct {
+	const char *name, *option;
+	void (*apply)(struct sim *s, uint64_t seed);
+} profiles[PROFILE_COUNT] = {
+	[PROFILE_PLAIN] = { "plain", "", NULL },
+	[PROFILE_EMPTY] = { "empty", "--empty", boot_profile }, /* without a cluster */
+};
+static enum profile chosen_profile;
 
 static bool one(struct sim *s, uint64_t seed, const struct sim_scenario *scenario,
 	const struct sim_fault_mask *drop)
 {
 	sim_build(s, seed, NULL);
-	if (empty_only && !scenario)
-		boot_profile(s, seed);
+	if (profiles[chosen_profile].apply && !scenario)
+		profiles[chosen_profile].apply(s, seed);
 	if (drop && !scenario)
 		sim_drop_faults(s, drop);
 	if (async_only) {
@@ -97,9 +106,10 @@ static void tell(struct sim *s, uint64_t seed, const struct sim_scenario *scenar
 				(double)f->for_ms / 1000,
 				f->node < 0 ? "the leader" : sim_name(f->node), f->arg);
 	}
-	printf("  replay: make sim SEED=%llu%s%s   shrunk: --seed %llu --drop %llx -v\n",
+	printf("  replay: make sim SEED=%llu%s%s   shrunk: %s --seed %llu --drop %llx -v\n",
 		(unsigned long long)seed, scenario ? " SCENARIO=" : "",
-		scenario ? scenario->name : "", (unsigned long long)seed,
+		scenario ? scenario->name : "",
+		scenario ? "" : profiles[chosen_profile].option, (unsigned long long)seed,
 		(unsigned long long)drop->bits);
 }
 
@@ -187,6 +197,24 @@ static int run_long(struct run *r, uint64_t count, uint64_t from)
 	return finish(r, began);
 }
 
+/* Everything, from every beginning; a rule of the table that never decided is a failure, too. */
+static int run_nightly(struct run *r, uint64_t count, uint64_t from)
+{
+	double began = seconds();
+	all_rules = true;
+	scenario_each(r->sim, SCENARIO_DIR, (scenario_fn)history, r);
+	corpus_each(CORPUS_FILE, (corpus_fn)history, r);
+	for (int profile = PROFILE_PLAIN; profile < PROFILE_COUNT && r->failed < 50; profile++) {
+		chosen_profile = (enum profile)profile;
+		for (uint64_t i = 0; i < count / PROFILE_COUNT && r->failed < 50; i++)
+			history(r, from + i, NULL);
+		printf("profile %s from %llu: %llu failed so far\n", profiles[profile].name,
+			(unsigned long long)from, (unsigned long long)r->failed);
+		fflush(stdout);
+	}
+	return finish(r, began);
+}
+
 /* Runs it twice: the same seed must give the same history to the last event. */
 static int run_seed(
 	struct run *r, uint64_t seed, const struct sim_scenario *scenario, uint64_t drop_bits)
@@ -211,9 +239,11 @@ static int run_seed(
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim --short [--fresh] [--seconds N] | --long N [--from SEED] | --seed SEED "
-			"[--drop HEX] "
-			"[--scenario FILE] [--async] [--empty] [-v] | --until-caught N [--from SEED]\n");
+	fprintf(stderr, "usage: sim --short [--fresh] [--seconds N] | --long N [--from SEED] | "
+			"--nightly N [--from SEED] |\n"
+			"  --seed SEED [--drop HEX] [--scenario FILE] [--async] [-v] | "
+			"--until-caught N [--from SEED]\n"
+			"  [--empty] how histories begin; [--all-rules] unreached rules fail\n");
 	return 2;
 }
 
@@ -233,6 +263,16 @@ static int until_caught(struct run *r, uint64_t count, uint64_t from)
 	return caught ? 0 : 1;
 }
 
+static bool profile_named(const char *option)
+{
+	for (int i = PROFILE_PLAIN + 1; i < PROFILE_COUNT; i++)
+		if (strcmp(profiles[i].option, option) == 0) {
+			chosen_profile = (enum profile)i;
+			return true;
+		}
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	struct run r = { .sim = calloc(1, sizeof(struct sim)) };
@@ -249,8 +289,8 @@ int main(int argc, char **argv)
 			r.sim->trace = true;
 		else if (strcmp(arg, "--async") == 0)
 			async_only = true;
-		else if (strcmp(arg, "--empty") == 0)
-			empty_only = true;
+		else if (profile_named(arg))
+			continue;
 		else if (strcmp(arg, "--all-rules") == 0)
 			all_rules = true;
 		else if (strcmp(arg, "--fresh") == 0)
@@ -261,6 +301,8 @@ int main(int argc, char **argv)
 			return usage();
 		else if (strcmp(arg, "--long") == 0)
 			mode = 'l', count = strtoull(value, NULL, 10), i++;
+		else if (strcmp(arg, "--nightly") == 0)
+			mode = 'n', count = strtoull(value, NULL, 10), i++;
 		else if (strcmp(arg, "--until-caught") == 0)
 			mode = 'c', count = strtoull(value, NULL, 10), i++;
 		else if (strcmp(arg, "--from") == 0)
@@ -278,6 +320,7 @@ int main(int argc, char **argv)
 	}
 	int rc = mode == 's'   ? run_short(&r, budget, fresh)
 		 : mode == 'l' ? run_long(&r, count, from)
+		 : mode == 'n' ? run_nightly(&r, count, from)
 		 : mode == 'c' ? until_caught(&r, count, from)
 		 : mode == 'r' ? run_seed(&r, seed, chosen, drop)
 			       : usage();
