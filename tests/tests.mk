@@ -23,7 +23,7 @@ $(B)/tests/sim/rule_list.inc: $(HA_SRC)
 	@mkdir -p $(@D)
 	@grep -oh '"\([A-OX][0-9]\{1,2\}\|[DE]-M\|O\|[0-9]\{1,2\}\.[0-9]\{1,2\}\)"' $^ | sort -uV | sed 's/$$/,/' >$@
 $(B)/tests/sim/sim_rules.o: $(B)/tests/sim/rule_list.inc
-$(B)/tests/sim/sim_rules.o: CPPFLAGS += -I$(B)/tests/sim
+$(B)/tests/sim/sim_rules.o: CPPFLAGS += -I$(B)
 
 SEED ?=
 sim:

@@ -6,7 +6,7 @@
 #include "tests/sim/sim.h"
 
 static const char *const listed[] = {
-#include "rule_list.inc"
+#include "tests/sim/rule_list.inc"
 };
 #define LISTED (sizeof(listed) / sizeof(listed[0]))
 
