@@ -75,28 +75,59 @@ static void prove_by_control(struct worker *w, int64_t at_ms)
 		send_proof(w, PROOF_SHUTDOWN_CONTROL, at_ms);
 }
 
+static void take_files(struct worker *w, const struct pg_files *f)
+{
+	w->files = *f;
+	w->files.valid = true;
+	w->pg.major = w->probe.major = w->files.major;
+	if (w->files.control.valid && w->files.control.system_id != 0)
+		snprintf(w->system_id, sizeof(w->system_id), "%llu",
+			(unsigned long long)w->files.control.system_id);
+	else if (w->files.dir_empty || !w->files.dir_exists)
+		w->system_id[0] = '\0';
+	prove_by_control(w, w->files.read_at_ms);
+}
+
+static void files_told(struct worker *w)
+{
+	w->files_asked = false;
+	w->turn.files_due = false;
+	turn_facts(w);
+}
+
+static void on_control(struct co *co, void *arg)
+{
+	struct worker *w = arg;
+	(void)co;
+	w->control_runs = false;
+	take_files(w, &w->control.files);
+	files_told(w);
+}
+
 static void on_files(struct host *h, const struct host_reply *r, void *arg)
 {
 	struct worker *w = arg;
-	(void)h;
-	w->files_asked = false;
-	if (r->code == ANSWER_OK && r->data_len == sizeof(w->files)) {
-		memcpy(&w->files, r->data, sizeof(w->files));
-		w->files.read_at_ms = w->files_asked_ms;
-		w->files.valid = true;
-		w->pg.major = w->probe.major = w->files.major;
-		if (w->files.control.valid && w->files.control.system_id != 0)
-			snprintf(w->system_id, sizeof(w->system_id), "%llu",
-				(unsigned long long)w->files.control.system_id);
-		else if (w->files.dir_empty || !w->files.dir_exists)
-			w->system_id[0] = '\0';
-		prove_by_control(w, w->files_asked_ms);
+	struct pg_files f;
+	if (r->code == ANSWER_OK && r->data_len == sizeof(f)) {
+		memcpy(&f, r->data, sizeof(f));
+		f.read_at_ms = w->files_asked_ms;
+		/* Not yet told: pg_controldata knows the rest. A second answer beside a running one
+		 * is dropped: what the program says would be dated later than it looked. */
+		if (control_job_due(&f)) {
+			if (w->control_runs)
+				return;
+			w->control_runs = true;
+			w->control.p = &w->pg;
+			w->control.files = f;
+			co_start(&w->control.co, h, seq_control_step, on_control, w);
+			return;
+		}
+		take_files(w, &f);
 	} else if (r->code != ANSWER_TIMEOUT) {
 		log_warning("data directory: %s", r->text);
 		w->files.valid = false;
 	}
-	w->turn.files_due = false;
-	turn_facts(w);
+	files_told(w);
 }
 
 static void ask_files(struct worker *w)
@@ -267,8 +298,8 @@ void observe_build(struct worker *w)
 	if (w->c == NULL || w->pg.following[0] == '\0' ||
 		!task_target_of(w, w->pg.following, &target))
 		target = w->pg.target;
-	pgctx_check_recovery(&w->pg, &w->probe.facts, &target, &w->recovery_differs,
-		&w->recovery_needs_restart);
+	pgctx_check_recovery(
+		&w->pg, &w->probe.facts, &target, &w->recovery_differs, &w->recovery_needs_restart);
 	view_pg(w, v);
 	v->task = w->task;
 	v->task_since_ms = w->task_since_ms;

@@ -12,6 +12,7 @@
 #include "common/model/ha_plan.h"
 #include "common/model/ha_view.h"
 #include "worker/ha/keeper_rules.h"
+#include "worker/postgres/controljob.h"
 #include "worker/postgres/host.h"
 #include "worker/postgres/pgctx.h"
 #include "worker/postgres/probe.h"
@@ -134,7 +135,8 @@ struct worker {
 	struct host host;
 	struct probe probe;
 	struct pg_files files;
-	bool files_asked, history_asked, pg_seen;
+	bool files_asked, history_asked, pg_seen, control_runs;
+	struct seq_control control; /* pg_controldata, where files cannot read pg_control */
 	int64_t files_asked_ms, history_asked_tli;
 	uint32_t seen_state;
 	struct pgctx pg; /* what the sequences of worker/postgres need */

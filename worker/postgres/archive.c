@@ -248,7 +248,8 @@ void seq_archive_step(struct co *co)
 		CO_RETURN(co, false, "cancelled");
 	s->total -= (int64_t)(s->archived - s->before) + s->skipped;
 	if (s->total > 0)
-		log_error("%lld segments are left that are not archived: they may be lost now",
+		log_error("%lld segments are left that are not archived: those that no archive has "
+			  "yet may be lost now",
 			(long long)s->total);
 	CO_RETURN(co, true, "%u segments archived", s->archived);
 	CO_END(co);

@@ -345,6 +345,12 @@ void seq_start_step(struct co *co)
 		goto failed;
 	memcpy(&s->files, co->data.data, sizeof(s->files));
 	p->major = s->files.major;
+	if (control_job_due(&s->files)) {
+		s->control = (struct seq_control){ .p = p, .files = s->files };
+		co_call(co, &s->control.co, seq_control_step);
+		CO_WAIT(co);
+		s->files = s->control.files;
+	}
 	co_files(co, FILES_CHECK_DATA_DIR, 0, 0, 0, NULL, 0, FILES_MS);
 	CO_WAIT(co);
 	if (!co->ok)
@@ -403,16 +409,23 @@ failed:
 
 static void on_control(struct seq_stop *s)
 {
-	struct pg_files f;
-	if (!s->co.ok || s->co.data.len != sizeof(f))
-		return;
-	memcpy(&f, s->co.data.data, sizeof(f));
-	if (!f.control.valid || f.control.state != PG_DB_SHUTDOWNED || s->shutdown_seen)
+	const struct pg_control *c = &s->control.files.control;
+	if (!c->valid || c->state != PG_DB_SHUTDOWNED || s->shutdown_seen)
 		return;
 	s->shutdown_seen = true;
-	s->shutdown_lsn = f.control.checkpoint_lsn;
+	s->shutdown_lsn = c->checkpoint_lsn;
 	if (!postmaster_gone(s->p) && s->on_shutdown != NULL)
 		s->on_shutdown(s, s->shutdown_lsn, s->arg);
+}
+
+/* The answer of files; true: pg_controldata has to be asked as well. */
+static bool take_files(struct seq_stop *s)
+{
+	s->control.p = s->p;
+	memset(&s->control.files, 0, sizeof(s->control.files));
+	if (s->co.ok && s->co.data.len == sizeof(s->control.files))
+		memcpy(&s->control.files, s->co.data.data, sizeof(s->control.files));
+	return control_job_due(&s->control.files);
 }
 
 void seq_stop_step(struct co *co)
@@ -458,6 +471,10 @@ void seq_stop_step(struct co *co)
 		}
 		co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, 1000);
 		CO_WAIT(co);
+		if (take_files(s)) {
+			co_call(co, &s->control.co, seq_control_step);
+			CO_WAIT(co);
+		}
 		on_control(s);
 		if (postmaster_gone(p))
 			break;
@@ -468,6 +485,10 @@ void seq_stop_step(struct co *co)
 	if (!s->shutdown_seen) {
 		co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, 5000);
 		CO_WAIT(co);
+		if (take_files(s)) {
+			co_call(co, &s->control.co, seq_control_step);
+			CO_WAIT(co);
+		}
 		on_control(s);
 	}
 	pgctx_set_state(p, PG_STATE_STOPPED);

@@ -2,6 +2,7 @@
  * follow, promote (ha 4.3, 11.2, 11.3, 11.7). Each is a struct that begins with struct co; see
  * co.h. */
 #pragma once
+#include "worker/postgres/controljob.h"
 #include "worker/postgres/pgctx.h"
 
 /* Write postgresql.conf, HBA, ident, passfile and signal files for a role and a target. Result true
@@ -31,6 +32,7 @@ struct seq_start {
 	/* private */
 	struct seq_render render;
 	struct pg_files files;
+	struct seq_control control;
 	int64_t until_ms;
 	uint64_t generation;
 	unsigned tries;
@@ -52,6 +54,7 @@ struct seq_stop {
 	uint64_t shutdown_lsn;
 	/* private */
 	bool had_postmaster, ordered;
+	struct seq_control control;
 	int64_t look_ms;
 };
 void seq_stop_step(struct co *co);
