@@ -123,7 +123,7 @@ static void answer_request(struct request *r, const struct ipc_msg *m)
 		return;
 	}
 	if (head->content == API_PAGE) {
-		AUTO(buf) text = BUF_INIT(LIMIT_IPC_FRAME);
+		AUTO(buf) text = BUF_INIT(LIMIT_API_ANSWER);
 		buf_add(&text, m->tail != NULL ? m->tail : "", m->tail_len);
 		reply_page(r, head->status, buf_str(&text));
 		return;

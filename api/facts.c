@@ -26,16 +26,15 @@ static void on_timer(struct loop *l, void *arg);
 static void arm(struct api *a)
 {
 	struct facts *f = &a->facts;
-	int64_t at_ms = 0;
-	if (f->attached != NULL)
-		at_ms = f->attached->deadline_ms; /* the others came later or at the same time */
+	int64_t at_ms = INT64_MAX;
+	/* A question whose askers have all gone may still be the one that others wait behind. */
+	if (f->id != 0)
+		at_ms = f->sent_at_ms + (f->hanging ? GIVE_UP_MS : API_FACTS_MS);
 	for (struct request *r = f->attached; r != NULL; r = r->next)
 		at_ms = r->deadline_ms < at_ms ? r->deadline_ms : at_ms;
 	for (struct request *r = f->next; r != NULL; r = r->next)
-		at_ms = at_ms == 0 || r->deadline_ms < at_ms ? r->deadline_ms : at_ms;
-	if (at_ms == 0 && f->id != 0)
-		at_ms = f->sent_at_ms + GIVE_UP_MS;
-	if (at_ms != 0)
+		at_ms = r->deadline_ms < at_ms ? r->deadline_ms : at_ms;
+	if (at_ms != INT64_MAX)
 		loop_timer_set(&a->loop, &f->timer, at_ms, on_timer, a);
 	else
 		loop_timer_stop(&a->loop, &f->timer);
@@ -127,7 +126,7 @@ void facts_flush(struct api *a)
 		return;
 	if (f->id == 0 && a->worker_fd >= 0)
 		send_question(a);
-	else if (f->timer.at_ms == 0)
+	else
 		arm(a);
 }
 

@@ -3,7 +3,11 @@
 
 #include <string.h>
 
+#include "common/core/buf.h"
 #include "common/core/str.h"
+#include "common/ext/json.h"
+
+#define TAG_TEXT_MAX 4096 /* longer than any request line can ask for usefully */
 
 #define YES 200u
 #define NO  503u
@@ -47,22 +51,20 @@ static uint64_t leader_lsn(const struct health_facts *f)
 /* ---- tags ---------------------------------------------------------------------------------------
  */
 
+/* A text as it is; what is none by its Python text in lower case: true, 5, 1.0, [1, 2]. */
 static bool tag_equals(const json_t *tag, const char *want)
 {
-	char text[64];
-	switch (tag != NULL ? json_typeof(tag) : JSON_NULL) {
-	case JSON_STRING: return strcmp(json_string_value(tag), want) == 0;
-	case JSON_TRUE: return strcmp(want, "true") == 0;
-	case JSON_FALSE: return strcmp(want, "false") == 0;
-	case JSON_INTEGER:
-		return str_format(text, sizeof(text), "%" JSON_INTEGER_FORMAT,
-			       json_integer_value(tag)) &&
-		       strcmp(want, text) == 0;
-	case JSON_REAL:
-		return str_format(text, sizeof(text), "%.15g", json_real_value(tag)) &&
-		       strcmp(want, text) == 0;
-	default: return false;
+	if (tag == NULL || json_is_null(tag))
+		return false;
+	if (json_is_string(tag))
+		return strcmp(json_string_value(tag), want) == 0;
+	AUTO(buf) text = BUF_INIT(TAG_TEXT_MAX);
+	json_repr(tag, &text);
+	for (size_t i = 0; i < text.len; i++) {
+		if (text.data[i] >= 'A' && text.data[i] <= 'Z')
+			text.data[i] = (char)(text.data[i] - 'A' + 'a');
 	}
+	return !text.failed && strcmp(buf_str(&text), want) == 0;
 }
 
 static bool tags_match(const struct health_facts *f, const struct health_query *q)

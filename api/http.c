@@ -249,7 +249,11 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
 		begin(r, method);
 		r->http_1_0 = strcmp(version, MHD_HTTP_VERSION_1_0) == 0;
 		if (r->too_large) {
-			reply_page(r, 413, "the request body is too large");
+			char text[80];
+			snprintf(text, sizeof(text),
+				"the request body is too large: at most %d bytes are allowed",
+				API_BODY_MAX);
+			reply_page(r, 413, text);
 			return queue(r);
 		}
 		return MHD_YES;

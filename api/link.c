@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "common/core/bigtail.h"
 #include "common/core/clock.h"
 #include "common/core/last_fence.h"
 #include "common/config/logging.h"
@@ -132,6 +133,26 @@ static void on_settings(struct api *a, const struct ipc_msg *m)
 	ports_apply(&a->ports);
 }
 
+/* A long body comes in a descriptor; one that cannot be read is an answer that says so. */
+static void on_answer(struct api *a, struct ipc_msg *m)
+{
+	AUTO(buf) body = BUF_INIT(LIMIT_API_ANSWER);
+	struct err err = ERR_INIT;
+	struct msg_api_answer head = { .status = 500, .content = API_TEXT, .lsn = -1 };
+	if (m->tail_len == 0 && m->fd_count == 1) {
+		if (bigtail_read(m->fds[0], &body, &err) != ERR_OK) {
+			log_error("answer of the worker: %s", err.text);
+			buf_reset(&body);
+			buf_adds(&body, err.text);
+			m->payload = &head;
+		}
+		m->tail = buf_str(&body);
+		m->tail_len = body.len;
+	}
+	if (!facts_answer(a, m))
+		action_answer(a, m);
+}
+
 static void on_worker(struct loop *l, int fd, short revents, void *arg)
 {
 	struct api *a = arg;
@@ -151,8 +172,8 @@ static void on_worker(struct loop *l, int fd, short revents, void *arg)
 		}
 		if (m.type == MSG_API_SETTINGS)
 			on_settings(a, &m);
-		else if (m.type == MSG_API_ANSWER && !facts_answer(a, &m))
-			action_answer(a, &m);
+		else if (m.type == MSG_API_ANSWER)
+			on_answer(a, &m);
 		for (int j = 0; j < m.fd_count; j++)
 			close(m.fds[j]);
 	}

@@ -34,7 +34,7 @@ const json_t *config_tree(const struct worker *w)
 static bool all_pgregent(const struct worker *w)
 {
 	for (unsigned i = 0; w->c != NULL && i < w->c->member_count; i++) {
-		if (!w->c->members[i].is_pgregent &&
+		if (w->c->members[i].is_patroni &&
 			strcmp(w->c->members[i].name, w->welcome.name) != 0)
 			return false;
 	}

@@ -89,10 +89,20 @@ static void write_failover(struct worker *w, const struct ha_action *a)
 	free(text);
 }
 
+/* Only where there is none that can be read: what was changed since we looked, while a bootstrap
+ * ended for instance, is never put back to what we know. */
 static void write_config(struct worker *w, bool awaited)
 {
+	if (w->c->config_valid) {
+		if (awaited)
+			turn_result(w, HA_OUT_OK, w->c->config_version);
+		return;
+	}
 	char *text = json_compact(w->dynamic);
-	struct dcs_op op = { .kind = DCS_SET_CONFIG, .value = text, .leader_only = false };
+	struct dcs_op op = { .kind = DCS_SET_CONFIG,
+		.value = text,
+		.create = !w->c->config_present,
+		.version = w->c->config_present ? w->c->config_version : 0 };
 	if (text != NULL)
 		submit(w, &op, awaited);
 	else if (awaited)

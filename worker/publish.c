@@ -15,12 +15,11 @@
 #include "common/ext/json.h"
 #include "worker/worker.h"
 
-#define DOC_BYTES (256 * 1024)
 
 enum err_code publish_start(struct worker *w, struct err *err)
 {
 	enum err_code rc =
-		shm_create(&w->page, "pgregent-worker", DOC_WORKER_COUNT, DOC_BYTES, err);
+		shm_create(&w->page, "pgregent-worker", DOC_WORKER_COUNT, LIMIT_PAGE_DOC, err);
 	if (rc != ERR_OK)
 		return rc;
 	struct msg_page m = { .role = ROLE_WORKER, .incarnation = w->welcome.incarnation };
@@ -161,7 +160,7 @@ static void publish_names(struct worker *w)
 	struct err err = ERR_INIT;
 	if (generation == w->names_generation)
 		return;
-	AUTO(buf) text = BUF_INIT(DOC_BYTES);
+	AUTO(buf) text = BUF_INIT(LIMIT_PAGE_DOC);
 	dns_known_write(d, &text);
 	if (text.failed || shm_doc_write(&w->page, DOC_NAMES, buf_str(&text), text.len,
 				   clock_boot_ms(), &err) != ERR_OK)
@@ -174,7 +173,7 @@ void publish_take_names(struct worker *w, int fd)
 {
 	struct shm old = SHM_INIT;
 	struct err err = ERR_INIT;
-	AUTO(buf) text = BUF_INIT(DOC_BYTES);
+	AUTO(buf) text = BUF_INIT(LIMIT_PAGE_DOC);
 	if (shm_map(&old, fd, &err) == ERR_OK &&
 		shm_doc_read(&old, DOC_NAMES, &text, NULL, NULL, &err) == ERR_OK)
 		dns_known_read(http_dns(w->http), buf_str(&text));

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/core/bigtail.h"
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
@@ -18,8 +19,18 @@ void requests_answer(
 {
 	struct msg_api_answer m = { .status = status, .content = content, .lsn = -1 };
 	struct err err = ERR_INIT;
-	if (w->api_fd >= 0 && ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, body, strlen(body), NULL,
-				      0, &err) != ERR_OK)
+	size_t len = strlen(body);
+	AUTO_FD fd = -1;
+	if (w->api_fd < 0)
+		return;
+	if (len > BIGTAIL_FROM && bigtail_make(body, len, &fd, &err) != ERR_OK) {
+		/* Whoever waits hears at least how it ended. */
+		log_error("answer to api: %s", err.text);
+		body = "";
+		len = 0;
+	}
+	if (ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, fd >= 0 ? NULL : body, fd >= 0 ? 0 : len,
+		    &fd, fd >= 0 ? 1 : 0, &err) != ERR_OK)
 		log_warning("answer to api: %s", err.text);
 }
 
@@ -62,9 +73,11 @@ static json_t *facts_json(const struct worker *w)
 					     (json_int_t)f->replay_lsn, "replayed_timestamp",
 					     "paused", f->replay_paused)
 				   : json_pack("{s:I}", "location", (json_int_t)f->flush_lsn);
-	json_t *o = json_pack("{s:b,s:s,s:i,s:o,s:I}", "in_recovery", f->in_recovery,
+	/* Not known (recovery without a receiver that said it): null, never 0. */
+	json_t *timeline = f->timeline != 0 ? json_integer((json_int_t)f->timeline) : json_null();
+	json_t *o = json_pack("{s:b,s:s,s:i,s:o,s:o}", "in_recovery", f->in_recovery,
 		"postmaster_start_time", start, "server_version", f->server_version, "xlog", x,
-		"timeline", (json_int_t)f->timeline);
+		"timeline", timeline);
 	if (f->replay_time_us != 0 && f->in_recovery) {
 		time_text(f->replay_time_us, start, sizeof(start));
 		json_object_set_new(x, "replayed_timestamp", json_string(start));
@@ -265,6 +278,17 @@ static void change_config(struct worker *w, uint64_t id, const json_t *body, boo
 	if (c == NULL || (c->text = json_compact(next)) == NULL) {
 		free(c);
 		requests_answer(w, id, 502, API_PAGE, "no memory");
+		return;
+	}
+	if (strlen(c->text) > LIMIT_PAGE_DOC) {
+		/* No member could show it any more. */
+		char text[160];
+		snprintf(text, sizeof(text),
+			"the configuration would have %zu bytes, at most %d are allowed",
+			strlen(c->text), LIMIT_PAGE_DOC);
+		free(c->text);
+		free(c);
+		requests_answer(w, id, 413, API_PAGE, text);
 		return;
 	}
 	c->w = w;
@@ -685,7 +709,13 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 	case API_REINITIALIZE: reinitialize(w, m->id, body); break;
 	case API_FAILSAFE: failsafe(w, m->id, body); break;
 	case API_SIGTERM: requests_answer(w, m->id, 202, API_TEXT, "shutdown scheduled"); break;
-	case API_CITUS: requests_answer(w, m->id, 200, API_TEXT, "OK"); break;
+	case API_CITUS:
+		/* The reference says OK to what it does not act on; who asks for held traffic must
+		   not believe that it is. */
+		requests_answer(w, m->id, 501, API_TEXT,
+			"this member is no coordinator: Citus and other MPP extensions are not "
+			"built yet");
+		break;
 	case API_STATUS_LOCAL: status_local(w, m->id); break;
 	case API_UPGRADE: {
 		struct msg_upgrade u = { .path = "" };

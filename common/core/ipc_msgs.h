@@ -375,6 +375,7 @@ enum api_kind {
 	API_UPGRADE, /* local socket only */
 	API_STATUS_LOCAL, /* local socket only: what `pgregentctl` shows of this agent */
 };
+/* A body that no frame holds comes in a descriptor instead of a tail (bigtail.h). */
 struct msg_api_answer {
 	uint32_t status; /* HTTP */
 	uint32_t content; /* enum api_content */

@@ -19,7 +19,9 @@
 #define LIMIT_ARGS            1024              /* argv and environment entries of one job */
 #define LIMIT_SHM_DOC         (1024 * 1024)     /* one copy of one published document */
 #define LIMIT_FDS             4096
+#define LIMIT_API_ANSWER      (4 * 1024 * 1024) /* a configuration as Python prints it */
 #define LIMIT_HTTP_BODY       (4 * 1024 * 1024)
+#define LIMIT_PAGE_DOC        (256 * 1024)      /* a document of the worker's page, so a configuration too */
 #define LIMIT_CONNINFO        4096
 #define LIMIT_TAGS            64                /* tags of one member */
 #define LIMIT_PLAN_ACTIONS    24                /* actions of one decision */

@@ -405,6 +405,7 @@ static void decode_member(struct member *m, const char *name, const struct dcs_k
 		} else {
 			copy_or_empty(m->conn_url, sizeof(m->conn_url), kv->value);
 		}
+		m->is_patroni = true;
 		return;
 	}
 	json_auto_t *v = json_read(kv->value, kv->value_len, &err);
@@ -429,6 +430,7 @@ static void decode_member(struct member *m, const char *name, const struct dcs_k
 	m->pause = json_truthy(json_object_get(v, "pause"));
 	m->pending_restart = json_truthy(json_object_get(v, "pending_restart"));
 	m->is_pgregent = json_object_get(v, "pgregent") != NULL;
+	m->is_patroni = !m->is_pgregent && (m->conn_url[0] != '\0' || m->api_url[0] != '\0');
 	const json_t *tags = json_object_get(v, "tags");
 	decode_tags(json_is_object(tags) ? tags : NULL, &m->tags);
 }

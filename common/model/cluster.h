@@ -23,6 +23,7 @@ struct member {
 	bool checkpoint_pending; /* "checkpoint_after_promote": false is there */
 	bool pause, pending_restart;
 	bool is_pgregent;        /* the field "pgregent" is there: low ttl allowed (config 3.4) */
+	bool is_patroni;         /* looks like a running Patroni: it has an address, and no such field */
 	struct tags tags;
 	char session[48];        /* lease or session that owns the key; "" = none */
 	int64_t version_no;      /* of the key, for write suppression */

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/core/bigtail.h"
 #include "common/core/clock.h"
 #include "common/core/ipc.h"
 #include "common/core/shm.h"
@@ -110,10 +111,15 @@ static void answer(uint64_t id, unsigned kind)
 		.content = (uint32_t)host.answers[kind].content,
 		.lsn = host.answers[kind].lsn };
 	const char *text = host.answers[kind].text != NULL ? host.answers[kind].text : "";
-	if (host.worker >= 0 && host.answers[kind].status != 0)
-		check(ipc_send(host.worker, MSG_API_ANSWER, id, &a, text, strlen(text), NULL, 0,
-			      &err),
-			"answer", &err);
+	AUTO_FD fd = -1;
+	if (host.worker < 0 || host.answers[kind].status == 0)
+		return;
+	if (strlen(text) > BIGTAIL_FROM) {
+		check(bigtail_make(text, strlen(text), &fd, &err), "long answer", &err);
+		text = "";
+	}
+	check(ipc_send(host.worker, MSG_API_ANSWER, id, &a, text, strlen(text), &fd, fd >= 0, &err),
+		"answer", &err);
 }
 
 static void on_request(const struct ipc_msg *m)

@@ -57,7 +57,7 @@ static void test_member(void **state)
 	assert_int_equal(m->version_no, 7);
 	assert_int_equal(m->xlog_location, 83886408);
 	assert_int_equal(m->replay_lsn, 83886400);
-	assert_true(m->checkpoint_pending && m->tags.nofailover && !m->is_pgregent);
+	assert_true(m->checkpoint_pending && m->tags.nofailover && !m->is_pgregent && m->is_patroni);
 	assert_int_equal(m->tags.failover_priority, 0);
 	assert_string_equal(m->tags.replicatefrom, "pg2");
 	cluster_free(c);
@@ -76,6 +76,7 @@ static void test_member(void **state)
 		assert_int_equal(c->member_count, 1);
 		assert_string_equal(c->members[0].name, "pg1");
 		assert_int_equal(c->members[0].tags.failover_priority, 1);
+		assert_false(c->members[0].is_patroni);
 		cluster_free(c);
 	}
 	c = one("members/a/b", "{}");
@@ -290,7 +291,8 @@ static void test_config_and_failsafe(void **state)
 static void test_same(void **state)
 {
 	(void)state;
-	assert_true(decode_same("{\"a\":1,\"b\":[1,\"x\"]}", "{\"b\":[\"1\",\"x\"],\"a\":\"1\"}"));
+	assert_true(decode_same("{\"a\":1,\"b\":[1,\"x\"]}", "{\"b\":[1,\"x\"],\"a\":\"1\"}"));
+	assert_false(decode_same("{\"b\":[1,\"x\"]}", "{\"b\":[\"1\",\"x\"]}"));
 	assert_false(decode_same("{\"a\":1}", "{\"a\":1,\"b\":null}"));
 	assert_false(decode_same("{\"a\":1}", "{\"a\":2}"));
 	assert_false(decode_same(NULL, "{}"));
