@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,7 +164,12 @@ static void test_tree(void **state)
 	close(t.root_pidfd);
 	/* As the fence does it: first the backends, then what the life file finds. */
 	t = target_of(&other);
+	cpu_set_t before, after;
+	assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
 	killtree_run(&kt, &t, false, &r);
+	/* The processor that it took for itself is given back. */
+	assert_int_equal(sched_getaffinity(0, sizeof(after), &after), 0);
+	assert_true(CPU_EQUAL(&before, &after));
 	t.root = 0;
 	killtree_kill_holders(&kt, &t, NULL, 0, &r);
 	wait_gone(&other);
