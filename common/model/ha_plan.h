@@ -128,6 +128,7 @@ struct ha_memory {
 	unsigned old_member_count;
 	bool rewind_twin;    /* X43: only a new copy helps, as long as this leader leads */
 	bool init_cancelled; /* L1: initialize was removed */
+	bool publish_tried;  /* L4 wrote initialize, unanswered: it may be there (X45) */
 	bool was_paused, recovering, bootstrapping, join_aborted, strict_warned;
 	int64_t leader_timeline, last_timeline;
 	uint64_t last_lsn, prev_lsn;
@@ -163,6 +164,7 @@ struct ha_memory {
 	bool reinit_force_cancelled;
 	int64_t failsafe_round_ms;   /* when the last round was sent */
 	int64_t crash_task_ms;
+	int64_t promote_refused_ms;  /* X47: when the last promotion ended without one */
 	int64_t retain_ms;
 	int64_t sync_version;        /* of /sync as written by this pass; 0 = as in C */
 	char sync_leader[LIMIT_NAME];

@@ -18,6 +18,7 @@ static void wipe(struct sim *s, int node)
 	struct sim_pg *p = &s->nodes[node].pg;
 	p->dir_exists = p->dir_empty = true;
 	p->sysid = 0;
+	p->checkpoint_lsn = 0;
 	p->standby_signal = p->fresh = p->unpublished = p->damaged = false;
 	p->ssn_file = (struct sim_ssn){ 0 };
 }

@@ -250,7 +250,9 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	bool old_tag = s->now_ms - s->nodes[node].nofailover_ms > SETTLE_MS;
 	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
-	if (s->nodes[node].pg.sysid != boot_sysid(s))
+	/* An interrupted bootstrap that goes on: nobody else has it, no client was there. */
+	bool own = s->nodes[node].pg.unpublished && !boot_sysid(s);
+	if (s->nodes[node].pg.sysid != boot_sysid(s) && !own)
 		violation(
 			s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));
 }

@@ -58,7 +58,6 @@ static uint64_t effect_of(const struct ha_plan *plan)
 		case HA_ACQUIRE:
 		case HA_RELEASE:
 		case HA_WRITE_SYNC:
-		case HA_DELETE_SYNC:
 		case HA_WRITE_INIT:
 		case HA_CANCEL_INIT:
 		case HA_TASK_CANCEL:

@@ -419,6 +419,8 @@ static void run_rewind(struct sim *s, int node)
 	}
 	n->pg.branch = l->branch;
 	n->pg.lsn = n->pg.replay_lsn = l->lsn;
+	n->pg.checkpoint_lsn = l->checkpoint_lsn;
+	n->pg.checkpoint_tli = l->checkpoint_tli;
 	n->pg.control = PG_DB_IN_ARCHIVE_RECOVERY;
 	n->pg.standby_signal = true;
 	finish(s, node, TASK_RESULT_TRUE);
@@ -459,6 +461,8 @@ static void run_clone(struct sim *s, int node)
 	n->pg.sysid = src->sysid;
 	n->pg.branch = src->branch;
 	n->pg.lsn = n->pg.replay_lsn = src->lsn;
+	n->pg.checkpoint_lsn = src->checkpoint_lsn;
+	n->pg.checkpoint_tli = src->checkpoint_tli;
 	n->pg.control = PG_DB_IN_ARCHIVE_RECOVERY;
 	n->pg.standby_signal = true;
 	n->pg.ssn_file = (struct sim_ssn){ 0 };

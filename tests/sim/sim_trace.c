@@ -43,29 +43,34 @@ void trace_begin(struct sim *s)
 	taken = 0;
 }
 
+#define LIKE_RECENT 5 /* a line that is among the last few told is counted, not told again */
+
 static void one_member(const struct sim *s, int node)
 {
-	const struct line *last = NULL;
-	unsigned again = 0;
+	const struct line *told[LIKE_RECENT] = { NULL };
+	unsigned again = 0, count = 0;
 	unsigned long first = taken > TRACE_LINES ? taken - TRACE_LINES : 0;
 	for (unsigned long i = first; i < taken; i++) {
 		const struct line *l = &lines[i % TRACE_LINES];
 		if (l->node != node || l->at_ms < s->checks.at_ms - TRACE_WINDOW)
 			continue;
-		if (last && strcmp(last->text, l->text) == 0) {
+		bool like = false;
+		for (unsigned k = 0; k < LIKE_RECENT; k++)
+			like |= told[k] && strcmp(told[k]->text, l->text) == 0;
+		if (like) {
 			again++;
 			continue;
 		}
 		if (again)
-			printf("              (%u times more)\n", again);
+			printf("              (%u more like these)\n", again);
 		again = 0;
-		if (!last)
+		if (!count)
 			printf("  -- %s --\n", node < 0 ? "outside" : sim_name(node));
-		last = l;
+		told[count++ % LIKE_RECENT] = l;
 		printf("  %9.3f %s\n", (double)l->at_ms / 1000, l->text);
 	}
 	if (again)
-		printf("              (%u times more)\n", again);
+		printf("              (%u more like these)\n", again);
 }
 
 void trace_end(struct sim *s)

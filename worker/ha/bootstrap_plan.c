@@ -49,9 +49,11 @@ bool bootstrap_empty(struct step *s)
 		return plan_done(s, "K2", "bootstrap failed, trying again in %d seconds",
 			(int)((again_ms - s->v->now_ms + 999) / 1000));
 	}
-	/* The leader has no roles yet for whom we come as: the copy would only fail. */
+	/* The leader has no roles yet for whom we come as, or its bootstrap failed and the key is
+	 * gone again while it still leads (X46). A cluster whose key was lost gets it back from its
+	 * leader at once (A6). */
 	bool unpublished = c->init_present && c->init[0] == '\0';
-	if (!s->unlocked && unpublished)
+	if (!s->unlocked && !cluster_init_valid(c))
 		return plan_done(s, "K2", "waiting for %sleader '%s' to end its bootstrap",
 			kind_word(s), s->leader);
 	if (!s->unlocked && clone_source(s, false, source)) {
@@ -80,7 +82,7 @@ bool stage_init_race(struct step *s)
 		return plan_done(s, "J4", "DCS is not accessible");
 	}
 	s->m->bootstrapping = true;
-	s->m->init_cancelled = false;
+	s->m->init_cancelled = s->m->publish_tried = false;
 	s->m->promote_result = TASK_RESULT_NONE;
 	/* A half-made directory counts as empty (A12), but initdb wants it so. */
 	struct ha_action *a =
@@ -115,11 +117,36 @@ static bool bootstrap_failed(struct step *s)
 	bool foreign = s->leader[0] != '\0' && !str_eq(s->leader, s->v->name);
 	if (s->m->init_cancelled || foreign)
 		return bootstrap_clean_up(s);
+	if (s->m->publish_tried)
+		return plan_reread(s, STAGE_BOOT_PUBLISHED, "X45");
 	plan_note(s, HA_LOG_INFO,
 		"removing initialize key after failed attempt to bootstrap the cluster");
 	s->plan->verdict = VERDICT_DROP;
 	plan_add(s, HA_CANCEL_INIT);
 	return plan_await(s, STAGE_BOOT_CANCEL, AWAIT_DCS, s->set->retry_timeout_ms, "L1");
+}
+
+/* X45: L4's writes went unanswered, and then PostgreSQL went away. If they did happen, the cluster
+ * exists: others have cloned it and clients were told of commits, so it has not failed. */
+bool stage_boot_published(struct step *s)
+{
+	if (!s->m->bootstrapping)
+		return cycle_run(s);
+	s->plan->verdict = VERDICT_DROP;
+	if (s->r->outcome != HA_OUT_OK) {
+		s->plan->log_level = HA_LOG_ERROR;
+		return plan_done(s, "X45",
+			"DCS is not accessible, it is not known whether the new cluster was "
+			"published");
+	}
+	s->m->publish_tried = false;
+	if (!cluster_init_valid(s->c) || !str_eq(s->c->init, s->v->system_id))
+		return bootstrap_failed(s);
+	s->plan->verdict = VERDICT_NONE;
+	s->m->bootstrapping = false;
+	s->m->promote_result = TASK_RESULT_NONE;
+	plan_add(s, HA_CLEAR_MARK);
+	return plan_done(s, "X45", "the new cluster was published before PostgreSQL went away");
 }
 
 bool stage_boot_cancel(struct step *s)
@@ -141,6 +168,7 @@ bool stage_boot_cancel(struct step *s)
  */
 static bool bootstrap_publish(struct step *s)
 {
+	s->m->publish_tried = true;
 	plan_add(s, HA_WRITE_INIT)->create = !s->c->init_present;
 	plan_add(s, HA_WRITE_CONFIG);
 	plan_add(s, HA_TAKE_LEADER);

@@ -354,6 +354,7 @@ static bool (*const stage_rules[STAGE_COUNT])(struct step *) = {
 	[STAGE_BOOT_WATCHDOG] = stage_boot_watchdog,
 	[STAGE_BOOT_LEADER] = stage_boot_leader,
 	[STAGE_BOOT_CANCEL] = stage_boot_cancel,
+	[STAGE_BOOT_PUBLISHED] = stage_boot_published,
 	[STAGE_REINIT] = stage_reinit,
 };
 

@@ -42,7 +42,7 @@ bool rule_resume(struct step *s)
 		!bootstrap_open(s))
 		return false;
 	s->m->bootstrapping = true;
-	s->m->init_cancelled = false;
+	s->m->init_cancelled = s->m->publish_tried = false;
 	s->m->promote_result = s->standby ? TASK_RESULT_TRUE : TASK_RESULT_NONE;
 	plan_note(s, HA_LOG_WARNING, "going on with an interrupted bootstrap rule=X40");
 	return false; /* L says how */
@@ -51,7 +51,7 @@ bool rule_resume(struct step *s)
 static bool bootstrap_again(struct step *s, bool resume)
 {
 	s->m->bootstrapping = true;
-	s->m->init_cancelled = false;
+	s->m->init_cancelled = s->m->publish_tried = false;
 	s->m->promote_result = TASK_RESULT_NONE;
 	struct ha_action *a =
 		plan_task(s, s->standby ? TASK_BOOTSTRAP_STANDBY_LEADER : TASK_BOOTSTRAP);

@@ -1,6 +1,8 @@
 /* Rules of a cluster that has a leader (E), and of the node that holds the key (G). Pure. */
 #include "worker/ha/step.h"
 
+#define PROMOTE_AGAIN_MS 1000
+
 /* The reference's "lock update succeeded": the keeper renews on its own timer, so this is a look at
  * what it proved. */
 bool lock_usable(const struct step *s)
@@ -129,8 +131,16 @@ bool promote_now(struct step *s)
 			"the end of timeline %d in the history of the cluster",
 			(int)my_timeline(s));
 	}
+	/* X47: the supervisor said no, or did not answer. What it waits for (the next renewal) takes
+	 * its time, and each try runs pre_promote again. */
+	int64_t again_ms = s->m->promote_refused_ms + PROMOTE_AGAIN_MS;
+	if (s->m->promote_refused_ms != 0 && s->v->now_ms < again_ms) {
+		plan_wake(s, again_ms);
+		return plan_done(s, "X47", "the promotion was not permitted yet, trying again");
+	}
 	s->m->failsafe_active_until_ms = 0;
 	s->m->last_timeline = 0;
+	s->m->promote_refused_ms = 0;
 	s->m->rewind_state = REWIND_INITIAL;
 	s->m->promote_result = TASK_RESULT_NONE;
 	struct ha_action *a = plan_task(s, TASK_PROMOTE);

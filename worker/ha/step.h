@@ -51,6 +51,7 @@ enum ha_stage {
 	STAGE_BOOT_WATCHDOG,
 	STAGE_BOOT_LEADER, /* L4 */
 	STAGE_BOOT_CANCEL, /* L1: initialize was removed */
+	STAGE_BOOT_PUBLISHED, /* X45: C was read again */
 	STAGE_REINIT,	   /* O: C was read again */
 	STAGE_COUNT,
 };
@@ -179,6 +180,7 @@ bool bootstrap_empty(struct step *s);
 bool stage_init_race(struct step *s);
 bool rule_bootstrapping(struct step *s);
 bool stage_boot_cancel(struct step *s);
+bool stage_boot_published(struct step *s);
 /* interrupted.c: what a death left half done */
 bool bootstrap_open(const struct step *s); /* `initialize` is there and empty, nothing ever led */
 bool data_dir_unfinished(const struct step *s); /* no server: to be made anew */

@@ -63,6 +63,7 @@ void task_ended(struct step *s)
 		/* FALSE = pre_promote forbade it; everything else leaves the next try to E4. */
 		m->promote_result =
 			result == TASK_RESULT_FALSE ? TASK_RESULT_FALSE : TASK_RESULT_NONE;
+		m->promote_refused_ms = result == TASK_RESULT_NONE ? s->v->now_ms : 0;
 		break;
 	case TASK_BOOTSTRAP:
 		m->promote_result =
