@@ -53,6 +53,8 @@ void source_open(struct ctl *c);
 void source_close(struct ctl *c);
 /* The named cluster, the configured one with NULL. */
 const char *source_scope(struct ctl *c, const char *word);
+/* The agent of this node, whatever the configuration says; ends the run when there is none. */
+void source_socket(struct ctl *c, const char *word);
 void source_read(struct ctl *c, const char *scope, struct view *v);
 void source_done(struct view *v);
 /* A write to the store and its outcome; ends the run on no answer. */
@@ -120,5 +122,6 @@ void cmd_dsn(struct ctl *c, const struct args *a);
 void cmd_version(struct ctl *c, const struct args *a);
 void cmd_remove(struct ctl *c, const struct args *a);
 void cmd_query(struct ctl *c, const struct args *a);
+void cmd_upgrade(struct ctl *c, const struct args *a);
 void cmd_demote_cluster(struct ctl *c, const struct args *a);
 void cmd_promote_cluster(struct ctl *c, const struct args *a);

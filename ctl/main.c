@@ -100,6 +100,7 @@ static const struct opt demote_opts[] = { FORCE,
 	{ 0, "port", NULL, true, NULL, "Port of the remote node" },
 	{ 0, "restore-command", NULL, true, NULL, "Command to restore WAL of the remote primary" },
 	{ 0, "primary-slot-name", NULL, true, NULL, "Slot to use on the remote node" }, HELP, END };
+static const struct opt upgrade_opts[] = { HELP, END };
 static const struct opt promote_opts[] = { FORCE, HELP, END };
 
 struct command {
@@ -142,6 +143,9 @@ static const struct command commands[] = {
 		cmd_switchover },
 	{ "topology", "[CLUSTER_NAMES]...", "Prints ASCII topology for given cluster",
 		topology_opts, 0, ARGS_WORDS_MAX, cmd_topology },
+	{ "upgrade", "[CLUSTER_NAME]",
+		"Execute the new program of the agent on this node in place", upgrade_opts, 0, 1,
+		cmd_upgrade },
 	{ "version", "[CLUSTER_NAME] [MEMBER_NAMES]...", "Output version of the tool or a cluster",
 		group_opts, 0, ARGS_WORDS_MAX, cmd_version },
 };

@@ -245,6 +245,18 @@ const char *source_scope(struct ctl *c, const char *word)
 	return NULL; /* the socket's own */
 }
 
+void source_socket(struct ctl *c, const char *word)
+{
+	const char *scope =
+		word != NULL ? word : json_string_value(json_object_get(c->tree, "scope"));
+	if (c->socket[0] == '\0' && !find_socket(c, scope))
+		fail("No agent%s%s was found on this host: this command goes over its local "
+		     "socket, "
+		     "below $RUNTIME_DIRECTORY, /run/pgregent, $XDG_RUNTIME_DIR/pgregent or "
+		     "/tmp/pgregent-<uid>",
+			scope != NULL ? " of cluster " : "", scope != NULL ? scope : "");
+}
+
 struct wait {
 	struct dcs_event ev;
 	bool done;

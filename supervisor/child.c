@@ -1,6 +1,7 @@
 /* The table of helpers. Supervisor only. A helper may die or hang at any instant: it is killed and
  * started again for ever, and nothing that matters is lost with it. */
 #include "supervisor/child.h"
+#include "supervisor/handover.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -323,7 +324,9 @@ void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms)
 		.policy = s->guard.policy,
 		.adopted = s->pm.pid != 0 && !s->pm.is_child,
 		.in_handover = s->inherited,
-		.is_pid1 = getpid() == 1 };
+		.is_pid1 = getpid() == 1,
+		.started_ms = s->started_ms,
+		.upgrade = handover_upgrade_end() };
 	if (!str_copy(w.data_dir, sizeof(w.data_dir), s->launch.data_dir) ||
 		!str_copy(w.runtime_dir, sizeof(w.runtime_dir), s->launch.runtime_dir) ||
 		!str_copy(w.scope, sizeof(w.scope), s->launch.scope) ||

@@ -391,6 +391,13 @@ const char *handover_instance(void)
 	return line != NULL ? line + 1 : NULL;
 }
 
+enum upgrade_end handover_upgrade_end(void)
+{
+	return !legacy.present			  ? UPGRADE_NONE
+	       : legacy.entry[ENV_BACK_AT] == '1' ? UPGRADE_ROLLED_BACK
+						  : UPGRADE_DONE;
+}
+
 const char *handover_oom_saved(void)
 {
 	return legacy.present ? legacy.oom : "";

@@ -24,4 +24,5 @@ void handover_guard_end(void);
 const char *handover_instance(void);
 /* OOM score at the first start, "" = this is the first. */
 const char *handover_oom_saved(void);
+enum upgrade_end handover_upgrade_end(void);
 void handover_roll_back(void); /* returns when there is no way back */

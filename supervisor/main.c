@@ -95,7 +95,7 @@ static enum err_code open_own(struct sup *s, struct err *err)
 
 static void init(struct sup *s)
 {
-	s->now_ms = clock_boot_ms();
+	s->now_ms = s->started_ms = clock_boot_ms();
 	guard_init(&s->guard, GUARD_SUPERVISOR, s->now_ms);
 	helpers_init(s);
 	deadlink_init(&s->dm);

@@ -87,6 +87,7 @@ struct sup {
 	char **argv; /* as we were started, for an upgrade in place */
 	struct killtree *scratch;
 	bool inherited;
+	int64_t started_ms; /* this program */
 	bool reap_more; /* waitpid had more than one turn takes */
 	struct upgrade {
 		char path[LIMIT_PATH];

@@ -635,21 +635,6 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 	publish_page(w);
 }
 
-static void status_local(struct worker *w, uint64_t id)
-{
-	int64_t now_ms = clock_boot_ms();
-	json_auto_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I}", "scope", w->welcome.scope,
-		"name", w->welcome.name, "role", pg_role_word(w->pg.role), "state",
-		pg_state_word(w->pg.state), "task", ha_task_word(w->task), "last_decision",
-		w->last_reason, "lease_left_ms",
-		(json_int_t)(keeper_lease_until_ms(&w->keeper) > now_ms
-				     ? keeper_lease_until_ms(&w->keeper) - now_ms
-				     : 0),
-		"incarnation", (json_int_t)w->welcome.incarnation);
-	AUTO_FREE char *text = json_python(o);
-	requests_answer(w, id, text != NULL ? 200 : 503, API_JSON, text != NULL ? text : "{}");
-}
-
 void requests_message(struct worker *w, const struct ipc_msg *m)
 {
 	struct err err = ERR_INIT;
@@ -683,7 +668,8 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 		requests_answer(w, m->id, 400, API_PAGE, "body is not a JSON object");
 		return;
 	}
-	if (!w->c_fresh && q->kind != API_RELOAD && q->kind != API_STATUS_LOCAL) {
+	if (!w->c_fresh && q->kind != API_RELOAD && q->kind != API_STATUS_LOCAL &&
+		q->kind != API_UPGRADE) {
 		requests_answer(w, m->id, 503, API_TEXT, "the store was not read yet");
 		return;
 	}
@@ -716,13 +702,8 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 			"this member is no coordinator: Citus and other MPP extensions are not "
 			"built yet");
 		break;
-	case API_STATUS_LOCAL: status_local(w, m->id); break;
-	case API_UPGRADE: {
-		struct msg_upgrade u = { .path = "" };
-		link_send(w, MSG_UPGRADE, m->id, &u, NULL, 0, NULL, 0);
-		requests_answer(w, m->id, 202, API_TEXT, "upgrade ordered");
-		break;
-	}
+	case API_STATUS_LOCAL: local_status(w, m->id); break;
+	case API_UPGRADE: local_upgrade(w, m->id); break;
 	default: requests_answer(w, m->id, 501, API_TEXT, "not built yet"); break;
 	}
 }

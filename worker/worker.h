@@ -136,6 +136,7 @@ struct worker {
 	struct probe probe;
 	struct pg_files files;
 	bool files_asked, history_asked, pg_seen, control_runs;
+	uint64_t upgrade_id; /* request that waits for the supervisor's word; 0 = none */
 	struct seq_control control; /* pg_controldata, where files cannot read pg_control */
 	int64_t files_asked_ms, history_asked_tli;
 	uint32_t seen_state;
@@ -294,6 +295,9 @@ json_t *publish_slots(struct worker *w); /* name -> LSN of a primary; NULL when 
 
 /* requests.c */
 void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */
+/* local.c: the local socket alone */
+void local_status(struct worker *w, uint64_t id);
+void local_upgrade(struct worker *w, uint64_t id);
 void requests_answer(
 	struct worker *w, uint64_t id, unsigned status, enum api_content content, const char *body);
 void requests_lasting_facts(

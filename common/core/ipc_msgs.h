@@ -78,6 +78,11 @@ struct msg_answer {
 };
 
 /* What the supervisor tells a helper at its start: everything it needs besides its command line. */
+enum upgrade_end {
+	UPGRADE_NONE = 0,
+	UPGRADE_DONE,	     /* executed in place by the program before it */
+	UPGRADE_ROLLED_BACK, /* the program before it, as the new one did not come up */
+};
 struct msg_welcome {
 	int64_t now_ms;
 	uint64_t incarnation; /* of this helper, counts from 1 */
@@ -87,6 +92,9 @@ struct msg_welcome {
 	uint32_t adopted;     /* this supervisor took over a running postmaster */
 	uint32_t in_handover; /* taken over from a predecessor */
 	uint32_t is_pid1;
+	int64_t started_ms;   /* the program that runs as supervisor now, boot time */
+	uint32_t upgrade;     /* how it came to run: enum upgrade_end */
+	uint32_t pad;
 	char data_dir[1024];
 	char runtime_dir[1024]; /* <base>/<scope>.<name> */
 	char scope[128];

@@ -13,7 +13,8 @@
 
 #define ORDER_ANSWER_MS                                                                            \
 	5000 /* the supervisor answers orders at once; silence means it is going away */
-#define FILES_MAX_BYTES LIMIT_SHM_DOC
+#define UPGRADE_ANSWER_MS 8000 /* it lets the new program check itself first, 5 s */
+#define FILES_MAX_BYTES	  LIMIT_SHM_DOC
 
 void host_init(struct host *h, struct loop *loop)
 {
@@ -421,6 +422,14 @@ uint64_t host_pg_promote(
 	struct msg_pg_promote m = { .generation = h->pg.generation,
 		.deadline_ms = deadline_ms,
 		.lease_until_ms = lease_until_ms };
+	return submit(h, h->sup_fd, r, &m, NULL, 0);
+}
+
+uint64_t host_upgrade(struct host *h, host_fn fn, void *arg)
+{
+	struct host_request *r =
+		reserve(h, MSG_UPGRADE, clock_boot_ms() + UPGRADE_ANSWER_MS, fn, arg);
+	struct msg_upgrade m = { .path = "" };
 	return submit(h, h->sup_fd, r, &m, NULL, 0);
 }
 

@@ -104,6 +104,9 @@ uint64_t host_pg_stop(
 uint64_t host_pg_signal(struct host *h, int signo, int64_t lease_until_ms, host_fn fn, void *arg);
 uint64_t host_pg_promote(
 	struct host *h, int64_t lease_until_ms, int64_t deadline_ms, host_fn fn, void *arg);
+/* Execute the supervisor's program anew, as it is on disk now. An answer OK is the last word of the
+ * old one. */
+uint64_t host_upgrade(struct host *h, host_fn fn, void *arg);
 /* Answered when the job ended. timeout_ms 0 = no limit. cwd NULL = as ours. */
 uint64_t host_job(struct host *h, const char *name, const struct host_cmd *cmd, const char *cwd,
 	uint32_t flags, int64_t timeout_ms, uint32_t grace_ms, host_fn fn, void *arg);
