@@ -200,7 +200,8 @@ static void check_nothing_lost(
 static void check_divergence(struct sim *s, int node, const struct sim_branch *b)
 {
 	const struct cluster *c = &s->dcs.now.c;
-	if (in_pause(s) || s->checks.manual_ms > s->now_ms - 300000)
+	/* A failover names its target whatever that one has; a switchover does not. */
+	if (in_pause(s) || (by_hand(s, node) && s->checks.manual_lossy))
 		return;
 	for (unsigned i = 0; i < c->history_count; i++)
 		if (c->history[i].timeline == b->tli - 1 && b->start_lsn > c->history[i].lsn)
