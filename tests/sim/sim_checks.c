@@ -248,7 +248,9 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	}
 	if (b->tli > s->checks.max_tli)
 		s->checks.max_tli = b->tli;
-	bool old_tag = s->now_ms - s->nodes[node].nofailover_ms > SETTLE_MS;
+	/* Elections are what the tag is about: one that had the key before it was tagged, and still has
+	 * it, is promoted again after a crash or a fence like any other leader (B6, E4). */
+	bool old_tag = s->checks.key_since_ms - s->nodes[node].nofailover_ms > SETTLE_MS;
 	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
 	/* An interrupted bootstrap that goes on: nobody else has it, no client was there. */
@@ -286,6 +288,8 @@ void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 {
 	rules_new_fact(s);
 	mix(s, (uint64_t)s->now_ms * 41 + (uint64_t)node * 7 + kind);
+	if (kind != DCS_ADOPT)
+		s->checks.key_since_ms = s->now_ms;
 }
 
 void check_plan(struct sim *s, int node, const struct ha_plan *plan)

@@ -28,6 +28,7 @@ struct sim_checks {
 	int64_t pause_ended_ms;
 	int64_t mode_changed_ms; /* synchronous_mode or _strict */
 	int64_t sync_changed_ms; /* on or off */
+	int64_t key_since_ms;	 /* the leader key was won; a change of lease does not count */
 	bool paused, strict;
 	enum sync_mode mode; /* paused, strict, mode: of the last configuration */
 	int manual_candidate; /* -1 */
