@@ -392,6 +392,57 @@ static void test_repair(void **state)
 	search_free(&x);
 }
 
+/* X25, counted out: whoever may win under the new /sync has among its electors one that holds what
+ * was acknowledged under older settings, be it a complete one or as the old /sync promised. */
+static bool older_kept(const struct quorum_state *s, const struct quorum_step *step)
+{
+	for (unsigned m = 0; m < 16; m++) { /* electors: a set of a..d */
+		int old = 0, now = 0;
+		bool complete = false;
+		for (int i = 0; i < 4; i++) {
+			if (!(m >> i & 1))
+				continue;
+			now += i == s->me || qset_has(&step->set, i);
+			old += i == s->me || qset_has(&s->voters, i);
+			complete |= (i == s->me || qset_has(&step->set, i)) &&
+				    !qset_has(&s->lagging, i);
+		}
+		if (now == __builtin_popcount(m) && now > step->num && !complete &&
+			old <= s->quorum)
+			return false;
+	}
+	return true;
+}
+
+static void test_older_commits(void **state)
+{
+	(void)state;
+	unsigned lowered = 0, checked = 0;
+	for (unsigned k = 0; k < 8 * 8 * 8 * 8 * 4 * 4 * 3; k++) {
+		unsigned r = k;
+		struct qset part[4] = { { { 0 } } };
+		for (unsigned p = 0; p < 4; p++, r /= 8)
+			part[p].w[0] = (r % 8) << 1; /* of b, c, d; a is the leader */
+		struct quorum_state s = { .voters = part[0], .sync = part[1], .active = part[2],
+			.lagging = part[3], .quorum = (int)(r % 4), .numsync = (int)(r / 4 % 4),
+			.wanted = 1 + (int)(r / 16) };
+		struct qset complete = qset_minus(s.active, s.lagging);
+		complete = qset_and(complete, s.sync);
+		s.confirmed = qset_count(&complete);
+		if (!quorum_invariants(&s) || s.numsync > qset_count(&s.sync))
+			continue;
+		struct quorum_steps steps;
+		quorum_resolve(&s, &steps);
+		assert_false(steps.broken);
+		if (steps.count == 0 || steps.step[0].kind != QUORUM_STEP_QUORUM)
+			continue;
+		checked++;
+		lowered += steps.step[0].num < s.quorum;
+		assert_true(older_kept(&s, &steps.step[0]));
+	}
+	assert_true(checked > 1000 && lowered > 100);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -399,6 +450,7 @@ int main(void)
 		cmocka_unit_test(test_four_names),
 		cmocka_unit_test(test_five_names),
 		cmocka_unit_test(test_repair),
+		cmocka_unit_test(test_older_commits),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

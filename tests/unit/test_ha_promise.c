@@ -1,0 +1,238 @@
+/* What /sync promised must hold whatever changed since: the mode (X28, X29), the store that does not
+ * answer (X27), who may lead at all (X26), and the way to the promotion (X44). */
+#include "tests/unit/ha_fixture.h"
+
+#include "worker/ha/sync_state.h"
+
+static void sender(struct fx *f, const char *name, const char *state, uint64_t lsn)
+{
+	struct pg_walsender *w = &f->senders[f->sql.walsender_count++];
+	memset(w, 0, sizeof(*w));
+	FX_SET(w->application_name, name);
+	FX_SET(w->sync_state, state);
+	w->write_lsn = w->flush_lsn = w->replay_lsn = lsn;
+}
+
+static void promised(struct fx *f, const char *leader, int quorum, const char *one, const char *two)
+{
+	f->c.sync_key_exists = true;
+	f->c.sync_version = 3;
+	FX_SET(f->c.sync_leader, leader);
+	f->c.sync_quorum = quorum;
+	FX_SET(f->voters[0], one);
+	FX_SET(f->voters[1], two);
+	f->c.sync_voter_count = (one[0] != '\0') + (two[0] != '\0');
+}
+
+static struct fx *leader(const char *ssn, int quorum, uint64_t c_lsn)
+{
+	struct fx *f = fx_new();
+	fx_as_leader(f);
+	f->set.sync_mode = SYNC_PRIORITY;
+	f->set.sync_node_count = 2;
+	FX_SET(f->sql.synchronous_standby_names, ssn);
+	promised(f, "a", quorum, "b", "c");
+	sender(f, "b", "sync", 1000);
+	sender(f, "c", "sync", c_lsn);
+	return f;
+}
+
+static struct fx *racer(enum sync_mode mode, const char *sync_leader, int quorum, const char *one,
+	const char *two)
+{
+	struct fx *f = fx_new();
+	fx_pg(f, 'R');
+	fx_leader(f, "");
+	f->set.sync_mode = mode;
+	promised(f, sync_leader, quorum, one, two);
+	return f;
+}
+
+static bool wins(struct fx *f)
+{
+	fx_run(f);
+	bool won = fx_find(f, HA_ACQUIRE) != NULL;
+	free(f);
+	return won;
+}
+
+/* X28: priority mode, but the leader left "one vote of these two". */
+static void test_votes_outlive_the_mode(void **state)
+{
+	(void)state;
+	assert_false(wins(racer(SYNC_PRIORITY, "b", 1, "a", "c")));
+	struct fx *f = racer(SYNC_PRIORITY, "b", 1, "a", "c");
+	fx_peer(f, "c", 1000);
+	assert_true(wins(f));
+	assert_true(wins(racer(SYNC_PRIORITY, "b", 0, "a", "c")));
+	assert_true(wins(racer(SYNC_OFF, "b", 1, "a", "c")));
+}
+
+static void expect_write(struct fx *f, const char *voters, int quorum)
+{
+	fx_run(f);
+	const struct ha_action *write = fx_find(f, HA_WRITE_SYNC);
+	assert_non_null(write);
+	/* the last one counts */
+	for (unsigned i = 0; i < f->action_count; i++)
+		write = f->actions[i].kind == HA_WRITE_SYNC ? &f->actions[i] : write;
+	assert_string_equal(f->names[write - f->actions], voters);
+	assert_int_equal(write->quorum, quorum);
+	free(f);
+}
+
+/* ... and the votes go once each of them has all. */
+static void test_votes_end(void **state)
+{
+	(void)state;
+	struct fx *f = leader("2 (b,c)", 1, 1000);
+	expect_write(f, "b,c", 0);
+	f = leader("2 (b,c)", 0, 1000);
+	fx_run(f);
+	assert_null(fx_find(f, HA_WRITE_SYNC));
+	free(f);
+}
+
+/* X29: c was ready under ANY 1, or is a voter among two, and lacks what b confirmed since. */
+static void test_ready_anew(void **state)
+{
+	(void)state;
+	struct fx *f = leader("2 (b,c)", 0, 900);
+	promised(f, "a", 0, "", "");
+	FX_SET(f->m.last_ssn, "ANY 1 (b,c)");
+	FX_SET(f->m.ready[0], "b");
+	FX_SET(f->m.ready[1], "c");
+	f->m.ready_count = 2;
+	expect_write(f, "b", 0);
+	expect_write(leader("2 (b,c)", 1, 900), "b", 0);
+	/* A voter without votes has all: it stays through a restart of the worker. */
+	f = leader("2 (b,c)", 0, 900);
+	fx_run(f);
+	assert_null(fx_find(f, HA_WRITE_SYNC));
+	free(f);
+	/* ANY 2 of two is no less than priority. */
+	f = leader("2 (b,c)", 0, 900);
+	promised(f, "a", 0, "b", "");
+	FX_SET(f->m.last_ssn, "ANY 2 (b,c)");
+	FX_SET(f->m.ready[0], "c");
+	f->m.ready_count = 1;
+	expect_write(f, "b,c", 0);
+}
+
+/* X27: the placeholder goes out before anything that may have to wait for the store. */
+static void test_strict_first(void **state)
+{
+	(void)state;
+	enum sync_mode modes[] = { SYNC_PRIORITY, SYNC_QUORUM };
+	for (unsigned i = 0; i < 2; i++) {
+		struct fx *f = leader("", 0, 1000);
+		promised(f, "", 0, "", "");
+		f->c.sync_key_exists = false;
+		f->set.sync_mode = modes[i];
+		f->set.sync_strict = true;
+		f->write_sync = HA_OUT_UNKNOWN;
+		fx_run(f);
+		const struct ha_action *set = fx_find(f, HA_SET_SSN),
+				       *write = fx_find(f, HA_WRITE_SYNC);
+		assert_true(set != NULL && write != NULL && set < write);
+		assert_true(set->ssn.placeholder && set->ssn.n == 1 && set->name_count == 0);
+		f->set.sync_strict = false;
+		f->m.ssn_asked_hash = 0;
+		fx_run(f);
+		set = fx_find(f, HA_SET_SSN);
+		assert_true(set == NULL || !set->ssn.placeholder);
+		free(f);
+	}
+}
+
+static void map(struct fx *f, const char *one, const char *two)
+{
+	f->set.failsafe_mode = true;
+	f->c.failsafe_present = true;
+	f->c.failsafe_count = 2;
+	FX_SET(f->failsafe[0].name, one);
+	FX_SET(f->failsafe[1].name, two);
+}
+
+static void request(struct fx *f, const char *leader_name, const char *candidate)
+{
+	f->c.failover_present = f->c.failover_key_exists = true;
+	FX_SET(f->c.failover_leader, leader_name);
+	FX_SET(f->c.failover_candidate, candidate);
+}
+
+/* X26: b is ahead and a voter, but it may not lead. */
+static void test_barred_peer(void **state)
+{
+	(void)state;
+	for (int barred = 0; barred < 2; barred++) {
+		struct fx *f = racer(SYNC_QUORUM, "c", 0, "a", "b");
+		map(f, "a", barred ? "c" : "b");
+		fx_peer(f, "b", 5000);
+		assert_int_equal(wins(f), barred);
+		/* One vote short: it is not made up for. */
+		f = racer(SYNC_QUORUM, "c", 1, "a", "b");
+		map(f, "a", barred ? "c" : "b");
+		fx_peer(f, "b", 5000);
+		assert_false(wins(f));
+		/* The same by its timeline. */
+		f = racer(SYNC_QUORUM, "c", 0, "a", "b");
+		f->set.check_timeline = barred;
+		f->sql.timeline = 2;
+		f->c.history_count = 1;
+		f->history[0] = (struct history_row){ .timeline = 1, .lsn = 900 };
+		fx_peer(f, "b", 5000);
+		assert_int_equal(wins(f), barred);
+		/* A switchover whose leader died waits for nobody who cannot follow it. */
+		f = racer(SYNC_QUORUM, "a", 0, "b", "");
+		map(f, "a", barred ? "c" : "b");
+		request(f, "a", "");
+		fx_peer(f, "b", 1000);
+		assert_int_equal(wins(f), barred);
+		f = racer(SYNC_QUORUM, "c", 0, "a", "b");
+		map(f, "a", barred ? "c" : "b");
+		request(f, "c", "b");
+		fx_peer(f, "b", 1000);
+		assert_int_equal(wins(f), barred);
+	}
+}
+
+/* X44: the key is ours, the position went past the end of the timeline since. */
+static void test_dead_end(void **state)
+{
+	(void)state;
+	for (uint64_t end = 999; end <= 1000; end++) {
+		struct fx *f = fx_new();
+		fx_pg(f, 'R');
+		fx_leader(f, "a");
+		fx_lock(f, LOCK_HELD);
+		f->c.history_count = 1;
+		f->history[0] = (struct history_row){ .timeline = 1, .lsn = end };
+		fx_run(f);
+		const struct ha_action *task = fx_task(f);
+		if (end == 999) {
+			assert_null(task);
+			assert_string_equal(f->plan.rule, "X44");
+			assert_non_null(fx_find(f, HA_RELEASE));
+			assert_int_equal(f->plan.verdict, VERDICT_DROP);
+		} else {
+			assert_non_null(task);
+			assert_int_equal(task->task, TASK_PROMOTE);
+			assert_int_equal(task->lsn, 1000); /* not from past there */
+		}
+		free(f);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_votes_outlive_the_mode),
+		cmocka_unit_test(test_votes_end),
+		cmocka_unit_test(test_ready_anew),
+		cmocka_unit_test(test_strict_first),
+		cmocka_unit_test(test_barred_peer),
+		cmocka_unit_test(test_dead_end),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
