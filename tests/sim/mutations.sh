@@ -25,14 +25,22 @@ race: lag is not looked at | worker/ha/race.c | if (with_lag && lagging(s, my_po
 race: a non-voter may be elected | worker/ha/race.c | if (s->sync_active && !s->quorum_active && !cluster_sync_matches(s->c, s->v->name)) | if (false)
 race: quorum votes are not counted | worker/ha/race.c | if (!s->quorum_active || votes >= s->c->sync_quorum) | if (true)
 race: one vote less is enough | worker/ha/race.c | votes >= s->c->sync_quorum | votes + 1 >= s->c->sync_quorum
-race: a failsafe promise is forgotten by a restart (X13) | worker/ha/failsafe.c | int64_t until_ms = s->m->started_ms + s->set->ttl_ms; | int64_t until_ms = 0;
-~ race: whoever is not in /failsafe may be elected by hand (X16) | worker/ha/race.c | if (failsafe_excluded(s)) { | if (false) {
+race: a failsafe promise is forgotten by a restart (X13) | worker/ha/failsafe.c | int64_t until_ms = s->m->started_ms + s->m->ttl_most_ms; | int64_t until_ms = 0;
+race: whoever is not in /failsafe may be elected by hand (X16) | worker/ha/race.c | if (failsafe_excludes(s, s->v->name)) { | if (false) {
 ~ leader: a late key is promoted on, whatever word was given (X17) | worker/ha/leader.c | if (failsafe_word_forbids(s)) { | if (false) {
-~ leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | if (s->m->lock_won | if (true \|\| s->m->lock_won
+leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | if (s->m->lock_won | if (true \|\| s->m->lock_won
 race: a candidate by name needs no votes (X19) | worker/ha/handover.c | return s->quorum_active && s->c->failover_leader[0] != '\0'; | return false;
 race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
 failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@
-~ sync: quorum to priority keeps its voters (X22) | worker/ha/sync.c | if (st->ssn.quorum && st->ssn.n < qset_count(&st->listed) && !qset_empty(&st->voters)) | if (false)
+sync: whoever was ready stays ready (X15, X29) | worker/ha/sync_state.c | if (s->sync == SYNC_QUORUM || partly || !ssn_lists(ssn, m->ready[i])) | if (!ssn_lists(ssn, m->ready[i]))
+sync: ready under ANY n is ready in priority mode (X29) | worker/ha/sync_state.c | s->sync == SYNC_QUORUM || partly || | s->sync == SYNC_QUORUM ||
+sync: older commits do not count for the votes (X25) | worker/ha/quorum.c | quorum = max(quorum, votes_for_older(w, &voters)); | 
+race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (failsafe_excludes(s, name)) | if (false)
+handover: a peer that may not lead is waited for (X26) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false)
+sync: strict mode waits for /sync (X27) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false)
+race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM
+leader: nobody looks for a dead end again (X44) | worker/ha/leader.c | a->lsn = race_timeline_end(s); | 
+failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
 ~ race: an old primary with an older timeline may lead | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) {
 race: proven divergence does not count (S9) | worker/ha/race.c | return my_position(s) > s->c->history[i].lsn; | return false;
 ~ race: unknown counts as acquired | worker/ha/race.c | case HA_OUT_UNKNOWN: | case HA_OUT_UNKNOWN: break;

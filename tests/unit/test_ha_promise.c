@@ -1,5 +1,5 @@
-/* What /sync promised must hold whatever changed since: the mode (X28, X29), the store that does not
- * answer (X27), who may lead at all (X26), and the way to the promotion (X44). */
+/* What /sync promised must hold whatever changed since: the mode (X28, X29), the store that does
+ * not answer (X27), who may lead at all (X26), and the way to the promotion (X44). */
 #include "tests/unit/ha_fixture.h"
 
 #include "worker/ha/sync_state.h"
@@ -37,8 +37,8 @@ static struct fx *leader(const char *ssn, int quorum, uint64_t c_lsn)
 	return f;
 }
 
-static struct fx *racer(enum sync_mode mode, const char *sync_leader, int quorum, const char *one,
-	const char *two)
+static struct fx *racer(
+	enum sync_mode mode, const char *sync_leader, int quorum, const char *one, const char *two)
 {
 	struct fx *f = fx_new();
 	fx_pg(f, 'R');

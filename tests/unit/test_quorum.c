@@ -423,8 +423,12 @@ static void test_older_commits(void **state)
 		struct qset part[4] = { { { 0 } } };
 		for (unsigned p = 0; p < 4; p++, r /= 8)
 			part[p].w[0] = (r % 8) << 1; /* of b, c, d; a is the leader */
-		struct quorum_state s = { .voters = part[0], .sync = part[1], .active = part[2],
-			.lagging = part[3], .quorum = (int)(r % 4), .numsync = (int)(r / 4 % 4),
+		struct quorum_state s = { .voters = part[0],
+			.sync = part[1],
+			.active = part[2],
+			.lagging = part[3],
+			.quorum = (int)(r % 4),
+			.numsync = (int)(r / 4 % 4),
 			.wanted = 1 + (int)(r / 16) };
 		struct qset complete = qset_minus(s.active, s.lagging);
 		complete = qset_and(complete, s.sync);

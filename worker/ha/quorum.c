@@ -129,7 +129,8 @@ bool quorum_invariants(const struct quorum_state *s)
 
 struct work {
 	struct quorum_state s;
-	const struct quorum_state *found; /* /sync as it is: what holds for all that was acknowledged */
+	const struct quorum_state
+		*found; /* /sync as it is: what holds for all that was acknowledged */
 	struct quorum_steps *out;
 	bool stop;
 };
@@ -169,9 +170,9 @@ static void sync_update(struct work *w, int numsync, struct qset sync)
 	emit(w, QUORUM_STEP_SYNC, s->numsync, &s->sync);
 }
 
-/* X25: the votes that keep older commits safe. Whoever holds them all (X is who may not) is in every
- * electing set of more than #X; in a smaller one only the old promise counts, and names that it did
- * not ask are no votes for it. */
+/* X25: the votes that keep older commits safe. Whoever holds them all (X is who may not) is in
+ * every electing set of more than #X; in a smaller one only the old promise counts, and names that
+ * it did not ask are no votes for it. */
 static int votes_for_older(const struct work *w, const struct qset *voters)
 {
 	const struct quorum_state *f = w->found;

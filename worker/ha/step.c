@@ -45,9 +45,9 @@ void step_init(struct step *s, const struct ha_view *v, struct ha_memory *m,
 	s->sync_active = s->sync != SYNC_OFF && v->c->sync_leader[0] != '\0';
 	/* X28: the mode is what is wanted, /sync is what was promised. A leader that hears of a
 	 * change late, or cannot write, leaves a promise of the old mode: one with a quorum says
-	 * "among so many", never "each voter has all" (S4, S7). Without one both modes read alike. */
-	s->quorum_active =
-		s->sync_active && (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0);
+	 * "among so many", never "each voter has all" (S4, S7). Without one both modes read alike.
+	 */
+	s->quorum_active = s->sync_active && (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0);
 	s->pg_there = postmaster_there(v);
 	s->primary = taken_for_primary(v);
 	s->starting = s->pg_there &&

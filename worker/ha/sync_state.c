@@ -349,8 +349,8 @@ static void ssn_changed(struct step *s, const struct ssn *ssn)
 	/* X29: under ANY n of more than n whoever is ready may since have missed what n others
 	 * acknowledged. Priority mode names only those who have all. */
 	struct ssn before;
-	bool partly = ssn_parse(m->last_ssn, &before) && before.quorum &&
-		      before.n < (int)before.count;
+	bool partly =
+		ssn_parse(m->last_ssn, &before) && before.quorum && before.n < (int)before.count;
 	bool fits =
 		str_copy(m->last_ssn, sizeof(m->last_ssn), s->v->sql->synchronous_standby_names);
 	INVARIANT(fits); /* both arrays have one size */
