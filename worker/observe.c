@@ -301,6 +301,8 @@ void observe_build(struct worker *w)
 	pgctx_check_recovery(
 		&w->pg, &w->probe.facts, &target, &w->recovery_differs, &w->recovery_needs_restart);
 	view_pg(w, v);
+	slots_feedback(w);
+	v->slots_to_copy = slots_to_copy(w);
 	v->task = w->task;
 	v->task_since_ms = w->task_since_ms;
 	v->task_ended = w->task_ended;

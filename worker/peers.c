@@ -200,6 +200,11 @@ static void on_failsafe(const struct http_reply *r, void *arg)
 		send_failsafe(q);
 		return;
 	}
+	char lsn[24];
+	int64_t position;
+	if (ok && q->index < w->c->failsafe_count && http_header(r, "lsn", lsn, sizeof(lsn)) &&
+		str_to_i64(lsn, &position))
+		slots_said_member(w, w->c->failsafe[q->index].name, position);
 	if (q->serial == w->round.serial && !ok) {
 		w->round.failsafe_ok = false;
 		log_warning("failsafe: %s refuses or does not answer: status=%ld %s", q->url,

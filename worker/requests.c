@@ -627,6 +627,7 @@ static void failsafe(struct worker *w, uint64_t id, const json_t *body)
 	memcpy(w->failsafe.api_url, word.api_url, sizeof(w->failsafe.api_url));
 	json_decref(w->failsafe.slots);
 	w->failsafe.slots = json_incref(word.slots);
+	slots_said_leader(w, w->failsafe.slots);
 	if (w->mem.last_lsn != 0)
 		m.lsn = (int64_t)w->mem.last_lsn;
 	if (ipc_send(w->api_fd, MSG_API_ANSWER, id, &m, text, strlen(text), NULL, 0, &err) !=

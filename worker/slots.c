@@ -6,7 +6,6 @@
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
-#include "worker/ha/slots_plan.h"
 #include "worker/worker.h"
 
 #define SLOT_MS 5000
@@ -26,15 +25,82 @@ static bool leads(const struct worker *w)
 	       w->pg.role == PG_ROLE_STANDBY_LEADER;
 }
 
-static void make_plan(struct worker *w)
+/* What was said outside of the store while it does not answer: by the leader with its failsafe word
+ * (all its slots), by the others to the leader's (their own position). */
+static struct slot_lsn said[LIMIT_SLOTS];
+static unsigned said_count;
+static int64_t said_ms;
+
+static void say(const char *slot, int64_t lsn)
 {
-	struct slots_in in = { .me = w->welcome.name,
-		.leader = cluster_unlocked(w->c) ? "" : w->c->leader,
+	if (lsn <= 0)
+		return;
+	for (unsigned i = 0; i < said_count; i++) {
+		if (strcmp(said[i].name, slot) == 0) {
+			if ((uint64_t)lsn > said[i].lsn)
+				said[i].lsn = (uint64_t)lsn;
+			return;
+		}
+	}
+	if (said_count < LIMIT_SLOTS && str_copy(said[said_count].name, LIMIT_SLOT_NAME, slot))
+		said[said_count++].lsn = (uint64_t)lsn;
+}
+
+/* Old words count for nothing: the list begins anew. */
+static void say_anew(const struct worker *w)
+{
+	int64_t now_ms = clock_boot_ms();
+	if (now_ms - said_ms >= w->set.ttl_ms)
+		said_count = 0;
+	said_ms = now_ms;
+}
+
+void slots_said_member(struct worker *w, const char *member, int64_t lsn)
+{
+	char name[LIMIT_SLOT_NAME];
+	say_anew(w);
+	str_slot_name(member, name);
+	say(name, lsn);
+}
+
+void slots_said_leader(struct worker *w, const json_t *slots)
+{
+	const char *name;
+	json_t *v;
+	say_anew(w);
+	json_object_foreach((json_t *)slots, name, v) say(name, json_integer_value(v));
+	slots_sync(w);
+}
+
+static struct slots_in plan_input(const struct worker *w)
+{
+	int64_t now_ms = clock_boot_ms();
+	bool heard = now_ms - said_ms < w->set.ttl_ms;
+	bool word = w->failsafe.last_ms != 0 && now_ms - w->failsafe.last_ms < w->failsafe.ttl_ms;
+	return (struct slots_in){ .me = w->welcome.name,
+		.leader = !cluster_unlocked(w->c) ? w->c->leader
+			  : word		  ? w->failsafe.name
+						  : "",
 		.leads = leads(w),
 		.c = w->c,
 		.set = &w->set,
-		.server_version = w->probe.facts.server_version };
-	slots_plan_make(&in, &plan);
+		.server_version = w->probe.facts.server_version != 0 ? w->probe.facts.server_version
+								     : w->pg.major * 10000,
+		.said = said,
+		.said_count = heard ? said_count : 0 };
+}
+
+/* ha 7.6. The configuration files are written from it. */
+void slots_feedback(struct worker *w)
+{
+	if (!w->c_fresh)
+		return;
+	struct slots_in in = plan_input(w);
+	bool on = slots_force_feedback(&in);
+	if (on == w->pg.hot_standby_feedback)
+		return;
+	w->pg.hot_standby_feedback = on;
+	task_reload(w, false);
 }
 
 static void on_done(struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
@@ -135,25 +201,6 @@ static bool physical_one(struct worker *w, const struct slot_wanted *want, const
 	return false;
 }
 
-static bool logical_one(struct worker *w, const struct slot_wanted *want, const struct pg_slot *s)
-{
-	if (s != NULL || w->probe.facts.in_recovery)
-		return false; /* copying logical slots to standbys is not built yet */
-	if (strcmp(want->database, w->pg.database) != 0) {
-		if (strcmp(last_error, want->name) != 0)
-			log_error("logical slot %s: slots in database %s are not built yet: only "
-				  "in %s",
-				want->name, want->database, w->pg.database);
-		if (!str_copy(last_error, sizeof(last_error), want->name))
-			last_error[0] = '\0';
-		return false;
-	}
-	const char *args[] = { want->name, want->plugin };
-	log_info("creating logical replication slot %s", want->name);
-	run(w, "SELECT pg_catalog.pg_create_logical_replication_slot($1, $2)", args, 2);
-	return true;
-}
-
 void slots_sync(struct worker *w)
 {
 	const struct pg_sql *f = &w->probe.facts;
@@ -164,13 +211,15 @@ void slots_sync(struct worker *w)
 	if (!w->c_fresh || !w->set.use_slots || !f->valid || !f->slots_valid || pgc_busy(&conn) ||
 		w->pg.state != PG_STATE_RUNNING)
 		return;
-	make_plan(w);
+	struct slots_in in = plan_input(w);
+	slots_plan_make(&in, &plan);
 	if (drop_one(w))
 		return;
+	slots_logical_sync(w, &in, &plan);
 	for (unsigned i = 0; i < plan.count; i++) {
 		const struct slot_wanted *want = &plan.slot[i];
 		const struct pg_slot *s = existing(w, want->name);
-		if (want->logical ? logical_one(w, want, s) : physical_one(w, want, s))
+		if (!want->logical && physical_one(w, want, s))
 			return;
 	}
 }

@@ -9,7 +9,9 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "worker/files/files_msgs.h"
+#include "worker/postgres/archive.h"
 #include "worker/postgres/bootstrap.h"
+#include "worker/postgres/slot_copy.h"
 #include "worker/postgres/sync_names.h"
 #include "worker/worker.h"
 
@@ -28,6 +30,7 @@ static struct {
 	struct seq_rewind_check check;
 	struct seq_rewind rewind;
 	struct seq_crash crash;
+	struct seq_copy_slots copy;
 	struct seq_demote {
 		struct co co;
 		enum ha_demote_mode mode;
@@ -37,6 +40,7 @@ static struct {
 		uint64_t lsn;
 		int64_t until_ms;
 		uint32_t ticket;
+		struct seq_archive_last archive;
 	} demote;
 	char hostaddr[64];
 	struct co *running;
@@ -148,6 +152,8 @@ static void on_done(struct co *co, void *arg)
 		w->reload_again = false;
 		task_reload(w, force);
 	}
+	if (ended == TASK_COPY_SLOTS)
+		slots_copy_ended(w);
 	if (ended == TASK_RESTART)
 		requests_restart_done(w, co->result_ok && !t.start.still_starting,
 			t.start.still_starting ? "postgres is still starting" : "restart failed");
@@ -260,6 +266,18 @@ static void demote_step(struct co *co)
 	d->lsn = t.stop.shutdown_seen ? t.stop.shutdown_lsn : 0;
 	if (w->pg.role != PG_ROLE_REPLICA && w->pg.role != PG_ROLE_STANDBY_LEADER)
 		pgctx_set_role(&w->pg, PG_ROLE_DEMOTED);
+	if (d->mode == DEMOTE_CLUSTER) {
+		/* The other cluster may read from the archive alone: without our last record it
+		 * forks off before it, and we would have to be rewound. With archiving the key is
+		 * kept: no election is wanted, we lead on as a standby. */
+		d->archive = (struct seq_archive_last){ .p = &w->pg };
+		co_call(co, &d->archive.co, seq_archive_last_step);
+		CO_WAIT(co);
+		if (!co->ok || !d->archive.configured)
+			log_info("shutdown checkpoint is not archived: %s", co->note);
+		if (d->archive.configured)
+			CO_RETURN(co, true, "the leader key is kept");
+	}
 	if (mode_releases(d->mode) && d->lsn != 0 && d->name_count > 0) {
 		/* PostgreSQL is down: who has its last word may have the key (S15). */
 		d->until_ms = clock_boot_ms() + DEMOTE_POLL_MS;
@@ -272,6 +290,8 @@ static void demote_step(struct co *co)
 			}
 		}
 	}
+	if (d->mode == DEMOTE_CLUSTER && !d->confirmed)
+		CO_RETURN(co, true, "the leader key is kept");
 	if (mode_releases(d->mode)) {
 		if (!d->confirmed && !d->release_regardless && d->name_count > 0)
 			CO_RETURN(co, false,
@@ -343,7 +363,7 @@ static int64_t lease_until(void *arg)
 static void on_leader_address(const struct dns_answer *a, void *arg)
 {
 	struct worker *w = arg;
-	if (w->task != TASK_REWIND && w->task != TASK_REWIND_CHECK)
+	if (w->task != TASK_REWIND && w->task != TASK_REWIND_CHECK && w->task != TASK_COPY_SLOTS)
 		return;
 	if (a->count == 0) {
 		fail_now(w, "the leader's name cannot be resolved");
@@ -352,6 +372,8 @@ static void on_leader_address(const struct dns_answer *a, void *arg)
 	memcpy(t.hostaddr, a->addrs[0], sizeof(t.hostaddr));
 	if (w->task == TASK_REWIND)
 		start(w, &t.rewind.co, seq_rewind_step);
+	else if (w->task == TASK_COPY_SLOTS)
+		start(w, &t.copy.co, seq_copy_slots_step);
 	else
 		start(w, &t.check.co, seq_rewind_check_step);
 }
@@ -397,6 +419,11 @@ static void start_with_leader(struct worker *w, const struct ha_action *a)
 			.leader_checkpointed = m != NULL && !m->checkpoint_pending,
 			.remove_failed =
 				w->set.remove_on_rewind_failure || w->set.remove_on_diverged };
+	} else if (a->task == TASK_COPY_SLOTS) {
+		t.copy = (struct seq_copy_slots){
+			.p = &w->pg, .leader = leader, .hostaddr = t.hostaddr
+		};
+		slots_copy_begin(w, &t.copy);
 	} else {
 		t.check = (struct seq_rewind_check){ .p = &w->pg,
 			.leader = leader,
@@ -533,12 +560,14 @@ void task_start(struct worker *w, const struct ha_action *a)
 		start(w, &t.crash.co, seq_crash_step);
 		break;
 	case TASK_REWIND:
-	case TASK_REWIND_CHECK: start_with_leader(w, a); break;
+	case TASK_REWIND_CHECK:
+	case TASK_COPY_SLOTS: start_with_leader(w, a); break;
 	case TASK_START_PRIMARY: start_primary(w, a); break;
 	case TASK_RESTART_AFTER_FAILURE:
 	case TASK_CHANGE_CONNINFO:
 	case TASK_FOLLOW_AFTER_DEMOTION: start_follow(w, a); break;
 	case TASK_PROMOTE:
+		slots_promoting();
 		t.promote = (struct seq_promote){ .p = &w->pg,
 			.lease_until = lease_until,
 			.arg = w,

@@ -12,6 +12,7 @@
 #include "common/model/ha_plan.h"
 #include "common/model/ha_view.h"
 #include "worker/ha/keeper_rules.h"
+#include "worker/ha/slots_plan.h"
 #include "worker/postgres/controljob.h"
 #include "worker/postgres/host.h"
 #include "worker/postgres/pgctx.h"
@@ -271,8 +272,20 @@ void task_clear_mark(struct worker *w);
 
 /* slots.c */
 void slots_sync(struct worker *w);
+void slots_feedback(struct worker *w); /* hot_standby_feedback is forced on, or no more */
+void slots_said_leader(struct worker *w, const json_t *slots); /* with its failsafe word */
+void slots_said_member(struct worker *w, const char *member, int64_t lsn); /* answer to ours */
 void slots_retain_seen(const char *name, int64_t now_ms);
 json_t *slots_retain(struct worker *w); /* list for /status, NULL = keep what is there */
+
+/* slots_logical.c */
+struct seq_copy_slots;
+void slots_logical_sync(
+	struct worker *w, const struct slots_in *in, const struct slots_plan *plan);
+unsigned slots_to_copy(const struct worker *w);
+void slots_copy_begin(struct worker *w, struct seq_copy_slots *s); /* which ones */
+void slots_copy_ended(struct worker *w);
+void slots_promoting(void);
 
 /* peers.c */
 void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);

@@ -212,10 +212,10 @@ static void run_promote(struct sim *s, int node)
 
 /* ---- demote ---- */
 
+/* A demoted cluster's leader leads on: with archiving it keeps the key. */
 static bool releases(enum ha_demote_mode mode)
 {
-	return mode == DEMOTE_GRACEFUL || mode == DEMOTE_IMMEDIATE || mode == DEMOTE_CLUSTER ||
-	       mode == DEMOTE_SHUTDOWN;
+	return mode == DEMOTE_GRACEFUL || mode == DEMOTE_IMMEDIATE || mode == DEMOTE_SHUTDOWN;
 }
 
 static bool polite(enum ha_demote_mode mode)

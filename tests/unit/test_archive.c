@@ -46,8 +46,31 @@ static void test_missing(void **state)
 	}
 }
 
+static void test_name(void **state)
+{
+	(void)state;
+	static const struct {
+		uint32_t tli;
+		uint64_t lsn;
+		uint32_t size;
+		const char *name;
+	} rows[] = {
+		{ 1, 0x1000028, 16u << 20, "000000010000000000000001" },
+		{ 2, 0x90000A0, 16u << 20, "000000020000000000000009" },
+		{ 0x1f, 0xFF000000, 16u << 20, "0000001F00000000000000FF" },
+		{ 1, 0x100000000, 16u << 20, "000000010000000100000000" },
+		{ 1, 0x3C0000000, 1u << 30, "000000010000000300000003" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		char out[25];
+		archive_segment_name(out, rows[i].tli, rows[i].lsn, rows[i].size);
+		assert_string_equal(out, rows[i].name);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_missing) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_missing),
+		cmocka_unit_test(test_name) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

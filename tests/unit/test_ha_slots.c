@@ -116,6 +116,13 @@ static void test_replica(void **state)
 	w->set.tags.nofailover = false;
 	FX_SET(w->members[1].version, "3.3.2"); /* an old leader publishes no member slots */
 	expect_plan(w, "b@200 c@300 d_1!@400");
+	/* Heard outside of the store: the higher position counts. */
+	static const struct slot_lsn said[] = { { .name = "b", .lsn = 150 },
+		{ .name = "c", .lsn = 350 } };
+	w->in.said = said;
+	w->in.said_count = 2;
+	expect_plan(w, "b@200 c@350 d_1!@400");
+	w->in.said_count = 0;
 	w->c.retain_count = 2;
 	FX_SET(w->retain[0], "old");
 	FX_SET(w->retain[1], "a");

@@ -89,6 +89,9 @@ static int64_t round_interval_ms(const struct step *s)
 static bool hold_by_failsafe(struct step *s)
 {
 	plan_wake(s, s->m->failsafe_round_ms + round_interval_ms(s));
+	/* The answers said how far cascading standbys are. */
+	if (s->v->sql->valid && s->v->task == TASK_NONE)
+		plan_add(s, HA_SYNC_SLOTS);
 	return plan_done(s, "J1",
 		"continue to run as a leader because failsafe mode is enabled and all members are "
 		"accessible");

@@ -40,13 +40,20 @@ static struct slot_wanted *slot_new(struct slots_plan *plan, const char *name)
 	return slot;
 }
 
-static uint64_t status_lsn(const struct cluster *c, const char *slot)
+static uint64_t lsn_of(const struct slot_lsn *list, unsigned count, const char *slot)
 {
-	for (unsigned i = 0; i < c->slot_count; i++) {
-		if (str_eq(c->slots[i].name, slot))
-			return c->slots[i].lsn;
+	for (unsigned i = 0; i < count; i++) {
+		if (str_eq(list[i].name, slot))
+			return list[i].lsn;
 	}
 	return 0;
+}
+
+static uint64_t status_lsn(const struct slots_in *in, const char *slot)
+{
+	uint64_t stored = lsn_of(in->c->slots, in->c->slot_count, slot);
+	uint64_t heard = lsn_of(in->said, in->said_count, slot);
+	return stored > heard ? stored : heard;
 }
 
 /* "4.0.0" or newer; members of pgregent write a version of their own numbering beside their own
@@ -109,7 +116,7 @@ static void plan_members(const struct slots_in *in, struct slots_plan *out)
 		if (slot == NULL)
 			continue;
 		slot->expected_active = member_expected_active(in, m);
-		slot->lsn = status_lsn(in->c, name);
+		slot->lsn = status_lsn(in, name);
 		/* Its slot on the leader stands still when it streams from somewhere else. */
 		bool own = m->tags.replicatefrom[0] != '\0' || !status_is_enough;
 		if (own && m->xlog_location > slot->lsn)
@@ -131,7 +138,7 @@ static void plan_retained(const struct slots_in *in, struct slots_plan *out)
 			continue;
 		struct slot_wanted *slot = slot_new(out, name);
 		if (slot != NULL)
-			slot->lsn = status_lsn(in->c, name);
+			slot->lsn = status_lsn(in, name);
 	}
 }
 
@@ -201,7 +208,7 @@ static void plan_permanent(const struct slots_in *in, struct slots_plan *out)
 			continue;
 		slot->permanent = true;
 		slot->logical = p->logical;
-		slot->lsn = status_lsn(in->c, p->name);
+		slot->lsn = status_lsn(in, p->name);
 		slot->expected_active =
 			!p->logical && in->leads && !cascades_elsewhere(in, p->name);
 		if (p->logical) {

@@ -16,6 +16,9 @@ struct slots_in {
 	const struct cluster *c;
 	const struct settings *set;
 	int32_t server_version; /* 150020 */
+	/* Positions heard outside of the store (failsafe mode): the higher one counts. */
+	const struct slot_lsn *said;
+	unsigned said_count;
 };
 
 struct slot_wanted {

@@ -254,3 +254,63 @@ void seq_archive_step(struct co *co)
 	CO_RETURN(co, true, "%u segments archived", s->archived);
 	CO_END(co);
 }
+
+/* ---- the last checkpoint ---- */
+
+void archive_segment_name(char out[static 25], uint32_t tli, uint64_t lsn, uint32_t segment_size)
+{
+	uint64_t per_id = UINT64_C(0x100000000) / segment_size, n = lsn / segment_size;
+	snprintf(out, 25, "%08X%08X%08X", tli, (uint32_t)(n / per_id), (uint32_t)(n % per_id));
+}
+
+static bool last_segment(struct seq_archive_last *s)
+{
+	struct pg_files f;
+	if (!s->co.ok || s->co.data.len != sizeof(f))
+		return false;
+	memcpy(&f, s->co.data.data, sizeof(f));
+	if (!f.control.valid || f.control.state != PG_DB_SHUTDOWNED ||
+		f.control.wal_segment_size == 0)
+		return false;
+	archive_segment_name(s->segment, f.control.checkpoint_tli, f.control.checkpoint_redo,
+		f.control.wal_segment_size);
+	return true;
+}
+
+void seq_archive_last_step(struct co *co)
+{
+	struct seq_archive_last *s = (struct seq_archive_last *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	s->configured = false;
+	s->setting.p = p;
+	s->setting.name = "archive_mode";
+	co_call(co, &s->setting.co, seq_setting_step);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "%s", co->note);
+	if (!str_eq(s->setting.value, "on") && !str_eq(s->setting.value, "always"))
+		CO_RETURN(co, true, "archive_mode is %s", s->setting.value);
+	s->setting.name = "archive_command";
+	co_call(co, &s->setting.co, seq_setting_step);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "%s", co->note);
+	if (s->setting.value[0] == '\0')
+		CO_RETURN(co, true, "no archive_command");
+	s->configured = true;
+	co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, FILES_MS);
+	CO_WAIT(co);
+	if (!last_segment(s))
+		CO_RETURN(co, false, "pg_control does not name the last checkpoint's segment");
+	log_info("archiving segment %s with the shutdown checkpoint", s->segment);
+	run_command(co, p, "archive_command", s->setting.value, s->segment,
+		JOB_LOG_OUTPUT | JOB_DATA_DIR);
+	CO_WAIT(co);
+	if (!co->ok)
+		log_error(
+			"Failed to archive WAL file %s with the shutdown checkpoint: exit_code=%d "
+			"%s",
+			s->segment, co->exit_code, co->note);
+	CO_END(co);
+}

@@ -31,6 +31,21 @@ struct seq_archive {
 };
 void seq_archive_step(struct co *co);
 
+/* The segment with the last checkpoint of a server that was shut down: a primary that becomes a
+ * standby of another cluster gives that cluster its last record this way, where it reads from the
+ * archive alone (ha 4.2, step 8). Result true also when the command failed, which is logged. */
+struct seq_archive_last {
+	struct co co;
+	struct pgctx *p;
+	bool configured; /* out: archiving is on and has a command */
+	/* private */
+	struct seq_setting setting;
+	char segment[25];
+};
+void seq_archive_last_step(struct co *co);
+/* Name of the segment that holds a position. */
+void archive_segment_name(char out[static 25], uint32_t tli, uint64_t lsn, uint32_t segment_size);
+
 /* restore_command for one segment, into pg_wal; answered like co_job. */
 void archive_fetch(
 	struct co *co, const struct pgctx *p, const char *restore_command, const char *segment);

@@ -60,6 +60,7 @@ struct pgctx {
 	 * (S7). */
 	bool ssn_known, ssn_managed;
 	char ssn[4096];
+	bool hot_standby_feedback; /* forced on (ha 7.6) */
 	/* restart pending: name -> {old_value, new_value}; owned, may be NULL */
 	json_t *pending_restart;
 	/* callbacks */

@@ -215,9 +215,7 @@ static void params_env_of(
 	env->ssn = p->ssn_managed ? p->ssn : NULL;
 	if (str_format(overlay, len, "parameters_%s", role_suffix(role)))
 		env->overlay = overlay;
-	for (unsigned i = 0; i < p->set->permanent_count; i++)
-		env->hot_standby_feedback |=
-			p->set->permanent[i].logical && !p->set->standby_cluster;
+	env->hot_standby_feedback = p->hot_standby_feedback;
 }
 
 /* As written: what table A.2 drops or moves to a limit must not count as a difference. */
