@@ -137,6 +137,7 @@ static void run(struct worker *w, const struct keeper_event *ev)
 			store_reconfigure(w);
 			break;
 		case KEEPER_WAKE: turn_want(w, "lease changed"); break;
+		case KEEPER_PROVE: probe_ask(&w->probe); break;
 		}
 	}
 	now_ms = clock_boot_ms();
@@ -168,7 +169,8 @@ void keeper_config(struct worker *w)
 		.loop_wait_ms = w->set.loop_wait_ms,
 		.retry_timeout_ms = w->set.retry_timeout_ms,
 		.paused = w->set.pause,
-		.pause_enforce = w->set.pause_enforce };
+		.pause_enforce = w->set.pause_enforce,
+		.unproven = observe_unproven(w) };
 	run(w, &ev);
 }
 

@@ -21,8 +21,11 @@ static bool has_postmaster(const struct worker *w)
 static void send_proof(struct worker *w, enum proof_kind kind, int64_t at_ms)
 {
 	struct msg_proof m = { .generation = w->host.pg.generation, .at_ms = at_ms, .kind = kind };
+	struct keeper_event proof = { .kind = KEEPER_PROOF };
 	link_send(w, MSG_PROOF, 0, &m, NULL, 0, NULL, 0);
 	w->last_proof_ms = at_ms;
+	w->last_proof_generation = m.generation;
+	keeper_event(w, &proof); /* after the proof: what waits for it is sent behind it */
 }
 
 /* ---- files
@@ -67,8 +70,10 @@ static void prove_by_control(struct worker *w, int64_t at_ms)
 	if (!has_postmaster(w) || w->host.pg.promote_sent || w->probe.facts.valid ||
 		!f->control.valid)
 		return;
-	bool recovery = f->control.state == PG_DB_IN_ARCHIVE_RECOVERY ||
-			f->control.state == PG_DB_SHUTDOWNED_IN_RECOVERY;
+	/* Somebody told it to promote: pg_control will say so only when it has. */
+	bool recovery = (f->control.state == PG_DB_IN_ARCHIVE_RECOVERY ||
+				f->control.state == PG_DB_SHUTDOWNED_IN_RECOVERY) &&
+			!f->promote;
 	if (recovery && f->standby_signal)
 		send_proof(w, PROOF_RECOVERY_CONTROL, at_ms);
 	else if (w->host.pg.state == PG_PROC_STOPPING && f->control.state == PG_DB_SHUTDOWNED)
@@ -195,11 +200,17 @@ void observe_on_pg(struct host *h, void *arg)
 	publish_page(w);
 }
 
+bool observe_unproven(const struct worker *w)
+{
+	return has_postmaster(w) && w->host.pg.kind != PG_START_PRIMARY &&
+	       !w->host.pg.promote_sent &&
+	       (w->last_proof_generation != w->host.pg.generation ||
+		       clock_boot_ms() - w->last_proof_ms >= w->set.ttl_ms / 4);
+}
+
 void observe_keep_proving(struct worker *w)
 {
-	int64_t now_ms = clock_boot_ms();
-	if (has_postmaster(w) && w->host.pg.kind != PG_START_PRIMARY && !w->host.pg.promote_sent &&
-		now_ms - w->last_proof_ms >= w->set.ttl_ms / 4)
+	if (observe_unproven(w))
 		probe_ask(&w->probe);
 }
 

@@ -144,6 +144,7 @@ struct worker {
 	struct pgctx pg; /* what the sequences of worker/postgres need */
 	char system_id[32];
 	int64_t last_proof_ms;
+	uint64_t last_proof_generation;
 	uint64_t seen_generation;
 	bool pg_adopted_checked;
 	struct history_row *history; /* local history file; owned */
@@ -245,6 +246,7 @@ void turn_start(struct worker *w);
 void observe_ask(struct worker *w);	     /* SQL and files facts for the next decision */
 void observe_build(struct worker *w);	     /* w->view */
 void observe_keep_proving(struct worker *w); /* a standby's proof is due every ttl/2 */
+bool observe_unproven(const struct worker *w); /* a standby runs without a fresh proof */
 void observe_on_pg(struct host *h, void *arg);
 void observe_on_probe(struct probe *p, void *arg);
 

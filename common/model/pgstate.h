@@ -91,6 +91,7 @@ struct pg_files {
 	int64_t read_at_ms;
 	bool dir_exists, dir_readable, dir_empty; /* empty: ha 1.3 A12 */
 	bool standby_signal, recovery_signal, backup_label;
+	bool promote;          /* the file that tells a standby to promote is there */
 	bool recovery_conf;    /* before 12 */
 	enum pg_mark mark;
 	bool dir_mode_ok;      /* own user, 0700 or 0750: PostgreSQL refuses anything else */

@@ -100,6 +100,7 @@ static void keeper_act(struct sim *s, int node, const struct keeper_action *a)
 		w->store_ttl_ms = a->ttl_ms;
 		break;
 	case KEEPER_WAKE: node_turn_soon(s, node, 0); break;
+	case KEEPER_PROVE: break; /* never asked: the proofs of a simulated pause are always fresh */
 	}
 }
 

@@ -356,6 +356,12 @@ static void test_probe(void **state)
 	memcpy(&p, out.data.data, sizeof(p));
 	assert_int_equal(p.major, 15);
 	assert_true(p.standby_signal && !p.recovery_signal && !p.dir_empty && !p.dir_mode_ok);
+	assert_false(p.promote);
+	put("data/promote", "");
+	assert_int_equal(request(REQ(.op = FILES_PROBE), NULL, NULL), ERR_OK);
+	memcpy(&p, out.data.data, sizeof(p));
+	assert_true(p.promote && p.standby_signal);
+	assert_int_equal(unlink(at("data/promote")), 0);
 	assert_int_equal(request(REQ(.op = FILES_CHECK_DATA_DIR), NULL, NULL), ERR_INVAL);
 	assert_non_null(strstr(err.text, "0770"));
 	assert_int_equal(chmod(at("data"), 0750), 0);

@@ -337,6 +337,50 @@ static void test_adopt_by_command(void **state)
 	assert_int_equal(find(&f, KEEPER_DONE)->outcome, HA_OUT_OK);
 }
 
+/* The end of a pause waits for the proof of a standby, for a lease, or for a quarter of the ttl. */
+static void test_resume_after_proof(void **state)
+{
+	(void)state;
+	enum { PROOF, TIME, LEASE, FRESH, CASES };
+	for (int how = PROOF; how < CASES; how++) {
+		struct fix f;
+		struct keeper_event resume = { .kind = KEEPER_CONFIG,
+			.ttl_ms = 30000,
+			.loop_wait_ms = 10000,
+			.retry_timeout_ms = 10000,
+			.unproven = how != FRESH };
+		keeper_init(&f.k, 0, 0, 1000);
+		config(&f, 1000, true);
+		ack(&f, 1001);
+		assert_int_equal(f.k.report_policy, POLICY_PAUSED);
+		step(&f, 1500, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .revision = 5 });
+		step(&f, 2000, resume);
+		if (how == FRESH) {
+			assert_int_equal(find(&f, KEEPER_REPORT)->policy, POLICY_ENFORCE);
+			continue;
+		}
+		assert_non_null(find(&f, KEEPER_PROVE));
+		assert_null(find(&f, KEEPER_REPORT));
+		step(&f, 2100, resume); /* asked once, and the wait does not begin again */
+		assert_null(find(&f, KEEPER_PROVE));
+		assert_int_equal(keeper_next_ms(&f.k, 2100), 9500);
+		if (how == PROOF) {
+			step(&f, 2200, (struct keeper_event){ .kind = KEEPER_PROOF });
+		} else if (how == TIME) {
+			step(&f, 9499, (struct keeper_event){ .kind = KEEPER_TICK });
+			assert_null(find(&f, KEEPER_REPORT));
+			step(&f, 9500, (struct keeper_event){ .kind = KEEPER_TICK });
+		} else {
+			step(&f, 2200,
+				(struct keeper_event){
+					.kind = KEEPER_ACQUIRE, .deadline_ms = 12000 });
+			answer(&f, 2300, KEEPER_OP_ACQUIRE, HA_OUT_OK, 2200);
+		}
+		assert_int_equal(find(&f, KEEPER_REPORT)->policy, POLICY_ENFORCE);
+		assert_int_equal(f.k.resume_at_ms, 0);
+	}
+}
+
 /* A bootstrap that asks again and again leaves an adoption under way alone. */
 static void test_key_of(void **state)
 {
@@ -401,6 +445,7 @@ int main(void)
 		cmocka_unit_test(test_loss_is_told),
 		cmocka_unit_test(test_ttl_shrinks),
 		cmocka_unit_test(test_adopt_by_command),
+		cmocka_unit_test(test_resume_after_proof),
 		cmocka_unit_test(test_key_of),
 		cmocka_unit_test(test_no_spin),
 	};

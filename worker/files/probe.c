@@ -59,6 +59,7 @@ void probe_read(const struct fs *fs, struct pg_files *out)
 	out->standby_signal = there(dir, "standby.signal");
 	out->recovery_signal = there(dir, "recovery.signal");
 	out->backup_label = there(dir, "backup_label");
+	out->promote = there(dir, "promote");
 	out->recovery_conf = there(dir, "recovery.conf");
 	out->major = read_major(dir);
 	pgcontrol_read(dir, &out->control);

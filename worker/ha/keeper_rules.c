@@ -133,6 +133,42 @@ static void report(struct keeper *k, struct keeper_plan *plan, int64_t sent_at_m
 	a->pause_enforce = k->pause_enforce;
 }
 
+static void take_pause(struct keeper *k)
+{
+	k->paused = k->next_paused;
+	k->pause_enforce = k->next_pause_enforce;
+	k->resume_at_ms = 0;
+}
+
+/* The supervisor must learn of pause and resume even when nothing is renewed. */
+static void report_pause(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
+{
+	if (policy_now(k) != k->report_policy && k->phase != KEEPER_ZEROING)
+		report(k, plan, k->report_sent_at_ms ? k->report_sent_at_ms : now_ms,
+			keeper_lease_until_ms(k), now_ms);
+}
+
+/* In pause nobody misses a proof; where it ends, a standby that was not asked for long would be
+ * fenced before it can answer. So it is asked first, and the end of the pause waits for that, but
+ * not for ever: what does not answer is what the fence is for. */
+static void set_pause(
+	struct keeper *k, const struct keeper_event *ev, struct keeper_plan *plan, int64_t now_ms)
+{
+	bool was_free = k->paused && !k->pause_enforce;
+	bool is_free = ev->paused && !ev->pause_enforce;
+	k->next_paused = ev->paused;
+	k->next_pause_enforce = ev->pause_enforce;
+	if (was_free && !is_free && ev->unproven && keeper_lease_until_ms(k) <= now_ms) {
+		if (k->resume_at_ms)
+			return;
+		k->resume_at_ms = now_ms + max64(k->ttl_ms / 4, 500);
+		add(plan, KEEPER_PROVE);
+		return;
+	}
+	take_pause(k);
+	report_pause(k, plan, now_ms);
+}
+
 static void done(struct keeper *k, struct keeper_plan *plan, enum ha_outcome outcome)
 {
 	if (k->pending == KEEPER_OP_NONE)
@@ -207,6 +243,8 @@ static void extend(
 	k->failsafe_until_ms = 0;
 	k->unanswered_since_ms = k->resend_at_ms = 0;
 	k->renew_at_ms = ev->sent_at_ms + renew_interval(k);
+	if (k->resume_at_ms)
+		take_pause(k); /* the lease is what lets it run */
 	report(k, plan, ev->sent_at_ms, k->lease_until_ms, now_ms);
 }
 
@@ -284,6 +322,10 @@ static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 		done(k, plan, HA_OUT_UNKNOWN);
 		wake(plan);
 	}
+	if (k->resume_at_ms && now_ms >= k->resume_at_ms) {
+		take_pause(k);
+		report_pause(k, plan, now_ms);
+	}
 	if (report_open(k) && now_ms >= k->report_made_ms + KEEPER_ACK_WAIT_MS)
 		report(k, plan, k->report_sent_at_ms, k->report_until_ms, now_ms);
 	if (!may_renew(k, now_ms))
@@ -321,14 +363,9 @@ static void on_config(
 	set_ttl(k, ev->ttl_ms, plan, now_ms);
 	k->loop_wait_ms = ev->loop_wait_ms;
 	k->retry_timeout_ms = ev->retry_timeout_ms;
-	k->paused = ev->paused;
-	k->pause_enforce = ev->pause_enforce;
 	if (k->renew_at_ms > now_ms + renew_interval(k))
 		k->renew_at_ms = now_ms + renew_interval(k);
-	/* The supervisor must learn of pause and resume even when nothing is renewed. */
-	if (policy_now(k) != k->report_policy && k->phase != KEEPER_ZEROING)
-		report(k, plan, k->report_sent_at_ms ? k->report_sent_at_ms : now_ms,
-			keeper_lease_until_ms(k), now_ms);
+	set_pause(k, ev, plan, now_ms);
 }
 
 static void on_snapshot(
@@ -584,6 +621,12 @@ void keeper_step(
 	case KEEPER_ACK: on_ack(k, ev, plan, now_ms); break;
 	case KEEPER_FAILSAFE: on_failsafe(k, ev, plan, now_ms); break;
 	case KEEPER_SUPERVISOR: on_supervisor(k, ev, plan, now_ms); break;
+	case KEEPER_PROOF:
+		if (k->resume_at_ms) {
+			take_pause(k);
+			report_pause(k, plan, now_ms);
+		}
+		break;
 	}
 	tick(k, plan, now_ms);
 }
@@ -593,6 +636,8 @@ int64_t keeper_next_ms(const struct keeper *k, int64_t now_ms)
 	int64_t next = INT64_MAX;
 	if (k->pending)
 		next = min64(next, k->pending_deadline_ms);
+	if (k->resume_at_ms)
+		next = min64(next, k->resume_at_ms);
 	if (report_open(k))
 		next = min64(next, k->report_made_ms + KEEPER_ACK_WAIT_MS);
 	if (may_renew(k, now_ms)) {

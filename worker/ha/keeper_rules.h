@@ -31,6 +31,7 @@ enum keeper_event_kind {
 	KEEPER_ACK,	   /* the supervisor's answer to a KEEPER_REPORT */
 	KEEPER_FAILSAFE,   /* a complete failsafe round that was sent at .at_ms */
 	KEEPER_SUPERVISOR, /* the supervisor fell silent, or is heard again */
+	KEEPER_PROOF,	   /* a proof that the standby is one has just been sent */
 };
 
 struct keeper_event {
@@ -38,6 +39,7 @@ struct keeper_event {
 	/* CONFIG */
 	int64_t ttl_ms, loop_wait_ms, retry_timeout_ms;
 	bool paused, pause_enforce;
+	bool unproven; /* a standby runs, and its last proof is not fresh */
 	/* VERDICT */
 	enum ha_verdict verdict;
 	int64_t at_ms; /* VERDICT, FAILSAFE */
@@ -66,6 +68,7 @@ enum keeper_action_kind {
 	KEEPER_DONE,	 /* result of KEEPER_ACQUIRE, TAKE, RELEASE: hand it to ha_step */
 	KEEPER_SET_TTL, /* .ttl_ms: the store may be told of it now (dcs_reconfigure); not before */
 	KEEPER_WAKE,	/* the lock changed in a way that the rules must see now */
+	KEEPER_PROVE, /* ask PostgreSQL whether it is a standby; KEEPER_PROOF follows, or nothing */
 };
 
 struct keeper_action {
@@ -80,7 +83,7 @@ struct keeper_action {
 	enum ha_outcome outcome;
 };
 
-#define KEEPER_ACTIONS_MAX	6
+#define KEEPER_ACTIONS_MAX	8
 #define KEEPER_OPEN_MAX		8    /* renewals under way at a time */
 #define KEEPER_REPEAT_MS	200  /* between repeats of a renewal that stays without an answer */
 #define KEEPER_REPEAT_BUDGET_MS 1000 /* of a repeat: the next one follows soon */
@@ -106,6 +109,9 @@ struct keeper {
 	enum keeper_phase phase;
 	int64_t ttl_ms, loop_wait_ms, retry_timeout_ms;
 	bool paused, pause_enforce, supervisor_silent;
+	/* The end of a pause waits for a proof: until then, and what comes then. */
+	int64_t resume_at_ms; /* 0 = nothing waits */
+	bool next_paused, next_pause_enforce;
 	bool lost; /* proven lost, and the supervisor has not accepted lease 0 yet: PostgreSQL may
 		      still write */
 	enum ha_verdict verdict;
