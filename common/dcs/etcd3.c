@@ -666,6 +666,7 @@ static void etcd3_close(struct dcs *d)
 		}
 	}
 	etcd_calls_drop(e);
+	etcd_search_drop(e);
 	etcd_kvs_free(e->kvs, e->kv_count);
 	etcd_pages_drop(e);
 	buf_done(&e->stream_buf);
@@ -698,6 +699,7 @@ static enum err_code etcd3_open(struct dcs **out, const struct dcs_config *cfg, 
 	if (rc == ERR_OK)
 		rc = etcd3_reconfigure((struct dcs *)e, cfg, err);
 	if (rc != ERR_OK) {
+		etcd_search_drop(e);
 		free(e);
 		return rc;
 	}

@@ -39,7 +39,11 @@ struct etcd3 {
 	char username[LIMIT_NAME], password[LIMIT_NAME * 2], protocol[8];
 	char cacert[LIMIT_PATH], cert[LIMIT_PATH], key[LIMIT_PATH];
 	bool fixed_endpoints; /* use_proxies: no discovery */
-	/* endpoints: "http://host:port" */
+	char srv[256], srv_suffix[64]; /* endpoints by SRV records; "" = not */
+	struct etcd_search *search;    /* under way; NULL = none */
+	int64_t searched_ms;
+	bool srv_told; /* that nothing was found */
+	/* endpoints: "http://host:port". None before the first SRV records are there: calls wait. */
 	char endpoints[ETCD_ENDPOINTS_MAX][LIMIT_URL];
 	char seeds[ETCD_ENDPOINTS_MAX][LIMIT_URL];
 	unsigned endpoint_count, seed_count, current;
@@ -116,6 +120,8 @@ struct etcd_op {
 void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t deadline_ms,
 	int endpoint, etcd_done_fn fn, void *arg);
 void etcd_calls_drop(struct etcd3 *e);
+void etcd_calls_kick(struct etcd3 *e); /* those that wait for a first endpoint go on */
+void etcd_add_endpoint(char (*list)[LIMIT_URL], unsigned *count, const char *url);
 enum err_code etcd_set_endpoints(struct etcd3 *e, const json_t *section, struct err *err);
 void etcd_refresh_topology(struct etcd3 *e);
 void etcd_http_request(struct etcd3 *e, struct http_request *req);
@@ -123,6 +129,12 @@ const char *etcd_endpoint(const struct etcd3 *e);
 void etcd_next_endpoint(struct etcd3 *e);
 bool etcd_header_ok(struct etcd3 *e, const json_t *body); /* false: from a stale node */
 int64_t etcd_int(const json_t *v);			  /* number or text; 0 when neither */
+
+/* etcd3_srv.c */
+MUST_USE enum err_code etcd_search_set(
+	struct etcd3 *e, const json_t *section, struct err *err); /* srv, srv_suffix */
+void etcd_search_start(struct etcd3 *e); /* unless one runs or has just ended */
+void etcd_search_drop(struct etcd3 *e);
 
 /* etcd3_watch.c */
 void etcd_watch_start(struct etcd3 *e);

@@ -22,6 +22,7 @@ struct etcd_call {
 	int64_t deadline_ms, sent_at_ms, backoff_ms;
 	unsigned endpoint, tried, auth_tries;
 	bool is_auth, is_version, failed_over;
+	bool waits; /* for a first endpoint */
 	bool fresh; /* on connections of its own, each endpoint once */
 	struct http_call *http;
 	struct loop_timer timer;
@@ -49,7 +50,8 @@ const char *etcd_endpoint(const struct etcd3 *e)
 
 void etcd_next_endpoint(struct etcd3 *e)
 {
-	e->current = (e->current + 1) % e->endpoint_count;
+	if (e->endpoint_count > 0)
+		e->current = (e->current + 1) % e->endpoint_count;
 }
 
 void etcd_http_request(struct etcd3 *e, struct http_request *req)
@@ -402,6 +404,29 @@ static int64_t attempt_ms(const struct etcd_call *c, int64_t left_ms)
 	return per < left_ms ? per : left_ms;
 }
 
+#define SEARCH_POLL_MS 1000
+
+static void wait_for_endpoint(struct etcd_call *c, int64_t now_ms)
+{
+	static const char why[] = "no endpoint is known yet";
+	int64_t at_ms = now_ms + SEARCH_POLL_MS;
+	c->waits = true;
+	memcpy(c->last_error, why, sizeof(why));
+	loop_timer_set(c->e->loop, &c->timer, at_ms < c->deadline_ms ? at_ms : c->deadline_ms,
+		on_backoff, c);
+	etcd_search_start(c->e);
+}
+
+void etcd_calls_kick(struct etcd3 *e)
+{
+	for (struct etcd_call *c = e->calls; c != NULL; c = c->next) {
+		if (!c->waits)
+			continue;
+		c->waits = false;
+		loop_timer_set(e->loop, &c->timer, clock_boot_ms(), on_backoff, c);
+	}
+}
+
 static void attempt(struct etcd_call *c)
 {
 	struct etcd3 *e = c->e;
@@ -409,6 +434,10 @@ static void attempt(struct etcd_call *c)
 	if (left_ms <= 0) {
 		finish(c, ETCD_ANSWER_UNKNOWN, NULL,
 			c->last_error[0] != '\0' ? c->last_error : "no time left");
+		return;
+	}
+	if (e->endpoint_count == 0) {
+		wait_for_endpoint(c, now_ms);
 		return;
 	}
 	if (e->username[0] != '\0' && e->token[0] == '\0' && !e->auth_off && !c->is_auth &&
@@ -448,7 +477,7 @@ void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t dea
 	c->body = json_compact(take_body);
 	INVARIANT(c->body != NULL);
 	json_decref(take_body);
-	if (endpoint != ETCD_CURRENT) {
+	if (endpoint != ETCD_CURRENT && e->endpoint_count > 0) {
 		c->endpoint = (unsigned)endpoint % e->endpoint_count;
 		c->fresh = true;
 	}
@@ -458,7 +487,7 @@ void etcd_call(struct etcd3 *e, const char *path, json_t *take_body, int64_t dea
 /* ---- endpoints
  * ------------------------------------------------------------------------------------ */
 
-static void add_endpoint(char (*list)[LIMIT_URL], unsigned *count, const char *url)
+void etcd_add_endpoint(char (*list)[LIMIT_URL], unsigned *count, const char *url)
 {
 	char clean[LIMIT_URL];
 	if (!str_copy(clean, sizeof(clean), url))
@@ -507,7 +536,7 @@ static void add_host(struct etcd3 *e, const char *host, int64_t port)
 				  : str_format(url, sizeof(url), "%s://%.*s:%lld", scheme, (int)n,
 					    host, (long long)port);
 	if (fits)
-		add_endpoint(e->seeds, &e->seed_count, url);
+		etcd_add_endpoint(e->seeds, &e->seed_count, url);
 }
 
 static void add_hosts(struct etcd3 *e, const json_t *hosts, int64_t port)
@@ -544,11 +573,16 @@ enum err_code etcd_set_endpoints(struct etcd3 *e, const json_t *section, struct 
 	e->fixed_endpoints = url != NULL || json_truthy(json_object_get(section, "use_proxies"));
 	if (url == NULL)
 		url = json_path_str(section, "url");
-	if (json_object_get(section, "srv") != NULL ||
-		json_object_get(section, "discovery_srv") != NULL ||
-		json_object_get(section, "srv_domain") != NULL)
-		return err_set(err, ERR_STATE, 0,
-			"etcd3.srv: discovery by SRV records is not built yet; use hosts");
+	enum err_code rc = etcd_search_set(e, section, err);
+	if (rc != ERR_OK)
+		return rc;
+	if (json_path_str(section, "proxy") != NULL)
+		e->srv[0] = '\0';
+	if (e->srv[0] != '\0') {
+		e->endpoint_count = 0;
+		etcd_search_start(e);
+		return ERR_OK;
+	}
 	if (json_object_get(section, "hosts") != NULL && !e->fixed_endpoints)
 		add_hosts(e, json_object_get(section, "hosts"), port);
 	else if (json_path_str(section, "host") != NULL && url == NULL)
@@ -559,7 +593,7 @@ enum err_code etcd_set_endpoints(struct etcd3 *e, const json_t *section, struct 
 		add_hosts(e, json_object_get(section, "hosts"), port);
 	if (e->seed_count == 0)
 		return err_set(
-			err, ERR_INVAL, 0, "etcd3: one of host, hosts, url, proxy is needed");
+			err, ERR_INVAL, 0, "etcd3: one of host, hosts, srv, url, proxy is needed");
 	memcpy(e->endpoints, e->seeds, sizeof(e->endpoints));
 	e->endpoint_count = e->seed_count;
 	e->current = (unsigned)rng_below(&e->rng, e->endpoint_count);
@@ -577,7 +611,8 @@ static void on_topology(struct etcd3 *e, enum etcd_answer a, const json_t *body,
 		/* The old list stays; the seeds come back into it, lest all advertised addresses
 		 * are wrong from here. */
 		for (unsigned i = 0; i < e->seed_count; i++)
-			add_endpoint(e->endpoints, &e->endpoint_count, e->seeds[i]);
+			etcd_add_endpoint(e->endpoints, &e->endpoint_count, e->seeds[i]);
+		etcd_search_start(e);
 		return;
 	}
 	char current[LIMIT_URL];
@@ -590,7 +625,7 @@ static void on_topology(struct etcd3 *e, enum etcd_answer a, const json_t *body,
 		for (size_t k = 0; k < json_array_size(urls); k++) {
 			const char *u = json_string_value(json_array_get(urls, k));
 			if (u != NULL)
-				add_endpoint(list, &count, u);
+				etcd_add_endpoint(list, &count, u);
 		}
 	}
 	if (count == 0)

@@ -157,6 +157,13 @@ enum err_code dns_new(struct dns **out, struct loop *loop, struct err *err)
 	return ERR_OK;
 }
 
+enum err_code dns_set_servers(struct dns *d, const char *list, struct err *err)
+{
+	int rc = ares_set_servers_ports_csv(d->channel, list);
+	return rc == ARES_SUCCESS ? ERR_OK
+				  : err_set(err, ERR_INVAL, 0, "%s: %s", list, ares_strerror(rc));
+}
+
 void dns_free(struct dns *d)
 {
 	if (d == NULL)

@@ -27,6 +27,8 @@ struct dns_srv {
 typedef void (*dns_srv_fn)(const struct dns_srv *a, void *arg);
 
 MUST_USE enum err_code dns_new(struct dns **out, struct loop *loop, struct err *err);
+/* Other servers than the system's: "address[:port],...". For tests. */
+MUST_USE enum err_code dns_set_servers(struct dns *d, const char *list, struct err *err);
 void dns_free(struct dns *d); /* callbacks under way get an empty answer */
 bool dns_is_address(const char *name);
 /* fn is called once, from the loop. */
