@@ -180,7 +180,7 @@ static void test_barred_peer(void **state)
 		f->set.check_timeline = barred;
 		f->sql.timeline = 2;
 		f->c.history_count = 1;
-		f->history[0] = (struct history_row){ .timeline = 1, .lsn = 900 };
+		f->history[0] = (struct history_row){ .timeline = 1, .lsn = 6000 };
 		fx_peer(f, "b", 5000);
 		assert_int_equal(wins(f), barred);
 		/* A switchover whose leader died waits for nobody who cannot follow it. */
@@ -188,6 +188,14 @@ static void test_barred_peer(void **state)
 		map(f, "a", barred ? "c" : "b");
 		request(f, "a", "");
 		fx_peer(f, "b", 1000);
+		assert_int_equal(wins(f), barred);
+		/* ... or is on a branch that ended before. */
+		f = racer(SYNC_QUORUM, "a", 0, "b", "");
+		f->sql.timeline = 2;
+		f->c.history_count = 1;
+		f->history[0] = (struct history_row){ .timeline = 1, .lsn = 900 };
+		request(f, "a", "");
+		fx_peer(f, "b", barred ? 901 : 900);
 		assert_int_equal(wins(f), barred);
 		f = racer(SYNC_QUORUM, "c", 0, "a", "b");
 		map(f, "a", barred ? "c" : "b");

@@ -67,6 +67,8 @@ static bool peer_can(struct step *s, const struct ha_peer *p)
 		limit = "not allowed to promote";
 	else if (p->watchdog_failed)
 		limit = "not watchdog capable";
+	else if (s->unlocked && race_peer_barred(s, p))
+		limit = "on a branch that may not lead rule=X26";
 	if (limit != NULL) {
 		plan_note(s, HA_LOG_INFO, "Member %s is %s", p->name, limit);
 		return false;
@@ -337,7 +339,9 @@ static enum may target_polled(struct step *s)
 			s, HA_LOG_WARNING, "%s: member %s is behind me", handover_word(s), p->name);
 		return manual_rest(s, true);
 	}
-	if (p != NULL && p->answered && !p->nofailover && !p->watchdog_failed) {
+	/* X26. A failover without a leader is the operator's word, whatever its target lacks. */
+	bool barred = p != NULL && votes_wanted(s) && race_peer_barred(s, p);
+	if (p != NULL && p->answered && !p->nofailover && !p->watchdog_failed && !barred) {
 		plan_note(s, HA_LOG_INFO, "%s: to %s, i am %s", handover_word(s), p->name,
 			s->v->name);
 		return MAY_NO;
@@ -345,7 +349,7 @@ static enum may target_polled(struct step *s)
 	plan_note(s, HA_LOG_WARNING, "%s: member %s is %s", handover_word(s),
 		s->c->failover_candidate,
 		p == NULL || !p->answered ? "not reachable"
-		: p->nofailover		  ? "not allowed to promote"
+		: p->nofailover || barred ? "not allowed to promote"
 					  : "not watchdog capable");
 	return manual_rest(s, true);
 }

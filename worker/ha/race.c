@@ -75,15 +75,25 @@ static bool peer_limited(const struct ha_peer *p)
 	return !p->answered || p->nofailover || p->watchdog_failed;
 }
 
+static bool past_the_end(const struct step *s, int64_t timeline, uint64_t position)
+{
+	for (unsigned i = 0; i < s->c->history_count; i++) {
+		if (s->c->history[i].timeline == timeline)
+			return position > s->c->history[i].lsn;
+	}
+	return false;
+}
+
 /* X26: a voter cannot show the tag by which others know that it disqualifies itself (3.3 R), its
  * word is needed. But whoever holds the votes without it has every acknowledged commit, so that it
  * is ahead is no reason to wait for one that may never lead (V1). */
-bool race_peer_barred(const struct step *s, const char *name, int64_t timeline)
+bool race_peer_barred(const struct step *s, const struct ha_peer *p)
 {
-	if (failsafe_excludes(s, name))
+	if (failsafe_excludes(s, p->name))
 		return true;
-	return s->set->check_timeline && !s->standby && timeline > 0 &&
-	       timeline < cluster_timeline(s->c);
+	if (s->standby || p->timeline <= 0 || p->timeline >= cluster_timeline(s->c))
+		return false;
+	return s->set->check_timeline || past_the_end(s, p->timeline, p->position);
 }
 
 /* One answer at a position that is not ahead of ours: does it stand in the way, or vote? */
@@ -99,7 +109,7 @@ static bool peer_level(struct step *s, const struct ha_peer *p, const char *form
 			former, p->failover_priority, mine);
 		lower = false;
 	}
-	if (lower && s->quorum_active && race_peer_barred(s, p->name, p->timeline))
+	if (lower && s->quorum_active && race_peer_barred(s, p))
 		lower = false;
 	if (lower && (!s->quorum_active || voter)) {
 		plan_note(s, HA_LOG_INFO,
@@ -126,11 +136,7 @@ static bool peer_on_dead_end(const struct step *s, const struct ha_peer *p)
 	if (!s->quorum_active || !str_eq(s->c->sync_leader, s->v->name) || p->timeline <= 0 ||
 		p->timeline >= tli || tli != cluster_timeline(s->c))
 		return false;
-	for (unsigned i = 0; i < s->c->history_count; i++) {
-		if (s->c->history[i].timeline == p->timeline)
-			return p->position > s->c->history[i].lsn;
-	}
-	return false;
+	return past_the_end(s, p->timeline, p->position);
 }
 
 bool race_health(struct step *s, const char *former)
@@ -157,7 +163,7 @@ bool race_health(struct step *s, const char *former)
 			ahead++;
 			plan_note(s, HA_LOG_INFO, "Wal position of %s is ahead of my wal position",
 				p->name);
-			if (s->quorum_active && race_peer_barred(s, p->name, p->timeline))
+			if (s->quorum_active && race_peer_barred(s, p))
 				plan_note(s, HA_LOG_INFO, "%s may not lead rule=X26", p->name);
 			else if (!s->sync_active || !str_eq_nocase(s->c->sync_leader, p->name))
 				return false;

@@ -123,7 +123,7 @@ bool race_self_ok(
 	struct step *s, bool with_lag); /* 3.4 rows 1 and 2, and the divergence test of 3.3 */
 uint64_t race_timeline_end(const struct step *s);
 bool race_diverged(const struct step *s);
-bool race_peer_barred(const struct step *s, const char *name, int64_t timeline); /* X26 */
+bool race_peer_barred(const struct step *s, const struct ha_peer *p); /* X26 */
 bool race_health(struct step *s, const char *former); /* 3.4 rows 3 to 5 */
 /* Does 3.4 want to hear this one? */
 bool race_wants(const struct step *s, const char *name, const char *api_url, bool nofailover);
