@@ -16,9 +16,7 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 
-#define PING_MS	    500
-#define PING_MIN_MS 300 /* ttl / 10 of the shortest ttl, and while no ttl is known */
-#define BATCH	    16 /* messages in one go, so that a flood does not keep the PING from leaving */
+#define BATCH 16 /* messages in one go, so that a flood does not keep the PING from leaving */
 
 static void end(struct link *k, const char *why)
 {
@@ -53,9 +51,8 @@ static void send_ping(struct loop *l, void *arg)
 	int64_t now_ms = clock_boot_ms();
 	struct msg_ping ping = { .sent_at_ms = now_ms };
 	send_sup(MSG_PING, &ping);
-	int64_t every_ms = view_get(&k->api->view, WRK_TTL_MS) / 10;
-	every_ms = every_ms > PING_MS ? PING_MS : every_ms < PING_MIN_MS ? PING_MIN_MS : every_ms;
-	loop_timer_set(l, &k->ping, now_ms + every_ms, send_ping, k);
+	int64_t ttl_ms = shm_scalar_get(&k->api->view.supervisor, SUP_LEASE_TTL_MS);
+	loop_timer_set(l, &k->ping, now_ms + ipc_ping_every_ms(ttl_ms), send_ping, k);
 }
 
 static void on_welcome(struct link *k, const struct msg_welcome *w)
@@ -243,11 +240,17 @@ static void on_page(struct link *k, const struct ipc_msg *m)
 		return;
 	if (view_page(&k->api->view, (enum ipc_role)p->role, m->fds[0], &err) != ERR_OK)
 		log_error("page of %s: %s", ipc_role_name((enum ipc_role)p->role), err.text);
+	if (p->role == ROLE_SUPERVISOR && k->welcomed)
+		send_ping(&k->api->loop, k); /* now that the ttl is known */
 }
 
 static void on_sup_message(struct link *k, struct ipc_msg *m)
 {
 	switch (m->type) {
+	case MSG_PING:
+		if (k->welcomed)
+			send_ping(&k->api->loop, k);
+		break;
 	case MSG_WELCOME: on_welcome(k, m->payload); break;
 	case MSG_PEER: on_peer(k, m); break;
 	case MSG_PAGE: on_page(k, m); break;

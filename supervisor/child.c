@@ -232,10 +232,26 @@ static int64_t start_until_ms(const struct helper *h)
 	return h->since_ms + (bound < START_MAX_MS ? bound : START_MAX_MS);
 }
 
+/* They say that they live as often as the ttl asks for: a shorter one is told at once, and counts
+ * from now on. */
+static void tell_ttl(struct sup *s, int64_t now_ms)
+{
+	struct msg_ping ping = { .sent_at_ms = now_ms };
+	if (s->told_ttl_ms == s->guard.ttl_ms)
+		return;
+	s->told_ttl_ms = s->guard.ttl_ms;
+	sup_publish(s);
+	for (unsigned i = 0; i < HELPER_COUNT; i++) {
+		s->helpers[i].seen_ms = now_ms;
+		helper_send(s, i, MSG_PING, 0, &ping, NULL, 0, NULL, 0);
+	}
+}
+
 void helpers_tick(struct sup *s, int64_t now_ms)
 {
 	if (s->end.phase >= END_HELPERS)
 		return;
+	tell_ttl(s, now_ms);
 	for (unsigned i = 0; i < HELPER_COUNT; i++) {
 		struct helper *h = &s->helpers[i];
 		if (h->state == HELPER_STARTING && now_ms >= start_until_ms(h))

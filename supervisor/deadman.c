@@ -178,9 +178,10 @@ static void on_supervisor_lost(void)
  * other is superseded, and must not fence because nobody renews for it. */
 static bool is_superseded(void)
 {
+	if (self.dm.conn_fd >= 0 || self.socket_ino == 0)
+		return false;
 	ino_t ino = published_ino();
-	return self.dm.conn_fd < 0 && self.socket_ino != 0 && ino != 0 && ino != self.socket_ino &&
-	       ino != self.rival_ino;
+	return ino != 0 && ino != self.socket_ino && ino != self.rival_ino;
 }
 
 static void unpublish(void)

@@ -231,8 +231,9 @@ static int64_t next_wake(const struct guard *g, int64_t now_ms)
 	}
 	if (watchdog_feedable(g, now_ms))
 		wake = min64(wake, watchdog_due_ms(g));
-	/* Never asleep for long: a jump of the wall clock must be seen while the lease is young. */
-	wake = min64(wake, now_ms + guard_peer_interval_ms(ttl_of(g)));
+	/* Never asleep for long: a jump of the wall clock must be seen while the lease is young. As
+	 * a rule the other one's message wakes us sooner. */
+	wake = min64(wake, now_ms + 2 * guard_peer_interval_ms(ttl_of(g)));
 	/* Never in the past: the next step would take its own lateness for a thaw. */
 	return max64(wake, now_ms);
 }

@@ -95,9 +95,11 @@ static void read_all(struct sup *s, const struct pollfd *p)
 {
 	uint64_t ticks;
 	/* What they carry is of no interest, only that they woke us; both are non-blocking. */
-	if (p[SLOT_TIMER].revents != 0 && read(s->timer_fd, &ticks, sizeof(ticks)) < 0 &&
-		errno != EAGAIN)
-		log_error("timer: %s", strerror(errno));
+	if (p[SLOT_TIMER].revents != 0) {
+		s->timer_at_ms = 0;
+		if (read(s->timer_fd, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
+			log_error("timer: %s", strerror(errno));
+	}
 	if (p[SLOT_WALL].revents != 0 && read(s->wall_fd, &ticks, sizeof(ticks)) < 0 &&
 		errno == ECANCELED)
 		log_info("the wall clock was set");
@@ -121,12 +123,24 @@ static void read_all(struct sup *s, const struct pollfd *p)
 		postmaster_pidfd_ready(s);
 }
 
+/* Mostly a message changes nothing about the next deadline; setting a timer anew is what costs. */
+static void set_timer(struct sup *s)
+{
+	int64_t at_ms = next_wake(s);
+	if (at_ms == s->timer_at_ms)
+		return;
+	s->timer_at_ms = at_ms;
+	if (clock_timerfd_arm(s->timer_fd, at_ms) < 0) {
+		s->timer_at_ms = 0;
+		log_error("timer: %s", strerror(errno));
+	}
+}
+
 static void turn(struct sup *s)
 {
 	static struct pollfd fds[SLOT_COUNT];
 	fill(s, fds);
-	if (clock_timerfd_arm(s->timer_fd, next_wake(s)) < 0)
-		log_error("timer: %s", strerror(errno));
+	set_timer(s);
 	if (poll(fds, SLOT_COUNT, -1) < 0)
 		return; /* EINTR: every signal is blocked but those that stop or kill */
 	s->now_ms = clock_boot_ms();

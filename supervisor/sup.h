@@ -67,6 +67,7 @@ struct sup {
 	struct guard guard;
 	struct guard_actions want; /* of the last guard_step */
 	struct helper helpers[HELPER_COUNT];
+	int64_t told_ttl_ms; /* that the helpers know */
 	struct deadlink dm;
 	struct postmaster pm;
 	struct jobs jobs;
@@ -78,6 +79,7 @@ struct sup {
 	struct end end;
 	struct ipc_rx rx;
 	int signal_fd, timer_fd, wall_fd;
+	int64_t timer_at_ms; /* what timer_fd is set to; 0 = it has fired */
 	int lock_fd, data_lock_fd, worker_lock_fd;
 	int life_fd, life_dm_fd; /* two open file descriptions of it: ours, and the dead-man's */
 	dev_t data_dev; /* the directory that data_lock_fd holds */

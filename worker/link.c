@@ -171,6 +171,19 @@ static void take_order(struct worker *w, const struct msg_order *o)
 	}
 }
 
+static void on_ping(struct loop *l, void *arg)
+{
+	struct worker *w = arg;
+	int64_t now_ms = clock_boot_ms(), ttl_ms = w->set.ttl_ms;
+	struct msg_ping ping = { .sent_at_ms = now_ms };
+	link_send(w, MSG_PING, 0, &ping, NULL, 0, NULL, 0);
+	observe_keep_proving(w);
+	/* The supervisor goes by the one that was reported. */
+	if (w->reported_ttl_ms > 0 && w->reported_ttl_ms < ttl_ms)
+		ttl_ms = w->reported_ttl_ms;
+	loop_timer_set(l, &w->ping_timer, now_ms + ipc_ping_every_ms(ttl_ms), on_ping, w);
+}
+
 static void take_message(struct worker *w, struct ipc_msg *m)
 {
 	if (host_message(&w->host, m)) {
@@ -189,7 +202,7 @@ static void take_message(struct worker *w, struct ipc_msg *m)
 		if (((const struct msg_page *)m->payload)->role == ROLE_WORKER && m->fd_count == 1)
 			publish_take_names(w, m->fds[0]);
 		break;
-	case MSG_PING: break;
+	case MSG_PING: on_ping(&w->loop, w); break;
 	default: log_warning("supervisor sent %s", msg_type_name(m->type)); break;
 	}
 	for (int i = 0; i < m->fd_count; i++)
@@ -254,17 +267,6 @@ enum err_code link_hello(struct worker *w, struct err *err)
 	w->host.next_id = (w->welcome.incarnation << 32) | 1;
 	host_set_supervisor(&w->host, w->sup_fd);
 	return ERR_OK;
-}
-
-static void on_ping(struct loop *l, void *arg)
-{
-	struct worker *w = arg;
-	int64_t now_ms = clock_boot_ms();
-	struct msg_ping ping = { .sent_at_ms = now_ms };
-	link_send(w, MSG_PING, 0, &ping, NULL, 0, NULL, 0);
-	observe_keep_proving(w);
-	int64_t every_ms = w->set.ttl_ms / 10;
-	loop_timer_set(l, &w->ping_timer, now_ms + (every_ms > 200 ? every_ms : 200), on_ping, w);
 }
 
 enum err_code link_start(struct worker *w, struct err *err)

@@ -81,6 +81,7 @@ struct worker {
 	struct http *http;
 	struct rng rng;
 	int sup_fd, deadman_fd, api_fd;
+	int64_t reported_ttl_ms; /* that the supervisor was told; 0 = none */
 	bool sup_gone;
 	bool deadman_farewell; /* it left in order, or is about to */
 	struct ipc_rx rx;

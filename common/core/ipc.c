@@ -6,13 +6,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define TTL_UNKNOWN_MS 30000 /* what the supervisor goes by before the first report, too */
+#define PING_MIN_MS    200
+
 static const struct {
 	const char *name;
 	uint32_t from, to;
 	size_t size;
 	bool tail;
-} table[MSG_COUNT] = {
-	[MSG_NONE] = { "?", 0, 0, 0, false },
+} table[MSG_COUNT] = { [MSG_NONE] = { "?", 0, 0, 0, false },
 #define X(n, f, t, payload, tl) [MSG_##n] = { #n, f, t, sizeof(payload), tl },
 	MSG_LIST(X)
 #undef X
@@ -37,9 +39,15 @@ bool msg_allows_tail(enum msg_type type)
 
 const char *ipc_role_name(enum ipc_role role)
 {
-	static const char *const names[] = { "none", "supervisor", "deadman", "worker", "files", "api",
-		"ctl" };
+	static const char *const names[] = { "none", "supervisor", "deadman", "worker", "files",
+		"api", "ctl" };
 	return (unsigned)role < ARRAY_LEN(names) ? names[role] : "?";
+}
+
+int64_t ipc_ping_every_ms(int64_t ttl_ms)
+{
+	int64_t every_ms = (ttl_ms > 0 ? ttl_ms : TTL_UNKNOWN_MS) / 10;
+	return every_ms < PING_MIN_MS ? PING_MIN_MS : every_ms;
 }
 
 enum err_code ipc_pair(int fds[2], struct err *err)
@@ -49,8 +57,8 @@ enum err_code ipc_pair(int fds[2], struct err *err)
 	return ERR_OK;
 }
 
-enum err_code ipc_send(int fd, enum msg_type type, uint64_t id, const void *payload, const void *tail,
-	size_t tail_len, const int *fds, int fd_count, struct err *err)
+enum err_code ipc_send(int fd, enum msg_type type, uint64_t id, const void *payload,
+	const void *tail, size_t tail_len, const int *fds, int fd_count, struct err *err)
 {
 	static const struct msg_empty empty;
 	if ((unsigned)type >= MSG_COUNT || (tail_len > 0 && !table[type].tail) ||
@@ -58,10 +66,13 @@ enum err_code ipc_send(int fd, enum msg_type type, uint64_t id, const void *payl
 		return err_set(err, ERR_INVAL, 0, "send %s", msg_type_name(type));
 	size_t size = table[type].size;
 	if (sizeof(struct ipc_hdr) + size + tail_len > LIMIT_IPC_FRAME)
-		return err_set(err, ERR_LIMIT, 0, "send %s: %zu bytes, limit %d", msg_type_name(type),
-			tail_len, LIMIT_IPC_FRAME);
-	struct ipc_hdr hdr = { .magic = IPC_MAGIC, .version = IPC_VERSION, .type = (uint16_t)type,
-		.len = (uint32_t)(size + tail_len), .id = id };
+		return err_set(err, ERR_LIMIT, 0, "send %s: %zu bytes, limit %d",
+			msg_type_name(type), tail_len, LIMIT_IPC_FRAME);
+	struct ipc_hdr hdr = { .magic = IPC_MAGIC,
+		.version = IPC_VERSION,
+		.type = (uint16_t)type,
+		.len = (uint32_t)(size + tail_len),
+		.id = id };
 	if (payload == NULL && size == sizeof(empty))
 		payload = &empty;
 	struct iovec iov[3] = { { &hdr, sizeof(hdr) }, { (void *)payload, size },
@@ -106,12 +117,13 @@ enum err_code ipc_check(const void *bytes, size_t len, enum ipc_role from, enum 
 	if (hdr.type == MSG_NONE || hdr.type >= MSG_COUNT)
 		return err_set(err, ERR_PROTO, 0, "unknown message %u", hdr.type);
 	if ((table[hdr.type].from & RM(from)) == 0 || (table[hdr.type].to & RM(to)) == 0)
-		return err_set(err, ERR_PROTO, 0, "%s is not sent by %s to %s", table[hdr.type].name,
-			ipc_role_name(from), ipc_role_name(to));
+		return err_set(err, ERR_PROTO, 0, "%s is not sent by %s to %s",
+			table[hdr.type].name, ipc_role_name(from), ipc_role_name(to));
 	size_t size = table[hdr.type].size;
-	if (hdr.len != len - sizeof(hdr) || hdr.len < size || (hdr.len > size && !table[hdr.type].tail))
-		return err_set(err, ERR_PROTO, 0, "%s of %u bytes, expected %zu", table[hdr.type].name,
-			hdr.len, size);
+	if (hdr.len != len - sizeof(hdr) || hdr.len < size ||
+		(hdr.len > size && !table[hdr.type].tail))
+		return err_set(err, ERR_PROTO, 0, "%s of %u bytes, expected %zu",
+			table[hdr.type].name, hdr.len, size);
 	out->type = (enum msg_type)hdr.type;
 	out->id = hdr.id;
 	out->payload = (const char *)bytes + sizeof(hdr);
@@ -146,7 +158,9 @@ enum err_code ipc_recv(int fd, enum ipc_role from, enum ipc_role to, struct ipc_
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = { rx->bytes, sizeof(rx->bytes) };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+	struct msghdr mh = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
 		.msg_controllen = sizeof(control.bytes) };
 	ssize_t n;
 	do

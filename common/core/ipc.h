@@ -59,6 +59,9 @@ MUST_USE enum err_code ipc_check(const void *bytes, size_t len, enum ipc_role fr
 const char *msg_type_name(unsigned type); /* "?" when unknown */
 size_t msg_payload_size(enum msg_type type);
 bool msg_allows_tail(enum msg_type type);
+/* How often a helper says that it lives, by the ttl that the supervisor goes by; 0 = not known yet.
+ * When that ttl has changed the supervisor sends a PING, which is answered at once. */
+int64_t ipc_ping_every_ms(int64_t ttl_ms);
 const char *ipc_role_name(enum ipc_role role);
 
 /* A tail made of zero-terminated strings one after the other (argv, environment). Iterate:

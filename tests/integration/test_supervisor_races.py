@@ -210,6 +210,19 @@ def test_sigterm_while_postgres_stops_and_while_it_is_fenced(sup):
     assert "FENCE" in sup.proc.text()
 
 
+def test_ttl_that_is_cut_short(sup):
+    """Helpers say that they live as often as the ttl asks for, every three seconds with 30: when it becomes 3, they hear of
+    it before their silence counts."""
+    sup.start()
+    sup.worker.do("autolease", 30000, 300)
+    assert sup.lease(30000)[0]
+    time.sleep(1)  # the next PING of pgregent-files is two seconds away
+    sup.worker.do("autolease", 3000, 300)
+    assert sup.lease(3000)[0]
+    time.sleep(2)
+    assert "silent" not in sup.proc.text() and "killed pid" not in sup.proc.text()
+
+
 # ---- postmasters that are not ours -----------------------------------------------------------------------------------
 
 

@@ -136,7 +136,7 @@ static void on_message(struct ipc_msg *m)
 	case MSG_WELCOME: on_welcome(m->payload); break;
 	case MSG_PG_EVENT: on_pg_event(m->payload); break;
 	case MSG_PAGE: on_page(m); break;
-	case MSG_PING: break;
+	case MSG_PING: w.ping_at = 0; break; /* the ttl has changed */
 	case MSG_JOB_OUTPUT: on_job_output(m); break;
 	case MSG_ANSWER:
 		note("ANSWER id=%" PRIu64 " code=%u text=%s", m->id, a->code, a->text);

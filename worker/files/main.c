@@ -30,9 +30,6 @@
 #include "worker/files/pmpid.h"
 
 #define SUP_FD 3
-/* ttl / 10, but not so long that a ttl that was made much shorter finds us silent. */
-#define PING_MIN_MS 300
-#define PING_MAX_MS 1000
 
 static struct files {
 	struct loop loop;
@@ -94,12 +91,8 @@ static void send_ping(struct loop *l, void *arg)
 	int64_t now_ms = clock_boot_ms();
 	struct msg_ping ping = { .sent_at_ms = now_ms };
 	send_sup(MSG_PING, 0, &ping);
-	int64_t every_ms = shm_scalar_get(&files.status, SUP_LEASE_TTL_MS) / 10;
-	if (every_ms < PING_MIN_MS)
-		every_ms = PING_MIN_MS;
-	if (every_ms > PING_MAX_MS)
-		every_ms = PING_MAX_MS;
-	loop_timer_set(l, &files.ping, now_ms + every_ms, send_ping, NULL);
+	int64_t ttl_ms = shm_scalar_get(&files.status, SUP_LEASE_TTL_MS);
+	loop_timer_set(l, &files.ping, now_ms + ipc_ping_every_ms(ttl_ms), send_ping, NULL);
 }
 
 static void answer_sup(uint64_t id, enum err_code rc, const struct err *err)
@@ -246,11 +239,17 @@ static void on_page(const struct ipc_msg *m)
 	}
 	shm_done(&files.status);
 	files.status = page;
+	if (files.welcomed)
+		send_ping(&files.loop, NULL); /* now that the ttl is known */
 }
 
 static void on_sup_message(struct ipc_msg *m)
 {
 	switch (m->type) {
+	case MSG_PING:
+		if (files.welcomed)
+			send_ping(&files.loop, NULL);
+		break;
 	case MSG_PAGE: on_page(m); break;
 	case MSG_PEER: on_peer(m); break;
 	case MSG_WELCOME: on_welcome(m->payload); break;
@@ -260,7 +259,7 @@ static void on_sup_message(struct ipc_msg *m)
 		if (((const struct msg_order *)m->payload)->kind == ORDER_SHUTDOWN)
 			end("order of the supervisor");
 		break;
-	default: break; /* pings say nothing to this process */
+	default: break;
 	}
 	for (int i = 0; i < m->fd_count; i++)
 		close(m->fds[i]);
