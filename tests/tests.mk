@@ -118,4 +118,8 @@ chaos: chaos-enforcers
 chaos-enforcers:
 	@$(MAKE) --no-print-directory SAN=0 all integration-bins
 	@PGREGENT_BUILD=$(CURDIR)/build/release PYTHONDONTWRITEBYTECODE=1 tests/chaos/enforcers.py --rounds $(ROUNDS) --connections $(CONNECTIONS) $(if $(SEED),--seed $(SEED))
-.PHONY: chaos chaos-enforcers
+# An hour at ttl 5 with every processor busy: nothing may happen.
+soak:
+	@$(MAKE) --no-print-directory SAN=0 all
+	@PYTHONDONTWRITEBYTECODE=1 tests/chaos/soak.py $(if $(MINUTES),--minutes $(MINUTES))
+.PHONY: chaos chaos-enforcers soak
