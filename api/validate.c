@@ -196,22 +196,23 @@ static bool version_ok(const json_t *value, struct verdict *v)
 	unsigned n = 1;
 	bool numeric = text[0] != '\0';
 	for (const char *p = text; *p != '\0'; p++) {
-		if (*p == '.' && n < 4) {
+		if (*p == '.') {
 			n++;
 			numeric = numeric && p != text && p[1] != '.' && p[1] != '\0';
-		} else if (*p >= '0' && *p <= '9' && n <= 3 && part[n - 1] < 100000) {
-			part[n - 1] = part[n - 1] * 10 + (*p - '0');
+		} else if (*p >= '0' && *p <= '9' && (n > 3 || part[n - 1] < 100000)) {
+			if (n <= 3)
+				part[n - 1] = part[n - 1] * 10 + (*p - '0');
 		} else {
 			numeric = false;
 		}
 	}
-	if (n < 2 || n > 3 || (n == 2 && numeric && part[0] < 10)) {
-		say(v, 400, "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: %s",
-			text);
-		return false;
-	}
 	if (!numeric) {
 		say(v, 400, "Invalid PostgreSQL version: %s", text);
+		return false;
+	}
+	if (n < 2 || n > 3 || (n == 2 && part[0] < 10)) {
+		say(v, 400, "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: %s",
+			text);
 		return false;
 	}
 	return true;

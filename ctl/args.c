@@ -1,4 +1,6 @@
 /* See args.h. */
+#include "common/core/buf.h"
+#include "common/core/str.h"
 #include "ctl/args.h"
 
 #include <string.h>
@@ -35,12 +37,25 @@ static bool is_choice(const char *choices, const char *value)
 	return false;
 }
 
+static enum err_code not_a_choice(const struct opt *o, const char *value, struct err *err)
+{
+	AUTO(buf) list = BUF_INIT(500);
+	char letter[16] = "";
+	for (const char *p = o->choices; *p != '\0';) {
+		size_t n = strcspn(p, "|");
+		buf_addf(&list, "%s'%.*s'", list.len > 0 ? ", " : "", (int)n, p);
+		p += n + (p[n] == '|');
+	}
+	if (o->letter != 0 && !str_format(letter, sizeof(letter), " / '-%c'", o->letter))
+		letter[0] = '\0';
+	return err_set(err, ERR_INVAL, 0, "Invalid value for '--%s'%s: '%s' is not one of %s.",
+		o->name, letter, value, buf_str(&list));
+}
+
 static enum err_code add(struct args *a, const struct opt *o, const char *value, struct err *err)
 {
 	if (o->choices != NULL && !is_choice(o->choices, value))
-		return err_set(err, ERR_INVAL, 0,
-			"Invalid value for '--%s': '%s' is not one of %s.", o->name, value,
-			o->choices);
+		return not_a_choice(o, value, err);
 	if (a->given_count == ARGS_GIVEN_MAX)
 		return err_set(err, ERR_INVAL, 0, "More than %d options.", ARGS_GIVEN_MAX);
 	a->given[a->given_count].opt = o;

@@ -106,7 +106,7 @@ static void choose_time(struct handover *h)
 	if (given == NULL && !h->force) {
 		when_example(example, sizeof(example));
 		put_format(question, sizeof(question),
-			"When should the switchover take place (e.g. %s )", example);
+			"When should the switchover take place (e.g. %s ) ", example);
 		prompt_text(question, "now", answer, sizeof(answer));
 		given = answer;
 	}

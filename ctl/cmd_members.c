@@ -35,7 +35,6 @@ static void choose(struct ctl *c, const struct args *a, const char *const *names
 	memset(out, 0, sizeof(*out));
 	out->force = args_has(a, "force");
 	source_read(c, a->words[0], &out->v);
-	members_print(&out->v, TABLE_PRETTY, false, false);
 	AUTO(buf) all = BUF_INIT(LIMIT_MEMBERS * LIMIT_NAME * 2);
 	unsigned candidates = 0;
 	size_t index;
@@ -45,6 +44,7 @@ static void choose(struct ctl *c, const struct args *a, const char *const *names
 		buf_addf(&all, "%s%s", candidates++ > 0 ? ", " : "", member_str(m, "name"));
 	if (count == 0 && candidates == 0)
 		fail("%s cluster doesn't have any members", out->v.scope);
+	members_print(&out->v, TABLE_PRETTY, false, false);
 	bool prompted = count == 0 && must_name;
 	if (prompted) {
 		if (out->force)
@@ -141,6 +141,25 @@ static void narrow(const struct args *a, struct choice *ch, const char *at)
 	}
 }
 
+/* Two numbers from 10 on, three before. */
+static void check_version(const char *text)
+{
+	unsigned parts = 0;
+	for (const char *p = text;;) {
+		size_t n = strspn(p, "0123456789");
+		if (n == 0 || (p[n] != '.' && p[n] != '\0'))
+			fail("Invalid PostgreSQL version: %s", text);
+		parts++;
+		if (p[n] == '\0')
+			break;
+		p += n + 1;
+	}
+	size_t zeros = strspn(text, "0");
+	bool old = strspn(text + zeros, "0123456789") < 2;
+	if (parts < 2 || parts > 3 || (parts == 2 && old))
+		fail("Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: %s", text);
+}
+
 static json_t *restart_body(const struct args *a, const struct choice *ch, const char *at)
 {
 	char version[64] = "";
@@ -154,9 +173,7 @@ static json_t *restart_body(const struct args *a, const struct choice *ch, const
 	if (args_has(a, "pending"))
 		(void)json_object_set_new(body, "restart_pending", json_true());
 	if (given != NULL && given[0] != '\0') {
-		if (strspn(given, "0123456789.") != strlen(given) || given[0] == '.')
-			fail("Invalid PostgreSQL version format. Must be x.y.z or x.y, not %s",
-				given);
+		check_version(given);
 		(void)json_object_set_new(body, "postgres_version", json_string(given));
 	}
 	if (at[0] != '\0')

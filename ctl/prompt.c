@@ -15,7 +15,7 @@ static bool read_line(char *out, size_t out_len)
 	char line[1024];
 	(void)fflush(stdout);
 	if (fgets(line, sizeof(line), stdin) == NULL) {
-		(void)fputs("\nAborted!\n", stderr);
+		(void)fputs("Aborted!\n", stderr);
 		exit(1);
 	}
 	line[strcspn(line, "\r\n")] = '\0';
@@ -58,6 +58,15 @@ void prompt_hidden(const char *text, char *out, size_t out_len)
 		fail("No usable answer");
 }
 
+static void strip(char *text)
+{
+	size_t start = strspn(text, " \t"), n = strlen(text + start);
+	while (n > 0 && (text[start + n - 1] == ' ' || text[start + n - 1] == '\t'))
+		n--;
+	memmove(text, text + start, n);
+	text[n] = '\0';
+}
+
 bool prompt_confirm(const char *text)
 {
 	for (int i = 0; i < ASK_MAX; i++) {
@@ -65,6 +74,7 @@ bool prompt_confirm(const char *text)
 		printf("%s [y/N]: ", text);
 		if (!read_line(answer, sizeof(answer)))
 			continue;
+		strip(answer);
 		if (str_eq_nocase(answer, "y") || str_eq_nocase(answer, "yes"))
 			return true;
 		if (answer[0] == '\0' || str_eq_nocase(answer, "n") || str_eq_nocase(answer, "no"))

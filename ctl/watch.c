@@ -16,7 +16,7 @@ double watch_interval(const struct args *a)
 	char *end = NULL;
 	double s = strtod(text, &end);
 	if (end == text || *end != '\0' || !isfinite(s) || s < 0 || s > INTERVAL_MAX_S)
-		fail_usage("Invalid value for '--watch': '%s' is not a valid float.", text);
+		fail_usage("Invalid value for '-w' / '--watch': '%s' is not a valid float.", text);
 	return s;
 }
 
