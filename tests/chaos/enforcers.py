@@ -394,6 +394,9 @@ def main():
     ap.add_argument("--connections", type=int, default=200)
     ap.add_argument("--dir", default="/tmp")
     a = ap.parse_args()
+    # Also where a shell has set it to be ignored: what was started is stopped again.
+    for n in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(n, lambda *_: sys.exit(130))
     base = tempfile.mkdtemp(prefix="pgc", dir=a.dir)
     os.chmod(base, 0o755)
     util.give_to_pg_user(base)

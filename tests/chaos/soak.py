@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,9 @@ def main():
     a = p.parse_args()
     os.environ["PGREGENT_BUILD"] = a.build
     become_postgres()
+    # Also where a shell has set it to be ignored: what was started is stopped again.
+    for n in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(n, lambda *_: sys.exit(130))
     base = tempfile.mkdtemp(prefix="pgregent-soak.", dir="/tmp")
     os.environ["HOME"] = base
     import util
