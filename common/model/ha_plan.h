@@ -176,6 +176,8 @@ struct ha_memory {
 	/* X21: whom /failsafe may name by a write of ours that is still on its way */
 	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; int64_t sent_ms; } failsafe_sent[LIMIT_MEMBERS];
 	unsigned failsafe_sent_count;
+	bool race_decided;           /* X51: the key was asked for and PostgreSQL has not led under it yet; */
+	int64_t race_sync_version;   /* ... /sync as that decision knew it, -1 = none */
 	bool lock_won;               /* X18: the key that is held now is ours by a decision, or PostgreSQL leads under it */
 	bool sync_unknown;           /* a write of /sync went unanswered: it may still arrive (X12) */
 	int64_t task_failed_ms[2];   /* last failed clone, rewind: not again before loop_wait */

@@ -28,7 +28,8 @@ race: one vote less is enough | worker/ha/race.c | votes >= s->c->sync_quorum | 
 race: a failsafe promise is forgotten by a restart (X13) | worker/ha/failsafe.c | int64_t until_ms = s->m->started_ms + s->m->ttl_most_ms; | int64_t until_ms = 0;
 race: whoever is not in /failsafe may be elected by hand (X16) | worker/ha/race.c | if (failsafe_excludes(s, s->v->name)) { | if (false) {
 ~ leader: a late key is promoted on, whatever word was given (X17) | worker/ha/leader.c | if (failsafe_word_forbids(s)) { | if (false) {
-leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | if (s->m->lock_won | if (true \|\| s->m->lock_won
+leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
+leader: a decision is good for as long as the answer takes (X51) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = s->m->lock_won; (void)promise_moved;
 race: a candidate by name needs no votes (X19) | worker/ha/handover.c | return s->quorum_active && s->c->failover_leader[0] != '\0'; | return false;
 race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
 failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@

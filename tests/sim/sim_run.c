@@ -210,8 +210,9 @@ static void outside(struct sim *s, struct sim_event *ev)
 		break;
 	case EV_CHECK: {
 		int leader = dcs_leader_node(s);
-		/* A recovery that began before the heal takes its time. */
-		if (leader >= 0 && s->nodes[leader].pg.phase == PGP_RECOVERY &&
+		/* A recovery or a slow promotion that began before the heal takes its time. */
+		enum pg_phase phase = leader >= 0 ? s->nodes[leader].pg.phase : PGP_NONE;
+		if ((phase == PGP_RECOVERY || phase == PGP_PROMOTING) &&
 			s->now_ms < s->cfg.duration_ms - 40000)
 			sim_at(s, s->now_ms + 10000, EV_CHECK, -1, 0, 0, NULL);
 		else

@@ -27,6 +27,7 @@ struct sim_scenario {
 	uint32_t nofailover;
 	struct settings set;
 	int64_t heal_ms, end_ms;
+	uint64_t first_seed;
 	bool empty; /* no cluster yet */
 	struct sim_fault faults[SIM_FAULTS];
 	unsigned fault_count;

@@ -232,6 +232,42 @@ static void test_dead_end(void **state)
 	}
 }
 
+/* X51: while the request for the key was on its way, c led and acknowledged. */
+static void another_led(struct fx *f)
+{
+	if (fx_find(f, HA_ACQUIRE) == NULL || str_eq(f->c.sync_leader, "c"))
+		return;
+	FX_SET(f->c.sync_leader, "c");
+	f->c.sync_version++;
+}
+
+static void test_late_key(void **state)
+{
+	(void)state;
+	for (int moved = 0; moved < 2; moved++) {
+		struct fx *f = racer(SYNC_PRIORITY, "b", 0, "a", "c");
+		f->on_plan = moved ? another_led : NULL;
+		fx_run(f);
+		assert_non_null(fx_find(f, HA_ACQUIRE));
+		assert_string_equal(f->plan.rule, moved ? "X18" : "G5");
+		assert_true((fx_find(f, HA_RELEASE) != NULL) == (moved == 1));
+		assert_true((fx_task(f) == NULL) == (moved == 1));
+		free(f);
+	}
+	/* C was older than the key: /sync refuses the first write, and the next cycle sees why. */
+	struct fx *f = racer(SYNC_PRIORITY, "b", 0, "a", "c");
+	f->write_sync = HA_OUT_CONFLICT;
+	fx_run(f);
+	assert_null(fx_task(f));
+	FX_SET(f->c.sync_leader, "c");
+	f->c.sync_version++;
+	f->write_sync = HA_OUT_OK;
+	fx_run(f);
+	assert_null(fx_task(f));
+	assert_string_equal(f->plan.rule, "X18");
+	free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -241,6 +277,7 @@ int main(void)
 		cmocka_unit_test(test_strict_first),
 		cmocka_unit_test(test_barred_peer),
 		cmocka_unit_test(test_dead_end),
+		cmocka_unit_test(test_late_key),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -131,8 +131,8 @@ bool promote_now(struct step *s)
 			"the end of timeline %d in the history of the cluster",
 			(int)my_timeline(s));
 	}
-	/* X47: the supervisor said no, or did not answer. What it waits for (the next renewal) takes
-	 * its time, and each try runs pre_promote again. */
+	/* X47: the supervisor said no, or did not answer. What it waits for (the next renewal)
+	 * takes its time, and each try runs pre_promote again. */
 	int64_t again_ms = s->m->promote_refused_ms + PROMOTE_AGAIN_MS;
 	if (s->m->promote_refused_ms != 0 && s->v->now_ms < again_ms) {
 		plan_wake(s, again_ms);
@@ -155,9 +155,20 @@ bool promote_now(struct step *s)
  * that sent it. The decision behind it is as old: others may have led and acknowledged since (S4,
  * S5). A standby that finds itself with such a key gives it back and races for it on today's facts;
  * if it is ahead of all, it wins. */
+/* X51: nor does a request that stayed on the way until its answer came at the last moment. Whoever
+ * led meanwhile wrote /sync before its first acknowledgement (5.6 R), so a promise that moved since
+ * the decision tells. What this node wrote itself, with the key, names itself. */
+static bool promise_moved(const struct step *s)
+{
+	int64_t version = s->c->sync_key_exists ? s->c->sync_version : -1;
+	return s->m->race_decided && s->sync != SYNC_OFF && version != s->m->race_sync_version &&
+	       !str_eq(s->c->sync_leader, s->v->name);
+}
+
 static bool stray_key(struct step *s)
 {
-	if (s->m->lock_won || s->primary || s->paused || !s->v->sql->valid)
+	bool decided = s->m->lock_won && !promise_moved(s);
+	if (decided || s->primary || s->paused || !s->v->sql->valid)
 		return false;
 	s->plan->log_level = HA_LOG_WARNING;
 	give_back(s);
@@ -181,6 +192,7 @@ static bool act_armed(struct step *s, enum act_why why)
 	if (stray_key(s))
 		return true;
 	if (s->primary) {
+		s->m->race_decided = false;
 		plan_set_role(s, PG_ROLE_PRIMARY);
 		s->m->demoted = 0;
 		s->m->demoted_ms = 0;

@@ -341,6 +341,8 @@ bool race_answer(struct step *s, bool yes)
 {
 	if (!yes)
 		return not_eligible(s);
+	s->m->race_decided = true;
+	s->m->race_sync_version = s->c->sync_key_exists ? s->c->sync_version : -1;
 	plan_add(s, HA_ACQUIRE);
 	return plan_await(s, STAGE_ACQUIRE, AWAIT_DCS, s->set->retry_timeout_ms, "C2");
 }
