@@ -549,7 +549,9 @@ void task_start(struct worker *w, const struct ha_action *a)
 		start(w, &t.bootstrap.co, seq_bootstrap_step);
 		break;
 	case TASK_POST_BOOTSTRAP:
-		t.post = (struct seq_post_bootstrap){ .p = &w->pg };
+		t.post = (struct seq_post_bootstrap){
+			.p = &w->pg, .lease_until = lease_until, .arg = w
+		};
 		start(w, &t.post.co, seq_post_bootstrap_step);
 		break;
 	case TASK_BOOTSTRAP_STANDBY_LEADER:

@@ -125,8 +125,10 @@ def test_modes(single):
     assert run("--validate-config", "--generate-config")[0] == 2
 
 
-def test_custom_bootstrap(work):
-    """A cluster from a base backup and its archive: all of the archive is replayed, then it promotes itself."""
+@pytest.mark.parametrize("whose", ["ours", "its own"])
+def test_custom_bootstrap(work, whose):
+    """A cluster from a base backup and its archive: all of the archive is replayed, then it promotes itself; by recovery_conf,
+    or by what the command left in the copy. Meanwhile nobody but us comes in."""
     src, archive, backup = (os.path.join(work, n) for n in ("src", "archive", "backup"))
     os.mkdir(archive)
     give_to_pg_user(archive)
@@ -152,17 +154,29 @@ def test_custom_bootstrap(work):
     m = c.members[0]
     script = os.path.join(work, "copy.sh")
     with open(script, "w") as f:
-        f.write('#!/bin/sh\necho "$@" >%s/args\ncp -a %s %s/data\n' % (m.dir, backup, m.dir))
+        f.write('#!/bin/sh\necho "$@" >%s/args\ncp -a %s %s/data\necho "# of the copy" >>%s/data/pg_hba.conf\n'
+                % (m.dir, backup, m.dir, m.dir))
+        if whose == "its own":
+            f.write("touch %s/data/recovery.signal\nrm %s/data/pg_ident.conf\n" % (m.dir, m.dir))
+            f.write("echo \"restore_command = 'cp %s/%%f %%p'\" >>%s/data/postgresql.auto.conf\n" % (archive, m.dir))
+            f.write("echo \"recovery_target_action = 'promote'\" >>%s/data/postgresql.auto.conf\n" % m.dir)
     os.chmod(script, 0o755)
-    edit(m, "  initdb:", """  method: copy
-  copy:
-    command: %s
-    speed: fast
-    recovery_conf:
+    seen = os.path.join(work, "seen.sh")
+    with open(seen, "w") as f:
+        f.write('#!/bin/sh\ncat %s/data/pg_hba.conf >%s/hba\n' % (m.dir, m.dir))
+    os.chmod(seen, 0o755)
+    recovery = """    keep_existing_recovery_conf: true
+""" if whose == "its own" else """    recovery_conf:
       restore_command: cp %s/%%f %%p
       recovery_target_action: promote
       recovery_target_timeline: latest
-  initdb:""" % (script, archive))
+""" % archive
+    edit(m, "  initdb:", """  method: copy
+  post_bootstrap: %s
+  copy:
+    command: %s
+    speed: fast
+%s  initdb:""" % (seen, script, recovery))
     try:
         c.start()
         assert m.sql("SELECT n FROM t ORDER BY n") == [(1,), (2,)]
@@ -172,8 +186,20 @@ def test_custom_bootstrap(work):
 
         def clean():
             with open(m.dir + "/data/postgresql.conf") as f:
-                return "recovery_target_action" not in f.read()
+                conf = f.read()
+            with open(m.dir + "/data/postgresql.auto.conf") as f:
+                conf += f.read()
+            return "recovery_target_action" not in conf
         wait_until(clean, 10, "the recovery settings have gone")
+        assert not os.path.exists(m.dir + "/data/recovery.signal") and os.path.exists(m.dir + "/data/pg_ident.conf")
+        with open(m.dir + "/hba") as f:
+            during = f.read()
+        assert "of the copy" not in during and "host\tall\tpostgres\t127.0.0.1/32\ttrust\n" in during
+
+        def restored():
+            with open(m.dir + "/data/pg_hba.conf") as f, open(m.dir + "/data/pg_hba.conf.backup") as g:
+                return "of the copy" in f.read() and "of the copy" in g.read()
+        wait_until(restored, 10, "the copy's own rules are back")
         assert m.sql("SELECT rolname FROM pg_roles WHERE rolname = 'replicator'") == [("replicator",)]
     finally:
         c.stop()

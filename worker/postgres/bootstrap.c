@@ -10,6 +10,8 @@
 #include "common/core/str.h"
 #include "common/ext/json.h"
 #include "worker/files/files_msgs.h"
+#include "worker/postgres/argv.h"
+#include "worker/postgres/params.h"
 #include "worker/postgres/render.h"
 
 #define ACQUIRE_PAUSE_MS 200
@@ -44,78 +46,53 @@ static const char *method_command(const struct pgctx *p, const char **out_method
 	return json_path_str(json_object_get(p->bootstrap, method), "command");
 }
 
-/* recovery_conf of the method: a reload meanwhile must not take it away. */
+/* What the method says of recovery: a reload meanwhile must not take it away. NULL: no method, or
+ * the cluster is made. */
 static void take_recovery(struct pgctx *p, const char *method)
 {
+	const json_t *section = method != NULL ? json_object_get(p->bootstrap, method) : NULL;
+	json_t *conf = json_object_get(section, "recovery_conf");
 	json_decref(p->custom_recovery);
-	p->custom_recovery = NULL;
-	if (method == NULL)
-		return;
-	json_t *conf = json_object_get(json_object_get(p->bootstrap, method), "recovery_conf");
-	if (json_is_object(conf))
-		p->custom_recovery = json_incref(conf);
-	if (json_truthy(json_object_get(
-		    json_object_get(p->bootstrap, method), "keep_existing_recovery_conf")))
-		log_warning("bootstrap.%s.keep_existing_recovery_conf is not built yet: recovery "
-			    "settings that the command writes to postgresql.auto.conf are removed; "
-			    "use recovery_conf",
-			method);
+	p->custom_recovery = json_is_object(conf) ? json_incref(conf) : NULL;
+	p->custom_bootstrap = method != NULL;
+	p->keep_recovery = p->custom_recovery == NULL &&
+			   json_truthy(json_object_get(section, "keep_existing_recovery_conf"));
 }
 
 static void run_initdb(struct seq_bootstrap *s)
 {
-	static const char *const forbidden[] = { "pgdata", "nosync", "pwfile", "sync-only",
-		"version", NULL };
 	struct pgctx *p = s->p;
 	struct host_cmd cmd = HOST_CMD_INIT;
-	struct err err = ERR_INIT;
+	struct argv argv = ARGV_INIT;
+	AUTO(buf) notes = BUF_INIT(LIMIT_CONNINFO);
 	char program[LIMIT_PATH];
-	const char *user = pgctx_auth(p, "superuser", "username");
-	bool ok = pgctx_program(p, "initdb", program, sizeof(program));
-	host_cmd_arg(&cmd, program);
-	if (ok && render_options(json_object_get(p->bootstrap, "initdb"), "bootstrap.initdb",
-			  forbidden, true, &cmd, &err) != ERR_OK)
-		ok = false;
-	if (user != NULL)
-		host_cmd_argf(&cmd, "--username=%s", user);
-	if (pgctx_auth(p, "superuser", "password") != NULL)
-		host_cmd_argf(&cmd, "--pwfile=%s", s->pwfile);
-	host_cmd_arg(&cmd, p->data_dir);
+	const char *pwfile = pgctx_auth(p, "superuser", "password") != NULL ? s->pwfile : NULL;
+	bool ok = pgctx_program(p, "initdb", program, sizeof(program)) &&
+		  argv_initdb(&argv, program, p->data_dir, json_object_get(p->bootstrap, "initdb"),
+			  pgctx_auth(p, "superuser", "username"), pwfile, &notes);
+	render_log_notes(&notes);
+	host_cmd_take(&cmd, &argv);
 	if (ok)
 		co_job(&s->co, "initdb", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, INITDB_MS, 1000);
 	else
-		co_wake(&s->co, co_ticket(&s->co), false, err.text);
+		co_wake(&s->co, co_ticket(&s->co), false,
+			notes.len > 0 ? buf_str(&notes) : "path of initdb is too long");
 	host_cmd_done(&cmd);
 }
 
-static void run_method(struct seq_bootstrap *s, const char *method, const char *command)
+static void run_method(struct seq_bootstrap *s, const char *method)
 {
-	static const char *const known[] = { "command", "no_params", "keep_existing_recovery_conf",
-		"recovery_conf", "scope", "datadir" };
 	struct pgctx *p = s->p;
-	const json_t *section = json_object_get(p->bootstrap, method);
 	struct host_cmd cmd = HOST_CMD_INIT;
-	const char *key;
-	json_t *v;
-	bool ok = control_split(&cmd, command);
-	if (!json_truthy(json_object_get(section, "no_params"))) {
-		host_cmd_argf(&cmd, "--scope=%s", p->scope);
-		host_cmd_argf(&cmd, "--datadir=%s", p->data_dir);
-	}
-	json_object_foreach((json_t *)section, key, v)
-	{
-		char text[LIMIT_CONNINFO];
-		bool skip = false;
-		for (unsigned i = 0; i < ARRAY_LEN(known); i++)
-			skip |= strcmp(key, known[i]) == 0;
-		if (!skip && json_text(v, text, sizeof(text)))
-			host_cmd_argf(&cmd, "--%s=%s", key, text);
-	}
+	struct argv argv = ARGV_INIT;
+	AUTO(buf) notes = BUF_INIT(LIMIT_CONNINFO);
+	bool ok = argv_custom_bootstrap(
+		&argv, json_object_get(p->bootstrap, method), p->scope, p->data_dir, &notes);
+	host_cmd_take(&cmd, &argv);
 	if (ok)
 		co_job(&s->co, "bootstrap", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);
 	else
-		co_wake(&s->co, co_ticket(&s->co), false,
-			"bootstrap command cannot be split into words");
+		co_wake(&s->co, co_ticket(&s->co), false, buf_str(&notes));
 	host_cmd_done(&cmd);
 }
 
@@ -141,6 +118,15 @@ static void backup_configs(struct co *co, const struct pgctx *p, enum files_op o
 	buf_add(&tail, p->config_dir, strlen(p->config_dir) + 1);
 	buf_add(&tail, names, sizeof(names));
 	co_files(co, op, 0, 0, 0, tail.data, tail.len, FILES_MS);
+}
+
+/* Files of a copy that would promote it at once, or make it recover in another way than we are
+ * told. With recovery settings of its own that are kept, only the first; NULL after the last. */
+static const char *left_behind(const struct pgctx *p, unsigned n)
+{
+	static const char *const names[] = { "promote", "recovery.conf", "recovery.signal",
+		"standby.signal" };
+	return n < (p->keep_recovery ? 1 : ARRAY_LEN(names)) ? names[n] : NULL;
 }
 
 void seq_bootstrap_step(struct co *co)
@@ -176,7 +162,7 @@ void seq_bootstrap_step(struct co *co)
 	if (!co->ok)
 		log_warning("an interrupted bootstrap will not be recognised: %s", co->note);
 	if (command != NULL) {
-		run_method(s, method, command);
+		run_method(s, method);
 		CO_WAIT(co);
 	} else {
 		if (password != NULL) {
@@ -212,6 +198,19 @@ ended:
 		if (!co->ok)
 			CO_RETURN(co, false, "pg_hba.conf: %s", co->note);
 	}
+	if (command != NULL) {
+		/* A copy of a member may have its configuration in the backups alone. */
+		backup_configs(co, p, FILES_RESTORE_CONFIGS);
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "configuration files: %s", co->note);
+		for (s->file = 0; left_behind(p, s->file) != NULL; s->file++) {
+			remove_path(co, left_behind(p, s->file));
+			CO_WAIT(co);
+			if (!co->ok)
+				CO_RETURN(co, false, "%s: %s", left_behind(p, s->file), co->note);
+		}
+	}
 	backup_configs(co, p, FILES_BACKUP_CONFIGS);
 	CO_WAIT(co);
 	/* From here on the directory is worth something: roles come next, and L4 removes the mark.
@@ -240,7 +239,9 @@ made:
 		.role = PG_ROLE_PRIMARY,
 		.bootstrap = command != NULL,
 		/* An archive may take long to replay; the plan waits for its end (L2). */
-		.timeout_ms = p->custom_recovery != NULL ? 0 : p->set->primary_start_timeout_ms,
+		.timeout_ms = p->custom_recovery != NULL || p->keep_recovery
+				      ? 0
+				      : p->set->primary_start_timeout_ms,
 		.lease_until_ms = s->lease_until(s->arg) };
 	co_call(co, &s->start.co, seq_start_step);
 	CO_WAIT(co);
@@ -392,11 +393,82 @@ static void run_user(struct seq_post_bootstrap *s)
 		co_sql(&s->co, &s->p->sql, buf_str(&sql), NULL, 0, 30000);
 }
 
+/* ---- the end of a custom bootstrap
+ * ---------------------------------------------------------------------------------------- */
+
+static bool hba_moves(const struct pgctx *p)
+{
+	return json_truthy(params_get(json_object_get(p->pg, "parameters"), "hba_file"));
+}
+
+static void remove_config(struct co *co, const struct pgctx *p, const char *name)
+{
+	char path[LIMIT_PATH * 2];
+	if (str_format(path, sizeof(path), "%s/%s", p->config_dir, name))
+		remove_path(co, path);
+	else
+		co_wake(co, co_ticket(co), false, "path is too long");
+}
+
+/* pg_hba.conf held trust for us alone: the original comes back where we write none, the recovery
+ * settings go. A moved hba_file, or hot_standby that was off, needs a restart. */
+static void seq_own_step(struct co *co)
+{
+	struct seq_own *s = (struct seq_own *)co;
+	struct pgctx *p = s->p;
+	CO_BEGIN(co);
+	remove_config(co, p, "pg_hba.conf");
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "pg_hba.conf: %s", co->note);
+	backup_configs(co, p, FILES_RESTORE_CONFIGS);
+	CO_WAIT(co);
+	if (!co->ok)
+		CO_RETURN(co, false, "configuration files: %s", co->note);
+	for (s->file = 0; left_behind(p, s->file) != NULL; s->file++) {
+		remove_path(co, left_behind(p, s->file));
+		CO_WAIT(co);
+		if (!co->ok)
+			log_warning("%s: %s", left_behind(p, s->file), co->note);
+	}
+	if (!hba_moves(p) && json_object_size(p->pending_restart) == 0) {
+		s->u.reload = (struct seq_reload){ .p = p, .force = true };
+		co_call(co, &s->u.reload.co, seq_reload_step);
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "%s", co->note);
+		if (json_object_size(p->pending_restart) == 0) {
+			backup_configs(co, p, FILES_BACKUP_CONFIGS);
+			CO_WAIT(co);
+			CO_RETURN(co, true, "done");
+		}
+	}
+	log_info("restart: the new cluster's settings differ from those of its bootstrap");
+	memset(&s->u, 0, sizeof(s->u));
+	s->u.stop = (struct seq_stop){ .p = p, .mode = PG_STOP_FAST, .no_callback = true };
+	co_call(co, &s->u.stop.co, seq_stop_step);
+	CO_WAIT(co);
+	if (co->cancelled)
+		CO_RETURN(co, false, "cancelled");
+	memset(&s->u, 0, sizeof(s->u));
+	s->u.start = (struct seq_start){ .p = p,
+		.role = PG_ROLE_PRIMARY,
+		.timeout_ms = p->set->primary_start_timeout_ms,
+		.lease_until_ms = s->lease_until(s->arg) };
+	co_call(co, &s->u.start.co, seq_start_step);
+	CO_WAIT(co);
+	CO_RETURN(co, co->ok, "%s", co->note);
+	CO_END(co);
+}
+
 void seq_post_bootstrap_step(struct co *co)
 {
 	struct seq_post_bootstrap *s = (struct seq_post_bootstrap *)co;
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
+	s->own.p = p;
+	s->own.lease_until = s->lease_until;
+	s->own.arg = s->arg;
 	if (json_object_get(p->bootstrap, "users") != NULL)
 		log_error("bootstrap.users is not supported any more: nothing is created; use "
 			  "post_bootstrap");
@@ -418,7 +490,13 @@ void seq_post_bootstrap_step(struct co *co)
 		if (!co->ok)
 			CO_RETURN(co, false, "post_bootstrap: %s", co->note);
 	}
+	s->custom = p->custom_bootstrap;
 	p->bootstrapping = false;
 	take_recovery(p, NULL);
+	if (!s->custom)
+		CO_RETURN(co, true, "done");
+	co_call(co, &s->own.co, seq_own_step);
+	CO_WAIT(co);
+	CO_RETURN(co, co->ok, "%s", co->note);
 	CO_END(co);
 }

@@ -17,14 +17,34 @@ struct seq_bootstrap {
 	int64_t acquire_until_ms;
 	struct seq_start start;
 	char pwfile[LIMIT_PATH];
+	unsigned file;
 };
 void seq_bootstrap_step(struct co *co);
+
+/* A cluster that a command made becomes ours. */
+struct seq_own {
+	struct co co;
+	struct pgctx *p;
+	int64_t (*lease_until)(void *arg);
+	void *arg;
+	unsigned file;
+	union {
+		struct seq_reload reload;
+		struct seq_stop stop;
+		struct seq_start start;
+	} u;
+};
 
 /* Roles, scripts, grants after the first start. */
 struct seq_post_bootstrap {
 	struct co co;
 	struct pgctx *p;
+	int64_t (*lease_until)(void *arg);
+	void *arg;
+	/* private */
 	unsigned user;
+	bool custom;
+	struct seq_own own;
 };
 void seq_post_bootstrap_step(struct co *co);
 

@@ -6,6 +6,7 @@
 #include "common/core/str.h"
 #include "common/ext/json.h"
 #include "worker/files/files_msgs.h"
+#include "worker/postgres/argv.h"
 #include "worker/postgres/bootstrap.h"
 #include "worker/postgres/render.h"
 
@@ -88,20 +89,16 @@ static void write_passfile(struct seq_clone *s)
 
 static void run_basebackup(struct seq_clone *s)
 {
-	static const char *const forbidden[] = { "pgdata", "format", "wal-method", "xlog-method",
-		"gzip", "version", "dbname", "host", "port", "username", "password", NULL };
 	struct host_cmd cmd = HOST_CMD_INIT;
-	struct err err = ERR_INIT;
+	struct argv argv = ARGV_INIT;
+	AUTO(buf) notes = BUF_INIT(LIMIT_CONNINFO);
 	char program[LIMIT_PATH];
 	bool ok = pgctx_program(s->p, "pg_basebackup", program, sizeof(program));
-	host_cmd_arg(&cmd, program);
-	host_cmd_argf(&cmd, "--pgdata=%s", s->p->data_dir);
-	host_cmd_arg(&cmd, "-X");
-	host_cmd_arg(&cmd, "stream");
-	host_cmd_argf(&cmd, "--dbname=%s", s->connstring);
-	if (render_options(json_object_get(s->p->pg, "basebackup"), "postgresql.basebackup",
-		    forbidden, false, &cmd, &err) != ERR_OK)
-		log_error("%s", err.text);
+	if (ok)
+		argv_basebackup(&argv, program, s->p->data_dir, s->connstring,
+			json_object_get(s->p->pg, "basebackup"), s->p->major * 10000, &notes);
+	render_log_notes(&notes);
+	host_cmd_take(&cmd, &argv);
 	host_cmd_env(&cmd, "PGPASSFILE", s->p->pgpass);
 	if (ok)
 		co_job(&s->co, "pg_basebackup", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);
@@ -112,29 +109,14 @@ static void run_basebackup(struct seq_clone *s)
 
 static void run_method(struct seq_clone *s)
 {
-	const char *name = method_name(s), *key;
-	const json_t *section = json_object_get(s->p->pg, name);
-	const char *command = json_path_str(section, "command");
-	bool no_params = method_flag(s, "no_params");
+	const char *name = method_name(s);
 	struct host_cmd cmd = HOST_CMD_INIT;
-	json_t *v;
-	bool ok = control_split(&cmd, command != NULL ? command : name);
-	json_object_foreach((json_t *)section, key, v)
-	{
-		char text[LIMIT_CONNINFO];
-		bool flag = strcmp(key, "no_params") == 0 || strcmp(key, "no_leader") == 0 ||
-			    strcmp(key, "keep_data") == 0;
-		if (strcmp(key, "command") == 0 || strcmp(key, "no_params") == 0 ||
-			(no_params && flag) || !json_text(v, text, sizeof(text)))
-			continue;
-		host_cmd_argf(&cmd, "--%s=%s", key, text);
-	}
-	if (!no_params) {
-		host_cmd_argf(&cmd, "--scope=%s", s->p->scope);
-		host_cmd_arg(&cmd, "--role=replica");
-		host_cmd_argf(&cmd, "--datadir=%s", s->p->data_dir);
-		host_cmd_argf(&cmd, "--connstring=%s", s->connstring);
-	}
+	struct argv argv = ARGV_INIT;
+	AUTO(buf) notes = BUF_INIT(LIMIT_CONNINFO);
+	bool ok = argv_clone_method(&argv, name, json_object_get(s->p->pg, name), s->p->scope,
+		s->p->data_dir, s->connstring, &notes);
+	render_log_notes(&notes);
+	host_cmd_take(&cmd, &argv);
 	host_cmd_env(&cmd, "PGPASSFILE", s->p->pgpass);
 	if (ok)
 		co_job(&s->co, name, &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 10000);

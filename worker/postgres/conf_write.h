@@ -18,6 +18,7 @@ struct conf_env {
 	void *listed_arg;
 };
 
+extern const char conf_header[];
 /* recovery: lines of recovery_write, "" = none. notes: lines for the log, each with "\n". False:
  * over the maximum of out. */
 MUST_USE bool conf_write_main(const struct conf_env *env, const json_t *params,
@@ -27,8 +28,8 @@ void conf_write_line(struct buf *out, const char *name, const char *value);
 /* Header and the text items of a list; false: no list, or an empty one: the file is not ours to
  * write. */
 MUST_USE bool conf_write_lines(const json_t *list, struct buf *out);
-/* pg_hba.conf while a custom bootstrap runs: trust for our own connections only. addresses:
- * numeric, of the local host. */
+/* pg_hba.conf while a custom bootstrap runs: trust for our own connections only. addresses of the
+ * local host: numeric, or a name that PostgreSQL resolves itself. */
 void conf_write_bootstrap_hba(const char *replication_user, const char *superuser,
 	const char *const *addresses, unsigned address_count, struct buf *out);
 /* <key>_<role> when it is there, else <key>. role: "primary", "replica", "standby_leader".

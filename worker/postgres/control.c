@@ -2,7 +2,6 @@
  * that blocks is asked of the supervisor or of pgregent-files. See control.h. */
 #include "worker/postgres/control.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +11,8 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "worker/files/files_msgs.h"
+#include "worker/postgres/argv.h"
+#include "worker/postgres/conf_write.h"
 #include "worker/postgres/probe.h"
 #include "worker/postgres/render.h"
 #include "worker/postgres/sync_names.h"
@@ -32,34 +33,12 @@
 
 bool control_split(struct host_cmd *cmd, const char *text)
 {
-	char word[LIMIT_CONNINFO];
-	const char *p = text;
-	for (;;) {
-		while (isspace((unsigned char)*p))
-			p++;
-		if (*p == '\0')
-			return cmd->argc > 0;
-		size_t n = 0;
-		char quote = '\0';
-		for (; *p != '\0' && (quote != '\0' || !isspace((unsigned char)*p)); p++) {
-			if (n + 1 >= sizeof(word))
-				return false;
-			if (quote == '\0' && (*p == '\'' || *p == '"')) {
-				quote = *p;
-			} else if (*p == quote) {
-				quote = '\0';
-			} else if (*p == '\\' && quote != '\'' && p[1] != '\0' &&
-				   (quote == '\0' || p[1] == '"' || p[1] == '\\')) {
-				word[n++] = *++p;
-			} else {
-				word[n++] = *p;
-			}
-		}
-		if (quote != '\0')
-			return false;
-		word[n] = '\0';
-		host_cmd_arg(cmd, word);
-	}
+	struct argv argv = ARGV_INIT;
+	bool ok = argv_split(&argv, text) && !argv_failed(&argv);
+	if (ok)
+		host_cmd_take(cmd, &argv);
+	argv_done(&argv);
+	return ok;
 }
 
 static uint64_t callback_job[2]; /* on_reload has a lane of its own (ha 10) */
@@ -180,22 +159,14 @@ static void read_file(struct co *co, const char *dir, const char *name)
 static void take_ssn(struct pgctx *p, const struct co *co)
 {
 	p->ssn_known = true;
-	if (co->ok && render_is_ours(buf_str(&co->data), co->data.len) &&
+	if (co->ok && conf_is_ours(buf_str(&co->data), co->data.len) &&
 		sync_names_of_conf(buf_str(&co->data), co->data.len, p->ssn, sizeof(p->ssn)))
 		p->ssn_managed = true;
 }
 
-static void render_done(struct seq_render *s)
-{
-	buf_done(&s->conf);
-	buf_done(&s->hba);
-	buf_done(&s->ident);
-	buf_done(&s->pass);
-}
-
 #define RENDER_FAIL(s, co, what)                                                                   \
 	do {                                                                                       \
-		render_done(s);                                                                    \
+		render_texts_done(&(s)->texts);                                                    \
 		CO_RETURN(co, false, "%s: %s", what, (co)->note);                                  \
 	} while (0)
 
@@ -215,11 +186,11 @@ void seq_render_step(struct co *co)
 		CO_RETURN(co, false, "%s: %s", conf, co->note);
 	if (!p->ssn_known)
 		take_ssn(p, co);
-	s->is_users = co->ok && !render_is_ours(buf_str(&co->data), co->data.len);
-	s->conf = s->hba = s->ident = s->pass = (struct buf)BUF_INIT(LIMIT_IPC_FRAME - 4096);
-	if (render_all(p, s->role, &s->target, s->for_start ? s->control : NULL, &s->conf, &s->hba,
-		    &s->ident, &s->pass, &err) != ERR_OK) {
-		render_done(s);
+	s->is_users = co->ok && !conf_is_ours(buf_str(&co->data), co->data.len);
+	s->texts = (struct render_texts)RENDER_TEXTS_INIT;
+	if (render_all(p, s->role, &s->target, s->for_start ? s->control : NULL, &s->texts, &err) !=
+		ERR_OK) {
+		render_texts_done(&(s)->texts);
 		CO_RETURN(co, false, "configuration: %s", err.text);
 	}
 	/* The user's own file becomes the base file once; one with our header never does (config 8
@@ -230,27 +201,27 @@ void seq_render_step(struct co *co)
 		if (!co->ok)
 			RENDER_FAIL(s, co, "base configuration");
 	}
-	write_file(co, p->config_dir, conf, &s->conf, 0);
+	write_file(co, p->config_dir, conf, &s->texts.conf, 0);
 	CO_WAIT(co);
 	if (!co->ok)
 		RENDER_FAIL(s, co, "postgresql.conf");
 	s->changed |= co->value == 1;
-	if (s->hba.len > 0) {
-		write_file(co, p->config_dir, "pg_hba.conf", &s->hba, 0);
+	if (s->texts.hba.len > 0) {
+		write_file(co, p->config_dir, "pg_hba.conf", &s->texts.hba, 0);
 		CO_WAIT(co);
 		if (!co->ok)
 			RENDER_FAIL(s, co, "pg_hba.conf");
 		s->changed |= co->value == 1;
 	}
-	if (s->ident.len > 0) {
-		write_file(co, p->config_dir, "pg_ident.conf", &s->ident, 0);
+	if (s->texts.ident.len > 0) {
+		write_file(co, p->config_dir, "pg_ident.conf", &s->texts.ident, 0);
 		CO_WAIT(co);
 		if (!co->ok)
 			RENDER_FAIL(s, co, "pg_ident.conf");
 		s->changed |= co->value == 1;
 	}
-	if (s->pass.len > 0) {
-		write_path(co, p->pgpass, &s->pass, 0600);
+	if (s->texts.pass.len > 0) {
+		write_path(co, p->pgpass, &s->texts.pass, 0600);
 		CO_WAIT(co);
 		if (!co->ok)
 			RENDER_FAIL(s, co, "passfile");
@@ -262,13 +233,20 @@ void seq_render_step(struct co *co)
 		if (!co->ok)
 			RENDER_FAIL(s, co, s->signal_file);
 	}
-	if (p->major >= 12) {
+	if (s->texts.recovery.len > 0) {
+		write_file(co, p->data_dir, "recovery.conf", &s->texts.recovery, 0);
+		CO_WAIT(co);
+		if (!co->ok)
+			RENDER_FAIL(s, co, "recovery.conf");
+		s->changed |= co->value == 1;
+	}
+	if (p->major >= 12 && !render_keeps_recovery(p)) {
 		clean_auto_conf(co);
 		CO_WAIT(co);
 		if (!co->ok)
 			RENDER_FAIL(s, co, "postgresql.auto.conf");
 	}
-	render_done(s);
+	render_texts_done(&(s)->texts);
 	CO_END(co);
 }
 
@@ -316,6 +294,9 @@ static void accepted(struct seq_start *s)
 	else if (p->callback_pending == 1)
 		control_callback(p, "on_restart", p->role);
 	p->callback_pending = 0;
+	/* The copies are of the files that the command left, until it is ours. */
+	if (p->bootstrapping && p->custom_bootstrap)
+		return;
 	static const char names[] =
 		"postgresql.conf\0postgresql.base.conf\0pg_hba.conf\0pg_ident.conf";
 	AUTO(buf) tail = BUF_INIT(LIMIT_PATH * 2);
@@ -529,7 +510,7 @@ void seq_follow_step(struct co *co)
 		s->u.render = (struct seq_render){ .p = p,
 			.role = s->role,
 			.target = s->target,
-			.signal_file = "standby.signal" };
+			.signal_file = p->major < 12 ? NULL : "standby.signal" };
 		co_call(co, &s->u.render.co, seq_render_step);
 		CO_WAIT(co);
 		if (!co->ok)
@@ -543,6 +524,8 @@ void seq_follow_step(struct co *co)
 		CO_RETURN(co, co->ok, "reloaded");
 	}
 	if (!postmaster_gone(p)) {
+		if (p->follow_known)
+			pgctx_recovery_restarted(p);
 		s->u.stop = (struct seq_stop){
 			.p = p, .mode = PG_STOP_FAST, .checkpoint = true, .no_callback = true
 		};

@@ -4,6 +4,7 @@
 #pragma once
 #include "worker/postgres/controljob.h"
 #include "worker/postgres/pgctx.h"
+#include "worker/postgres/render.h"
 
 /* Write postgresql.conf, HBA, ident, passfile and signal files for a role and a target. Result true
  * = written; `changed` tells whether postgresql.conf, HBA or ident are different now. */
@@ -15,7 +16,7 @@ struct seq_render {
 	bool for_start; /* role not primary: pg_control's floor applies (config 4.9) */
 	const struct pg_control *control;
 	bool changed, is_users;
-	struct buf conf, hba, ident, pass;
+	struct render_texts texts;
 	const char *signal_file;
 };
 void seq_render_step(struct co *co);

@@ -239,6 +239,13 @@ static bool reload_helps(struct pgctx *p, const struct pg_sql *f, const char *re
 	return p->reload_tries < RECOVERY_TRIES_MAX;
 }
 
+void pgctx_recovery_restarted(struct pgctx *p)
+{
+	if (p->restarted_sign != p->differs_sign)
+		log_info("restart for a difference of recovery settings: one only");
+	p->restarted_sign = p->differs_sign;
+}
+
 void pgctx_recovery_reloaded(struct pgctx *p)
 {
 	p->reload_tries = p->reloaded_sign == p->differs_sign ? p->reload_tries + 1 : 1;
@@ -257,8 +264,11 @@ void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, const struct 
 		render_recovery(p, target, &wanted, &err) != ERR_OK)
 		return;
 	if (p->major < 12) {
-		*out_differ = *out_restart = receiver_differs(&wanted, f);
+		bool differs = receiver_differs(&wanted, f);
+		p->differs_sign =
+			sign_add(sign_of(p, &wanted, f->receiver_conninfo), f->receiver_slot);
 		recovery_done(&wanted);
+		*out_differ = *out_restart = differs && p->differs_sign != p->restarted_sign;
 		return;
 	}
 	json_auto_t *list = f->recovery_json != NULL ? json_loads(f->recovery_json, 0, NULL) : NULL;

@@ -54,6 +54,7 @@ struct pgctx {
 	uint64_t differs_sign, reloaded_sign;
 	unsigned reload_tries;
 	int64_t reloaded_ms;
+	uint64_t restarted_sign; /* the difference that the last restart was for; before 12 */
 	json_t *recovery; /* recovery settings in force as we wrote them; owned; NULL = unknown */
 	/* synchronous_standby_names as decided (ha 5.1); used when managed. Until ssn_known it is
 	 * what the file has: a new worker must not take back what the old one promised in /sync
@@ -67,6 +68,8 @@ struct pgctx {
 	bool callbacks_called, bootstrapping;
 	/* recovery_conf of a custom bootstrap until the new cluster is whole; owned; NULL = none */
 	json_t *custom_recovery;
+	/* Bootstrapping by a command: its files, its recovery settings if it keeps them. */
+	bool custom_bootstrap, keep_recovery;
 	int callback_pending; /* enum, replaces on_start at the end of the next start; 0 = on_start
 			       */
 	bool promote_committed;
@@ -93,6 +96,9 @@ const char *pgctx_auth(const struct pgctx *p, const char *section, const char *k
  * - reload at most three times for the same settings in force and wanted. */
 void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, const struct pg_target *target,
 	bool *out_differ, bool *out_restart);
+/* A restart for the difference found last was begun (before 12: what a restart did not change is
+ * not restarted for again). */
+void pgctx_recovery_restarted(struct pgctx *p);
 /* A reload for the difference found last was sent. */
 void pgctx_recovery_reloaded(struct pgctx *p);
 /* "host" and "port" of a conn_url "postgres://h[:p]/db"; false = not understood. */

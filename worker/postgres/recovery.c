@@ -85,6 +85,9 @@ static bool want_conninfo(const struct recovery_env *e, struct conninfo *c)
 		  conninfo_set(c, "krbsrvname", e->krbsrvname) &&
 		  conninfo_set(c, "dbname",
 			  e->dbname != NULL && e->dbname[0] != '\0' ? e->dbname : e->database);
+	/* Of several hosts the leader of the other cluster is wanted. */
+	if (e->from == RECOVERY_FROM_REMOTE && e->major >= 10 && strchr(e->host, ',') != NULL)
+		ok = ok && conninfo_set(c, "target_session_attrs", "read-write");
 	return ok;
 }
 
@@ -95,10 +98,7 @@ static bool want_slot(const struct recovery_env *e, struct recovery *r)
 	if (!e->use_slots || (remote && e->no_slot))
 		return true;
 	str_slot_name(remote && e->slot != NULL && e->slot[0] != '\0' ? e->slot : e->name, slot);
-	/* Of several hosts the leader of the other cluster is wanted. */
-	bool several = remote && e->host != NULL && strchr(e->host, ',') != NULL && e->major >= 10;
-	return set_text(r->settings, "primary_slot_name", slot) &&
-	       (!several || conninfo_set(&r->conninfo, "target_session_attrs", "read-write"));
+	return set_text(r->settings, "primary_slot_name", slot);
 }
 
 static bool override_from_standby(const struct recovery_env *e, json_t *set)
