@@ -112,7 +112,11 @@ static void write_config(struct worker *w, bool awaited)
 
 static void write_init(struct worker *w, const struct ha_action *a)
 {
-	struct dcs_op op = { .kind = DCS_INIT_SET, .value = w->system_id, .create = a->create };
+	struct dcs_op op = { .kind = DCS_INIT_SET,
+		.value = w->system_id,
+		.create = a->create,
+		.leader_only = a->flag,
+		.version = a->version };
 	if (w->system_id[0] != '\0')
 		submit(w, &op, false);
 	else

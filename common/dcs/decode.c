@@ -461,6 +461,7 @@ static void decode_one(struct cluster *c, const struct dcs_kv *kv)
 		decode_leader(c, kv);
 	else if (strcmp(k, "initialize") == 0) {
 		c->init_present = true;
+		c->init_version = kv->version;
 		copy_or_empty(c->init, sizeof(c->init), kv->value);
 	} else if (strcmp(k, "config") == 0)
 		decode_config(c, kv);

@@ -51,6 +51,7 @@ struct failsafe_member {
 struct cluster {
 	/* initialize */
 	bool init_present;
+	int64_t init_version;
 	char init[32];          /* "" while bootstrap runs, else the system identifier */
 	/* config */
 	bool config_present, config_valid;

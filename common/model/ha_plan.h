@@ -21,7 +21,7 @@ enum ha_action_kind {
 	HA_RELEASE,            /* lease 0 reported and acknowledged first; status with .lsn if != 0; then delete if mine */
 	HA_WRITE_STATUS,       /* optime, slots, retain_slots of this moment (suppressed when equal) */
 	HA_WRITE_FAILSAFE,     /* the map of members (suppressed when equal) */
-	HA_WRITE_INIT,         /* initialize := own system id; .create: only if absent */
+	HA_WRITE_INIT,         /* initialize := own system id; .create: only if absent; .flag: only under my leader key; .version CAS */
 	HA_RACE_INIT,          /* create initialize = "". Await */
 	HA_CANCEL_INIT,        /* delete initialize */
 	HA_WRITE_CONFIG,       /* own dynamic configuration. Await */
@@ -164,6 +164,7 @@ struct ha_memory {
 	bool reinit_force_cancelled;
 	int64_t failsafe_round_ms;   /* when the last round was sent */
 	int64_t crash_task_ms;
+	int64_t release_again_ms;    /* X48: the key of a demotion is not released again before */
 	int64_t promote_refused_ms;  /* X47: when the last promotion ended without one */
 	int64_t retain_ms;
 	int64_t sync_version;        /* of /sync as written by this pass; 0 = as in C */

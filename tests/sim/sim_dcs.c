@@ -258,10 +258,13 @@ static bool on_bootstrap(struct sim *s, const struct sim_op *op)
 		c->config_present = c->config_valid = true;
 		return true;
 	}
-	if (c->init_present && (op->kind == DCS_INIT_RACE || op->create))
+	if ((c->init_present && (op->kind == DCS_INIT_RACE || op->create)) ||
+		(op->leader_only && !mine(s, op)) ||
+		(op->version > 0 && (!c->init_present || c->init_version != op->version)))
 		return false;
 	c->init_present = op->kind != DCS_INIT_CANCEL;
 	c->init[0] = '\0';
+	c->init_version = c->revision + 1;
 	if (op->kind == DCS_INIT_SET) {
 		/* Clients may come from now on; the synchronous mode begins a moment later (L4). */
 		s->nodes[op->node].pg.unpublished = false;

@@ -200,6 +200,8 @@ static void plain_store(struct sim *s, int node, const struct ha_action *a, bool
 							    : DCS_SET_CONFIG;
 	struct sim_op *op = store_op(s, node, kind);
 	op->create = a->create;
+	op->leader_only = kind == DCS_INIT_SET && a->flag;
+	op->version = kind == DCS_INIT_SET ? a->version : 0;
 	op->sysid = s->nodes[node].pg.sysid;
 	submit(s, node, op, awaited);
 }

@@ -113,12 +113,12 @@ static bool bootstrap_clean_up(struct step *s)
 static bool bootstrap_failed(struct step *s)
 {
 	s->m->promote_result = TASK_RESULT_FALSE;
+	if (s->m->publish_tried)
+		return plan_reread(s, STAGE_BOOT_PUBLISHED, "X45");
 	/* Somebody else took the leader key: the empty initialize key is that one's now. */
 	bool foreign = s->leader[0] != '\0' && !str_eq(s->leader, s->v->name);
 	if (s->m->init_cancelled || foreign)
 		return bootstrap_clean_up(s);
-	if (s->m->publish_tried)
-		return plan_reread(s, STAGE_BOOT_PUBLISHED, "X45");
 	plan_note(s, HA_LOG_INFO,
 		"removing initialize key after failed attempt to bootstrap the cluster");
 	s->plan->verdict = VERDICT_DROP;
@@ -169,7 +169,11 @@ bool stage_boot_cancel(struct step *s)
 static bool bootstrap_publish(struct step *s)
 {
 	s->m->publish_tried = true;
-	plan_add(s, HA_WRITE_INIT)->create = !s->c->init_present;
+	struct ha_action *a = plan_add(s, HA_WRITE_INIT);
+	a->create = !s->c->init_present;
+	/* X49: one that arrives after L1 took the key away would name a cluster that nobody has. */
+	a->version = s->c->init_present ? s->c->init_version : 0;
+	a->flag = s->has_lock && s->v->lock == LOCK_HELD;
 	plan_add(s, HA_WRITE_CONFIG);
 	plan_add(s, HA_TAKE_LEADER);
 	return plan_await(s, STAGE_BOOT_LEADER, AWAIT_DCS, s->set->retry_timeout_ms, "L4");

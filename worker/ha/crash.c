@@ -1,6 +1,8 @@
 /* PostgreSQL is down (rules B), what is left of a demotion, and the rewind step (ha 6.5). Pure. */
 #include "worker/ha/step.h"
 
+#define RELEASE_AGAIN_MS 1000
+
 /* The states of pg_control in which a primary was not shut down cleanly. */
 static bool control_unclean(const struct step *s)
 {
@@ -273,9 +275,15 @@ bool rule_after_demotion(struct step *s)
 		return undo_handover(s);
 	if (releases && s->has_lock) {
 		/* The task ended without its release; the key must not stay with a node that
-		 * stepped down. */
-		plan_add(s, HA_RELEASE);
+		 * stepped down. Not at every look: the answer takes its time (X48). */
+		int64_t again_ms = s->m->release_again_ms;
 		s->plan->verdict = VERDICT_DROP;
+		if (again_ms != 0 && s->v->now_ms < again_ms) {
+			plan_wake(s, again_ms);
+			return plan_done(s, "X7", "waiting for the end of the leader key");
+		}
+		plan_add(s, HA_RELEASE);
+		s->m->release_again_ms = s->v->now_ms + RELEASE_AGAIN_MS;
 		return plan_done(s, "X7", "released leader key after demotion");
 	}
 	if (mode == DEMOTE_OFFLINE || s->v->store == STORE_FAILING) {

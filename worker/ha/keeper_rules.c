@@ -444,6 +444,10 @@ static void on_command(
 	k->pending = op;
 	k->pending_deadline_ms = ev->deadline_ms;
 	if (op == KEEPER_OP_RELEASE) {
+		/* Released before, without an answer: the same revision once more (X48). Adopted
+		 * only to be released, it would be kept alive and never go. */
+		if (k->phase == KEEPER_ADOPTING && k->key_version == 0)
+			k->key_version = k->adopt_version;
 		k->phase = KEEPER_ZEROING;
 		k->lease_until_ms = k->failsafe_until_ms = 0;
 		report(k, plan, now_ms, 0, now_ms);
