@@ -82,7 +82,9 @@ int oneshot_validate(const struct options *o)
 	if (local_load(&c, o->config, &err) != ERR_OK) {
 		fprintf(stderr, "%s\n", err.text);
 	} else {
-		unsigned count = validate_tree(c.tree, o->ignore_listen_port, &findings);
+		AUTO(buf) warnings = BUF_INIT(FINDINGS_MAX);
+		unsigned count = validate_tree(c.tree, o->ignore_listen_port, &findings, &warnings);
+		fputs(buf_str(&warnings), stderr);
 		fputs(buf_str(&findings), stderr);
 		if (findings.failed)
 			fprintf(stderr, "%u findings; more than can be shown\n", count);

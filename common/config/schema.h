@@ -31,11 +31,13 @@ struct schema_row {
 	enum schema_type type;
 	enum schema_need
 		need; /* SOME_OF, AT_MOST_ONE: together with the neighbours that have the same */
-	int64_t min, max;  /* max 0 = none */
-	int64_t multiple;  /* 0 = any */
-	bool above, fold;  /* REAL: min itself is too low; ENUM: any case */
-	const char *unit;  /* NUMBER: what it counts */
-	const char *words; /* ENUM: separated by "|" */
+	int64_t min, max;    /* max 0 = none */
+	int64_t multiple;    /* 0 = any */
+	int64_t patroni_min; /* NUMBER: below it a warning, as a Patroni member does not take it; 0
+				= none */
+	bool above, fold;    /* REAL: min itself is too low; ENUM: any case */
+	const char *unit;    /* NUMBER: what it counts */
+	const char *words;   /* ENUM: separated by "|" */
 	schema_check_fn check;
 };
 

@@ -72,6 +72,12 @@ static void check_number(struct validate *v, const json_t *value, const struct s
 		  (row->multiple == 0 || n % row->multiple == 0);
 	if (!ok)
 		wrong_range(v, value, row);
+	else if (n < row->patroni_min)
+		buf_addf(v->warnings,
+			"%s %s: warning: only while every member is pgregent; a Patroni member "
+			"uses "
+			"%lld instead and its --validate-config refuses this file\n",
+			row->path, text, (long long)row->patroni_min);
 }
 
 static void check_real(struct validate *v, const json_t *value, const struct schema_row *row)
@@ -256,9 +262,13 @@ static void walk(struct validate *v, unsigned from, unsigned to, const json_t *m
 	}
 }
 
-unsigned validate_tree(const json_t *root, bool ignore_listen_port, struct buf *out)
+unsigned validate_tree(
+	const json_t *root, bool ignore_listen_port, struct buf *out, struct buf *warnings)
 {
-	struct validate v = { .root = root, .ignore_listen_port = ignore_listen_port, .out = out };
+	struct validate v = { .root = root,
+		.ignore_listen_port = ignore_listen_port,
+		.out = out,
+		.warnings = warnings };
 	walk(&v, 0, schema_row_count, root);
 	return v.errors;
 }

@@ -11,12 +11,15 @@
 struct validate {
 	const json_t *root;
 	bool ignore_listen_port;
-	struct buf *out; /* findings, one line each: path, value, message */
+	struct buf *out;      /* findings, one line each: path, value, message */
+	struct buf *warnings; /* the same; they are no errors */
 	unsigned errors;
 };
 
-/* Number of findings; their lines stand in out. */
-unsigned validate_tree(const json_t *root, bool ignore_listen_port, struct buf *out);
+/* Number of findings; their lines stand in out, those of what works, but not everywhere, in
+ * warnings. */
+unsigned validate_tree(
+	const json_t *root, bool ignore_listen_port, struct buf *out, struct buf *warnings);
 /* One finding. value NULL: none to show. */
 void validate_add(struct validate *v, const char *path, const json_t *value, const char *fmt, ...)
 	PRINTF(4, 5);

@@ -107,8 +107,12 @@ def test_modes(single):
     assert "restapi.listen 127.0.0.1:%d didn't pass validation: Port %d is already in use." % (m.rest, m.rest) in err
     assert "restapi.connect_address 127.0.0.1:%d didn't pass validation: must not contain" % m.rest in err
     edit(m, "connect_address: 127.0.0.1", "connect_address: 10.0.0.1")
-    assert "bootstrap.dcs.ttl 6 didn't pass validation: Wrong value" in run("--validate-config", m.yml)[2]
-    edit(m, '"ttl": 6', '"ttl": 20')
+    # A low ttl is allowed while all members are pgregent.
+    code, out, err = run("--validate-config", "-i", m.yml)
+    assert code == 0 and out == "" and "bootstrap.dcs.ttl 6: warning: only while every member is pgregent" in err
+    edit(m, '"ttl": 6', '"ttl": 2')
+    assert "bootstrap.dcs.ttl 2 didn't pass validation: Wrong value" in run("--validate-config", m.yml)[2]
+    edit(m, '"ttl": 2', '"ttl": 20')
     edit(m, '"retry_timeout": 2', '"retry_timeout": 3')
     assert run("--validate-config", "-i", m.yml) == (0, "", "")
     code, out, err = run("--validate-config", "-ip", m.yml, env={"PATRONI_SCOPE": "of the environment"})

@@ -90,7 +90,8 @@ static void expect(const char *patch, const char *findings)
 {
 	AUTO(buf) out = BUF_INIT(65536);
 	json_auto_t *tree = whole(patch);
-	unsigned n = validate_tree(tree, false, &out), lines = 0;
+	AUTO(buf) warnings = BUF_INIT(65536);
+	unsigned n = validate_tree(tree, false, &out, &warnings), lines = 0;
 	for (const char *p = buf_str(&out); *p != '\0'; p++)
 		lines += *p == '\n';
 	assert_string_equal(buf_str(&out), findings);
@@ -140,18 +141,47 @@ static void test_types(void **state)
 		expect(rows[i][0], rows[i][1]);
 }
 
+/* Lower than Patroni takes it: no error, but said. */
+static void test_low_times(void **state)
+{
+	(void)state;
+	static const char *const rows[][2] = {
+		{ "{bootstrap: {dcs: {ttl: 20, retry_timeout: 3}}}", "" },
+		{ "{bootstrap: {dcs: {ttl: 3}}}",
+			"bootstrap.dcs.ttl 3: warning: only while every member is pgregent; a "
+			"Patroni "
+			"member uses 20 instead and its --validate-config refuses this file\n" },
+		{ "{bootstrap: {dcs: {retry_timeout: 2}}}",
+			"bootstrap.dcs.retry_timeout 2: warning: only while every member is "
+			"pgregent; "
+			"a Patroni member uses 3 instead and its --validate-config refuses this "
+			"file\n" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		AUTO(buf) out = BUF_INIT(65536);
+		AUTO(buf) warnings = BUF_INIT(65536);
+		json_auto_t *tree = whole(rows[i][0]);
+		assert_int_equal(validate_tree(tree, true, &out, &warnings), 0);
+		assert_string_equal(buf_str(&warnings), rows[i][1]);
+	}
+}
+
 static void test_dynamic(void **state)
 {
 	(void)state;
 	static const char *const rows[][2] = {
 		{ "{bootstrap: {}}", "bootstrap.dcs  is not defined.\n" },
 		{ "{bootstrap: {dcs: {ttl: '20', member_slots_ttl: 5min}}}", "" },
-		{ "{bootstrap: {dcs: {ttl: 19}}}",
-			"bootstrap.dcs.ttl 19 didn't pass validation: Wrong value (allowed: an "
-			"integer, at least 20)\n" },
+		{ "{bootstrap: {dcs: {ttl: 19, retry_timeout: 1}}}", "" },
+		{ "{bootstrap: {dcs: {ttl: 2, retry_timeout: 0}}}",
+			"bootstrap.dcs.ttl 2 didn't pass validation: Wrong value (allowed: an "
+			"integer, at least 3)\n"
+			"bootstrap.dcs.retry_timeout 0 didn't pass validation: Wrong value "
+			"(allowed: "
+			"an integer, at least 1)\n" },
 		{ "{bootstrap: {dcs: {ttl: null}}}",
 			"bootstrap.dcs.ttl None didn't pass validation: Wrong value (allowed: an "
-			"integer, at least 20)\n" },
+			"integer, at least 3)\n" },
 		{ "{bootstrap: {dcs: {maximum_lag_on_failover: 10MB}}}",
 			"bootstrap.dcs.maximum_lag_on_failover 10MB didn't pass validation: Wrong "
 			"value (allowed: an integer, at least 0)\n" },
@@ -217,7 +247,8 @@ static void test_addresses(void **state)
 		port, port);
 	expect(patch, found);
 	json_auto_t *tree = whole(patch);
-	assert_int_equal(validate_tree(tree, true, &out), 0);
+	AUTO(buf) warnings = BUF_INIT(65536);
+	assert_int_equal(validate_tree(tree, true, &out, &warnings), 0);
 	snprintf(
 		patch, sizeof(patch), "{etcd3: {hosts: '127.0.0.1:%d, 127.0.0.1:%d'}}", port, port);
 	expect(patch, "");
@@ -335,6 +366,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_types),
 		cmocka_unit_test(test_dynamic),
+		cmocka_unit_test(test_low_times),
 		cmocka_unit_test(test_addresses),
 		cmocka_unit_test(test_data_dir),
 		cmocka_unit_test(test_programs),
