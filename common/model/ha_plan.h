@@ -177,6 +177,9 @@ struct ha_memory {
 	/* X21: whom /failsafe may name by a write of ours that is still on its way */
 	struct { char name[LIMIT_NAME]; char api_url[LIMIT_URL]; int64_t sent_ms; } failsafe_sent[LIMIT_MEMBERS];
 	unsigned failsafe_sent_count;
+	enum sync_mode poll_sync;    /* X52: what peers were asked under */
+	bool poll_quorum;
+	int64_t poll_sync_version, poll_failover_version;
 	bool race_decided;           /* X51: the key was asked for and PostgreSQL has not led under it yet; */
 	int64_t race_sync_version;   /* ... /sync as that decision knew it, -1 = none */
 	bool lock_won;               /* X18: the key that is held now is ours by a decision, or PostgreSQL leads under it */

@@ -31,12 +31,12 @@ race: whoever is not in /failsafe may be elected by hand (X16) | worker/ha/race.
 leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
 leader: a decision is good for as long as the answer takes (X51) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = s->m->lock_won; (void)promise_moved;
 race: a candidate by name needs no votes (X19) | worker/ha/handover.c | return s->quorum_active && s->c->failover_leader[0] != '\0'; | return false;
-race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
-failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@
+~ race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
+~ failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@
 sync: whoever was ready stays ready (X15, X29) | worker/ha/sync_state.c | if (s->sync == SYNC_QUORUM || partly || !ssn_lists(ssn, m->ready[i])) | if (!ssn_lists(ssn, m->ready[i]))
 sync: ready under ANY n is ready in priority mode (X29) | worker/ha/sync_state.c | s->sync == SYNC_QUORUM || partly || | s->sync == SYNC_QUORUM ||
 sync: older commits do not count for the votes (X25) | worker/ha/quorum.c | quorum = max(quorum, votes_for_older(w, &voters)); | 
-race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (failsafe_excludes(s, name)) | if (false)
+race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (failsafe_excludes(s, p->name)) | if (false)
 handover: a peer that may not lead is waited for (X26) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false)
 sync: strict mode waits for /sync (X27) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false)
 race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM

@@ -177,6 +177,9 @@ static inline void fx_leader(struct fx *f, const char *name)
 	f->c.leader_present = name[0] != '\0';
 	f->c.leader_version = 7;
 	FX_SET(f->c.leader, name);
+	for (unsigned i = 0; i < f->c.member_count; i++)
+		if (strcmp(f->members[i].name, name) == 0)
+			FX_SET(f->members[i].role, "primary");
 	if (f->v.role == PG_ROLE_REPLICA && strcmp(name, "a") != 0)
 		FX_SET(f->v.following, name);
 }

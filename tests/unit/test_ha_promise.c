@@ -268,6 +268,42 @@ static void test_late_key(void **state)
 	free(f);
 }
 
+/* X52: the mode changes while peers are asked; in priority mode a stranger needs no votes, but may
+ * not run at all (D10). */
+static void to_priority(struct fx *f)
+{
+	if (fx_find(f, HA_POLL_PEERS) != NULL)
+		f->set.sync_mode = SYNC_PRIORITY;
+}
+
+static void test_mode_changes_in_a_poll(void **state)
+{
+	(void)state;
+	for (int changes = 0; changes < 2; changes++) {
+		struct fx *f = racer(SYNC_QUORUM, "b", 0, "c", "");
+		fx_peer(f, "c", 1000);
+		f->on_plan = changes ? to_priority : NULL;
+		assert_int_equal(wins(f), !changes);
+	}
+}
+
+/* X53 */
+static void test_no_copy_before_promotion(void **state)
+{
+	(void)state;
+	for (int promoted = 0; promoted < 2; promoted++) {
+		struct fx *f = fx_new();
+		fx_pg(f, 'E');
+		fx_leader(f, "b");
+		FX_SET(f->members[1].role, promoted ? "primary" : "replica");
+		f->members[2].tags.clonefrom = true;
+		fx_run(f);
+		assert_string_equal(f->plan.rule, "K2");
+		assert_true((fx_task(f) != NULL) == (promoted == 1));
+		free(f);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -278,6 +314,8 @@ int main(void)
 		cmocka_unit_test(test_barred_peer),
 		cmocka_unit_test(test_dead_end),
 		cmocka_unit_test(test_late_key),
+		cmocka_unit_test(test_mode_changes_in_a_poll),
+		cmocka_unit_test(test_no_copy_before_promotion),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

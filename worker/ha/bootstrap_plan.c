@@ -56,6 +56,13 @@ bool bootstrap_empty(struct step *s)
 	if (!s->unlocked && !cluster_init_valid(c))
 		return plan_done(s, "K2", "waiting for %sleader '%s' to end its bootstrap",
 			kind_word(s), s->leader);
+	/* X53: a leader that is not promoted yet may give the key back (G2, X18, X44). A copy of it
+	 * can lack what was acknowledged, and /sync may still name this node among those who have
+	 * all: it would be elected with an older state than its voters have (S4). */
+	const struct member *leader = s->unlocked ? NULL : cluster_leader_peek(c);
+	if (leader != NULL && !s->injected && str_eq(leader->role, "replica"))
+		return plan_done(s, "K2", "waiting for %sleader '%s' to be promoted", kind_word(s),
+			s->leader);
 	if (!s->unlocked && clone_source(s, false, source)) {
 		struct ha_action *a = plan_task(s, TASK_CLONE);
 		bool fits = str_copy(a->target, LIMIT_NAME, source);

@@ -356,7 +356,8 @@ static enum may target_polled(struct step *s)
 
 bool handover_no_leader_polled(struct step *s, enum poll_use use)
 {
-	if (!s->unlocked || s->primary || s->starting || !s->c->failover_present)
+	if (!s->unlocked || s->primary || s->starting || !s->c->failover_present ||
+		poll_outdated(s))
 		return cycle_run(s);
 	enum may may = MAY_NO;
 	if (use == POLL_MANUAL_TARGET)

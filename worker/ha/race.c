@@ -6,8 +6,22 @@
 
 void poll_begin(struct step *s, enum poll_use use, struct ha_action **out)
 {
+	s->m->poll_sync = s->sync;
+	s->m->poll_quorum = s->quorum_active;
+	s->m->poll_sync_version = s->c->sync_version;
+	s->m->poll_failover_version = s->c->failover_version;
 	s->m->stage_arg[0] = (int)use;
 	*out = plan_add(s, HA_POLL_PEERS);
+}
+
+/* X52: who was asked, and whether this node may run at all (D7, D10), was decided under one mode,
+ * one /sync and one request. The answers are read under the same, or they are asked for again: a
+ * non-voter that needed votes would need none after a change to priority mode (S4). */
+bool poll_outdated(const struct step *s)
+{
+	return s->m->poll_sync != s->sync || s->m->poll_quorum != s->quorum_active ||
+	       s->m->poll_sync_version != s->c->sync_version ||
+	       s->m->poll_failover_version != s->c->failover_version;
 }
 
 bool race_wants(const struct step *s, const char *name, const char *api_url, bool nofailover)
@@ -361,7 +375,7 @@ bool race_polled(struct step *s, enum poll_use use)
 {
 	INVARIANT(use == POLL_RACE);
 	/* A leader appeared, or PostgreSQL is another thing than when the question was asked. */
-	if (!s->unlocked || s->primary || s->starting || s->paused)
+	if (!s->unlocked || s->primary || s->starting || s->paused || poll_outdated(s))
 		return cycle_run(s);
 	return race_answer(s, race_self_ok(s, true) && race_health(s, s->m->old_leader));
 }

@@ -129,6 +129,7 @@ bool race_health(struct step *s, const char *former); /* 3.4 rows 3 to 5 */
 bool race_wants(const struct step *s, const char *name, const char *api_url, bool nofailover);
 /* Start a poll: names are added to *out. */
 void poll_begin(struct step *s, enum poll_use use, struct ha_action **out);
+bool poll_outdated(const struct step *s); /* X52 */
 
 /* handover.c: E-M, D-M, 3.6 */
 bool handover_leader(struct step *s, enum poll_use use); /* E-M: true = decided */
