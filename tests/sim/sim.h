@@ -56,6 +56,7 @@ enum sim_kind {
 struct sim_config {
 	unsigned member_count;
 	bool mixed_clocks, has_watchdog;
+	bool logical_slots; /* every standby has to copy some */
 	bool empty; /* begins without a cluster: somebody has to make one */
 	int64_t duration_ms, heal_ms;
 	unsigned loss_per_mille, dup_per_mille, unanswered_per_mille;
@@ -102,12 +103,26 @@ const struct settings *sim_config_now(const struct sim *s);
 /* sim_boot.c: empty clusters, members that are removed */
 void boot_empty(struct sim *s);
 void boot_profile(struct sim *s, uint64_t seed);
+void boot_wipe(struct sim *s, int node);
 void boot_task(struct sim *s, int node);
 void boot_fault(struct sim *s, const struct sim_fault *f, bool begin);
 void boot_heal(struct sim *s);
 void boot_rename_failed(struct sim *s, int node);
 int boot_sysid(const struct sim *s); /* of the cluster as /initialize says; 0 = none */
 void boot_check_end(struct sim *s);
+
+/* sim_topology.c: members that differ */
+void topo_profile(struct sim *s, uint64_t seed);
+void topo_fault(struct sim *s, const struct sim_fault *f, bool begin);
+void topo_heal(struct sim *s);
+bool topo_absent(const struct sim *s, int node); /* joins later */
+void topo_view(const struct sim *s, int node, struct ha_view *v);
+void topo_peer(const struct sim *s, int node, struct ha_peer *p);
+int topo_watchdog_arm(struct sim *s, int node);
+void topo_watchdog_off(struct sim *s, int node);
+void topo_copy_slots(struct sim *s, int node);
+bool topo_twin(const struct sim *s, int node, int leader);
+void topo_check_promoted(struct sim *s, int node, bool ordered);
 
 /* Timeline of a replay; costs nothing when it is off. */
 #define sim_log(s, node, ...)                                                                      \

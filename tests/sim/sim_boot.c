@@ -13,8 +13,9 @@ int boot_sysid(const struct sim *s)
 	return cluster_init_valid(c) ? (int)(strtoull(c->init, NULL, 10) - BASE) : 0;
 }
 
-static void wipe(struct sim *s, int node)
+void boot_wipe(struct sim *s, int node)
 {
+	s->nodes[node].slots_copied = false;
 	struct sim_pg *p = &s->nodes[node].pg;
 	p->dir_exists = p->dir_empty = true;
 	p->sysid = 0;
@@ -27,7 +28,7 @@ void boot_empty(struct sim *s)
 {
 	s->sysids = 0;
 	for (unsigned i = 0; i < s->cfg.member_count; i++)
-		wipe(s, (int)i);
+		boot_wipe(s, (int)i);
 }
 
 void boot_rename_failed(struct sim *s, int node)
@@ -35,7 +36,7 @@ void boot_rename_failed(struct sim *s, int node)
 	if (s->nodes[node].pg.phase != PGP_NONE)
 		violation(s, "L1", "%s moves its data directory while PostgreSQL runs in it",
 			sim_name(node));
-	wipe(s, node);
+	boot_wipe(s, node);
 }
 
 /* What initdb leaves: a cluster that nobody else has. */
@@ -171,7 +172,7 @@ void boot_heal(struct sim *s)
 			continue;
 		sim_log(s, (int)i, "operator: removes the data directory");
 		pg_kill(s, (int)i, EXIT_CLASS_SIGNAL, "data directory removed");
-		wipe(s, (int)i);
+		boot_wipe(s, (int)i);
 	}
 }
 

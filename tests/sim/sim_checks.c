@@ -250,6 +250,7 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 		s->checks.max_tli = b->tli;
 	/* Elections are what the tag is about: one that had the key before it was tagged, and still
 	 * has it, is promoted again after a crash or a fence like any other leader (B6, E4). */
+	topo_check_promoted(s, node, by_hand(s, node) || in_pause(s));
 	bool old_tag = s->checks.key_since_ms - s->nodes[node].nofailover_ms > SETTLE_MS;
 	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));

@@ -239,7 +239,7 @@ static void postgres_action(struct sim *s, int node, const struct ha_action *a)
 	case HA_RENAME_FAILED: boot_rename_failed(s, node); break;
 	case HA_EXIT:
 		check_exit(s, node, a->code);
-		if (a->code && s->cfg.empty)
+		if (a->code)
 			n->given_up_ms = s->now_ms + 10000;
 		node_kill(s, node, PROC_WORKER);
 		break;
@@ -281,18 +281,20 @@ static void one(struct sim *s, int node, const struct ha_action *a, bool awaited
 	switch (a->kind) {
 	case HA_NOP:
 	case HA_SYNC_SLOTS:
-	case HA_WATCHDOG_OFF:
 	case HA_FORGET_SLOTS:
 	case HA_WAIT:
 	case HA_DROP_SCHEDULED_RESTART: break;
 	case HA_REQUEST_REFUSED:
 		w->request = (struct ha_request){ .shutdown = w->request.shutdown };
 		break;
-	case HA_WATCHDOG_ARM:
+	case HA_WATCHDOG_OFF: topo_watchdog_off(s, node); break;
+	case HA_WATCHDOG_ARM: {
+		int answer = topo_watchdog_arm(s, node);
 		if (awaited)
 			sim_at_proc(s, s->now_ms + 1, EV_AWAIT, node, PROC_WORKER, w->await_serial,
-				1, NULL);
+				answer, NULL);
 		break;
+	}
 	case HA_POLL_PEERS:
 	case HA_FAILSAFE_ROUND: peer_poll(s, node, a, a->kind == HA_FAILSAFE_ROUND); break;
 	case HA_TASK_START: task_start(s, node, a); break;

@@ -263,7 +263,9 @@ void fault_event(struct sim *s, unsigned index, bool begin)
 	} else {
 		sim_log(s, f->hit, "fault %u %s ends", index, fault_name(f->kind));
 	}
-	if (f->kind >= FAULT_PLANNED)
+	if (f->kind >= FAULT_WATCHDOG_BROKEN)
+		topo_fault(s, f, begin);
+	else if (f->kind >= FAULT_PLANNED)
 		boot_fault(s, f, begin);
 	else if (f->kind >= FAULT_OP_PAUSE)
 		operator(s, f, begin);
@@ -292,6 +294,7 @@ void faults_heal(struct sim *s)
 		node_power(s, i, true);
 	}
 	boot_heal(s);
+	topo_heal(s);
 	if (sim_config_now(s)->pause)
 		change_config(s, edit_pause, 0);
 	sim_log(s, -1, "HEAL: every fault has ended");
@@ -318,6 +321,9 @@ static bool is_instant(enum sim_fault_kind k)
 	case FAULT_OP_NODE_COUNT:
 	case FAULT_OP_STRICT:
 	case FAULT_OP_REMOVE_MEMBER:
+	case FAULT_DIR_FOREIGN:
+	case FAULT_DIR_DAMAGED:
+	case FAULT_OP_ADD_MEMBER:
 	case FAULT_OP_FAILSAFE: return true;
 	default: return false;
 	}

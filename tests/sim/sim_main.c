@@ -29,13 +29,14 @@ static bool async_only; /* --async: histories without synchronous replication */
 
 static bool all_rules; /* --all-rules: a rule that never decided is a failure */
 /* How a history from a seed begins. */
-enum profile { PROFILE_PLAIN, PROFILE_EMPTY, PROFILE_COUNT };
+enum profile { PROFILE_PLAIN, PROFILE_EMPTY, PROFILE_TOPOLOGY, PROFILE_COUNT };
 static const struct {
 	const char *name, *option;
 	void (*apply)(struct sim *s, uint64_t seed);
 } profiles[PROFILE_COUNT] = {
 	[PROFILE_PLAIN] = { "plain", "", NULL },
 	[PROFILE_EMPTY] = { "empty", "--empty", boot_profile }, /* without a cluster */
+	[PROFILE_TOPOLOGY] = { "topology", "--topology", topo_profile }, /* members that differ */
 };
 static enum profile chosen_profile;
 
@@ -247,7 +248,7 @@ static int usage(void)
 			"--nightly N [--from SEED] |\n"
 			"  --seed SEED [--drop HEX] [--scenario FILE] [--async] [-v] | "
 			"--until-caught N [--from SEED]\n"
-			"  [--empty] how histories begin; [--all-rules] unreached rules fail\n");
+			"  [--empty | --topology] how histories begin; [--all-rules] unreached rules fail\n");
 	return 2;
 }
 

@@ -137,13 +137,15 @@ struct sim_worker {
 	int64_t proof_sent_ms;
 	uint64_t settings_version, member_hash;
 	int64_t member_ms;
-	bool recovery_differs, shown_nofailover;
+	bool rewind_twin, recovery_differs, shown_nofailover;
 	uint64_t lease_seq;
 };
 
 struct sim_node {
 	int index;
 	bool on, vm_paused, removed;
+	bool watchdog_armed, watchdog_broken, slots_copied;
+	int64_t watchdog_broken_ms; /* since when, or when it was mended */
 	uint64_t cached_config; /* patroni.dynamic.json */
 	int64_t clock_offset_ms, wall_offset_ms;
 	int clock_ppm;
@@ -213,6 +215,7 @@ void task_event(struct sim *s, const struct sim_event *ev);
 /* ... for tasks that live elsewhere */
 void task_finish(struct sim *s, int node, enum ha_task_result result);
 void task_ask_start(struct sim *s, int node, uint32_t kind);
+void task_ask_stop(struct sim *s, int node, enum pg_stop_mode mode);
 int task_started(struct sim *s, int node);
 void task_cancel(struct sim *s, int node);
 void task_message(struct sim *s, int node, const struct sim_message *m);

@@ -51,6 +51,7 @@ static void answer_poll(struct sim *s, int node, struct ha_peer *p)
 	const struct sim_node *n = &s->nodes[node];
 	strcpy(p->name, sim_name(node));
 	p->nofailover = n->tags.nofailover || n->w.shown_nofailover;
+	topo_peer(s, node, p);
 	p->failover_priority = n->tags.nofailover ? 0 : n->tags.failover_priority;
 	p->answered = !n->pg.hung && !n->pg.frozen &&
 		      (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PROMOTING ||

@@ -16,7 +16,7 @@ static const char *const holes[] = { "A17", "X9" };
 struct sim_coverage sim_coverage;
 static uint64_t fired[LISTED];
 
-#define HOT_TIMES     8 /* one decision with one effect, inside one loop_wait */
+#define HOT_TIMES     16 /* one decision with one effect, inside one loop_wait */
 #define QUIET_TIMES   3
 #define QUIET_CHANGES 6
 
@@ -81,7 +81,8 @@ static void check_hot(struct sim *s, int node, const struct ha_plan *plan, uint6
 	struct sim_habit *h = &s->checks.habits[node];
 	struct sim_deed *d = &h->deeds[effect % SIM_DEEDS];
 	int64_t wait = worker_settings(s, node)->loop_wait_ms;
-	if (d->effect != effect || d->epoch != s->checks.fact_epoch || s->now_ms - d->since_ms > wait)
+	if (d->effect != effect || d->epoch != s->checks.fact_epoch ||
+		s->now_ms - d->since_ms > wait)
 		*d = (struct sim_deed){
 			.effect = effect, .epoch = s->checks.fact_epoch, .since_ms = s->now_ms
 		};

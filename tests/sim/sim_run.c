@@ -164,7 +164,10 @@ static void begin(struct sim *s)
 		dcs_put_config(s, 1);
 	check_init(s);
 	for (unsigned i = 0; i < s->cfg.member_count; i++)
-		node_power(s, (int)i, true);
+		if (topo_absent(s, (int)i))
+			boot_wipe(s, (int)i);
+		else
+			node_power(s, (int)i, true);
 	for (unsigned i = 0; i < s->faults.count; i++) {
 		const struct sim_fault *f = &s->faults.list[i];
 		if (f->at_ms < 0)

@@ -116,6 +116,10 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		set->sync_node_count = (int)strtol(value, NULL, 10);
 	else if (strcmp(key, "nofailover") == 0 && sim_index(value) >= 0)
 		sc->nofailover |= 1u << sim_index(value);
+	else if (strcmp(key, "watchdog") == 0)
+		set->watchdog_mode = strcmp(value, "required") == 0    ? WATCHDOG_REQUIRED
+				     : strcmp(value, "automatic") == 0 ? WATCHDOG_AUTOMATIC
+								       : WATCHDOG_OFF;
 	else if (strcmp(key, "sync") == 0)
 		set->sync_mode = strcmp(value, "quorum") == 0	  ? SYNC_QUORUM
 				 : strcmp(value, "priority") == 0 ? SYNC_PRIORITY
@@ -170,8 +174,12 @@ bool scenario_read(const char *path, struct sim_scenario *out)
 		else if (strcmp(key, "expect") == 0)
 			ok = read_expect(out, &rest);
 		else {
-			char *value = word(&rest);
-			ok = value && read_setting(out, key, value);
+			char *value = word(&rest), *from = word(&rest);
+			if (value && from && strcmp(key, "replicatefrom") == 0 &&
+				sim_index(value) >= 0)
+				out->upstream[sim_index(value)] = from[0];
+			else
+				ok = value && read_setting(out, key, value);
 		}
 		if (!ok)
 			wrong(path, line, "not understood", bad);
@@ -196,6 +204,7 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 		node_init(s, (int)i);
 		if (!s->nodes[i].clock_offset_ms)
 			s->nodes[i].clock_offset_ms = 1000000;
+		s->nodes[i].tags.replicatefrom[0] = sc->upstream[i];
 		if (sc->nofailover & (1u << i)) {
 			s->nodes[i].tags.nofailover = true;
 			s->nodes[i].tags.failover_priority = 0;

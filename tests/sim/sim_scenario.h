@@ -4,6 +4,7 @@
  *   members 3                 ttl 30  loop_wait 10  retry_timeout 10   (seconds)
  *   sync off|priority|quorum  strict 0|1  node_count N  failsafe 0|1  check_timeline 0|1
  *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S
+ *   watchdog required|automatic|off    replicatefrom NODE NODE
  *   nofailover NODE           empty 0|1 (no cluster yet: bootstrap)
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
  *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged
@@ -15,6 +16,7 @@
 #include "common/model/settings.h"
 #include "tests/sim/sim_faults.h"
 #include "tests/sim/sim_clock.h"
+#include "tests/sim/sim_dcs.h"
 
 #define SCENARIO_DIR   "tests/sim/scenarios"
 #define CORPUS_FILE    "tests/sim/corpus.txt"
@@ -25,6 +27,7 @@ struct sim_scenario {
 	char name[128];
 	unsigned member_count, loss_per_mille, dup_per_mille;
 	uint32_t nofailover;
+	char upstream[SIM_NODES]; /* replicatefrom: a member's letter */
 	struct settings set;
 	int64_t heal_ms, end_ms;
 	uint64_t first_seed;

@@ -383,6 +383,9 @@ static void run_rewind_check(struct sim *s, int node)
 	n->w.rewind_result = REWIND_CHECK;
 	if (source_ready(s, node, leader) && s->nodes[leader].pg.phase == PGP_PRIMARY)
 		n->w.rewind_result = rewind_verdict(s, node, leader);
+	n->w.rewind_twin = n->w.rewind_result != REWIND_CHECK && topo_twin(s, node, leader);
+	if (n->w.rewind_twin)
+		n->w.rewind_result = REWIND_CHECK;
 	sim_log(s, node, "rewind check against %s: %s", sim_name(leader),
 		n->w.rewind_result == REWIND_NEED	? "needed"
 		: n->w.rewind_result == REWIND_NOT_NEED ? "not needed"
@@ -447,7 +450,7 @@ static void run_clone(struct sim *s, int node)
 		t->step = 2;
 		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 500, 8000) + n->clone_ms;
 		n->pg.dir_exists = n->pg.dir_empty = true;
-		n->pg.damaged = false;
+		n->pg.damaged = n->slots_copied = false;
 		n->pg.sysid = 0;
 	}
 	if (node_clock(s, node) < t->until_ms)
@@ -514,7 +517,7 @@ static void run(struct sim *s, int node)
 	case TASK_CLONE:
 	case TASK_REINIT: run_clone(s, node); break;
 	case TASK_CRASH_RECOVERY: run_crash_recovery(s, node); break;
-	case TASK_COPY_SLOTS: finish(s, node, TASK_RESULT_TRUE); break;
+	case TASK_COPY_SLOTS: topo_copy_slots(s, node); break;
 	default: boot_task(s, node); break;
 	}
 }
@@ -527,6 +530,11 @@ void task_finish(struct sim *s, int node, enum ha_task_result result)
 void task_ask_start(struct sim *s, int node, uint32_t kind)
 {
 	ask_start(s, node, kind);
+}
+
+void task_ask_stop(struct sim *s, int node, enum pg_stop_mode mode)
+{
+	ask_stop(s, node, mode, 0);
 }
 
 int task_started(struct sim *s, int node)

@@ -13,7 +13,7 @@ static struct line {
 	int64_t at_ms;
 	int node;
 	char text[200];
-} *lines;
+} * lines;
 static unsigned long taken;
 
 void sim_print(const struct sim *s, int node, const char *fmt, ...)

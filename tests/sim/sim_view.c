@@ -253,5 +253,6 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	v->peer_count = w->peer_count;
 	v->peers_asked_at_ms = w->peers_asked_ms;
 	view_failsafe(w, v);
+	topo_view(s, node, v);
 	v->request = w->request;
 }

@@ -327,7 +327,10 @@ void worker_event(struct sim *s, const struct sim_event *ev)
 	case EV_AWAIT:
 		if (w->stepping && ev->a == w->await_serial)
 			exec_answer(s, ev->node,
-				w->plan.await == AWAIT_TIME ? HA_OUT_OK : HA_OUT_UNKNOWN, 0);
+				ev->b == 2				  ? HA_OUT_DENIED
+				: ev->b == 1 || w->plan.await == AWAIT_TIME ? HA_OUT_OK
+									  : HA_OUT_UNKNOWN,
+				0);
 		break;
 	case EV_WORKER_MSG: from_sup(s, ev->node, ev->ptr); break;
 	case EV_PROOF: prove_again(s, ev->node); break;
