@@ -254,6 +254,10 @@ static void on_sup_message(struct link *k, struct ipc_msg *m)
 	case MSG_WELCOME: on_welcome(k, m->payload); break;
 	case MSG_PEER: on_peer(k, m); break;
 	case MSG_PAGE: on_page(k, m); break;
+	case MSG_LOG:
+		log_take(m->fd_count == 1 ? m->fds[0] : -1);
+		m->fd_count = 0;
+		break;
 	case MSG_ORDER:
 		if (((const struct msg_order *)m->payload)->kind == ORDER_SHUTDOWN)
 			end(k, "order of the supervisor");

@@ -354,6 +354,8 @@ void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms)
 	if (index != HELPER_WORKER)
 		deadlink_connect_helper(s, index);
 	helper_send(s, index, MSG_WELCOME, 0, &w, NULL, 0, NULL, 0);
+	if (s->log_fd >= 0 && index != HELPER_WORKER)
+		helper_send(s, index, MSG_LOG, 0, NULL, NULL, 0, &s->log_fd, 1);
 	for (unsigned i = 0; i < PAGE_COUNT; i++) {
 		const struct page *p = &s->pages[i];
 		struct msg_page m = { .role = p->role, .incarnation = p->incarnation };

@@ -211,6 +211,15 @@ void deadlink_connect_helper(struct sup *s, unsigned helper)
 	close(pair[1]);
 }
 
+void deadlink_log(struct sup *s)
+{
+	struct err err = ERR_INIT;
+	/* Not to the one of before: it may be of a program that does not know this message. */
+	if (s->dm.state == DEADLINK_UP && ipc_send(s->dm.fd, MSG_LOG, 0, NULL, NULL, 0, &s->log_fd,
+						  s->log_fd >= 0, &err) != ERR_OK)
+		log_warning("dead-man: log: %s", err.text);
+}
+
 static void connect_helpers(struct sup *s)
 {
 	for (unsigned i = 0; i < HELPER_COUNT; i++)
@@ -251,6 +260,8 @@ static void on_up(struct sup *s)
 	set_state(s, DEADLINK_UP);
 	s->dm.up_at_ms = s->now_ms;
 	log_info("dead-man is up pid=%d", s->dm.pid);
+	if (s->log_fd >= 0)
+		deadlink_log(s);
 	deadlink_postmaster_changed(s);
 	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_NEW });
 	if (s->dm.old_fd < 0 || s->dm.old_told)

@@ -35,6 +35,7 @@ void deadlink_postmaster_changed(struct sup *s);
 /* It holds the postmaster of that generation. */
 bool deadlink_holds(const struct sup *s, uint64_t generation);
 /* A socket between it and a helper, so that each notices the other's end. */
+void deadlink_log(struct sup *s); /* where lines go; once when it is up, and when it changes */
 void deadlink_connect_helper(struct sup *s, unsigned helper);
 /* Starts and time-outs; sends what is due. */
 void deadlink_tick(struct sup *s, int64_t now_ms);

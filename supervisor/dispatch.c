@@ -226,6 +226,23 @@ static void on_page(struct sup *s, struct helper *h, struct ipc_msg *m)
 	}
 }
 
+/* The worker knows where the log goes. Each process has the writer's socket itself, so that a line
+ * needs nobody else who might be dead; one whose writer has gone falls back to standard error. */
+static void on_log(struct sup *s, struct ipc_msg *m)
+{
+	int fd = m->fd_count == 1 ? m->fds[0] : -1;
+	m->fd_count = fd >= 0 ? 0 : m->fd_count;
+	bool good = log_take(fd);
+	s->log_fd = good ? fd : -1;
+	if (!good) {
+		log_error("the worker's log descriptor is not a local socket");
+		return;
+	}
+	helper_send(s, HELPER_FILES, MSG_LOG, 0, NULL, NULL, 0, &fd, fd >= 0);
+	helper_send(s, HELPER_API, MSG_LOG, 0, NULL, NULL, 0, &fd, fd >= 0);
+	deadlink_log(s);
+}
+
 static void on_hello(struct sup *s, struct helper *h, const struct ipc_msg *m)
 {
 	const struct msg_hello *hello = m->payload;
@@ -274,6 +291,7 @@ static void dispatch(struct sup *s, struct helper *h, struct ipc_msg *m)
 	case MSG_PING: break;
 	case MSG_ANSWER: on_answer(s, h, m); break;
 	case MSG_PAGE: on_page(s, h, m); break;
+	case MSG_LOG: on_log(s, m); break;
 	case MSG_LEASE: on_lease(s, m); break;
 	case MSG_PROOF: on_proof(s, m); break;
 	case MSG_PG_START: postmaster_start(s, m); break;

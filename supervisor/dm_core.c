@@ -297,6 +297,11 @@ static bool on_message(struct dm *d, struct ipc_msg *m)
 	case MSG_DM_STATE: on_state(d, m->payload); return true;
 	case MSG_DM_POSTMASTER: return on_postmaster(d, m);
 	case MSG_PEER: return on_peer(d, m);
+	case MSG_LOG: {
+		int fd = m->fd_count == 1 ? m->fds[0] : -1;
+		m->fd_count = fd >= 0 ? 0 : m->fd_count;
+		return log_take(fd);
+	}
 	case MSG_DM_TAKEOVER: send_inheritance(d); return true;
 	case MSG_DM_END:
 		log_info("ended by the supervisor");

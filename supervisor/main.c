@@ -89,7 +89,7 @@ static enum err_code open_own(struct sup *s, struct err *err)
 	shm_scalar_set(&s->page, SUP_PID, getpid());
 	s->pages[PAGE_SUPERVISOR] =
 		(struct page){ .role = ROLE_SUPERVISOR, .incarnation = 1, .fd = s->page.fd };
-	s->pages[PAGE_WORKER].fd = s->pages[PAGE_API].fd = -1;
+	s->pages[PAGE_WORKER].fd = s->pages[PAGE_API].fd = s->log_fd = -1;
 	return ERR_OK;
 }
 

@@ -75,6 +75,7 @@ struct sup {
 	struct notify notify;
 	struct shm page;
 	struct page pages[PAGE_COUNT];
+	int log_fd; /* of the log file's writer, held by the log; -1 = none */
 	struct hold holds[HOLD_MAX];
 	struct end end;
 	struct ipc_rx rx;

@@ -45,10 +45,21 @@ static bool socket_path(const struct worker *w, char *out, size_t len)
 	return str_format(out, len, "%s/log.sock", w->welcome.runtime_dir);
 }
 
+/* The other processes: theirs are lines of plain text, which have no place in a file of JSON. */
+static void share(struct worker *w, int fd)
+{
+	const char *type = json_path_str(section(w), "type");
+	if (type != NULL && strcmp(type, "json") == 0)
+		fd = -1;
+	if (link_send(w, MSG_LOG, 0, NULL, NULL, 0, &fd, fd >= 0) != ERR_OK)
+		log_warning("log file: the other processes do not know of it");
+}
+
 static void to_stderr(struct worker *w)
 {
 	if (w->logfile.fd < 0)
 		return;
+	share(w, -1);
 	log_reopen(2);
 	close(w->logfile.fd);
 	w->logfile.fd = -1;
@@ -75,6 +86,7 @@ static enum err_code connect_writer(struct worker *w, struct err *err)
 	to_stderr(w);
 	w->logfile.fd = fd;
 	log_reopen(fd);
+	share(w, fd);
 	return ERR_OK;
 }
 

@@ -456,7 +456,10 @@ struct msg_empty {
 	X(API_REQ, RM(ROLE_API), RM(ROLE_WORKER), struct msg_api_req, 1)                               \
 	X(API_ANSWER, RM(ROLE_WORKER), RM(ROLE_API), struct msg_api_answer, 1)                         \
 	X(API_SETTINGS, RM(ROLE_WORKER), RM(ROLE_API), struct msg_api_settings, 1)                     \
-	X(API_STATE, RM(ROLE_API), RM(ROLE_WORKER), struct msg_api_state, 0)
+	X(API_STATE, RM(ROLE_API), RM(ROLE_WORKER), struct msg_api_state, 0)                           \
+	/* One descriptor: lines of the log go there from now on; none: to standard error again. */    \
+	X(LOG, RM(ROLE_WORKER) | RM(ROLE_SUPERVISOR),                                                  \
+		RM(ROLE_SUPERVISOR) | RM(ROLE_FILES) | RM(ROLE_API) | RM(ROLE_DEADMAN), MSG_NO_PAYLOAD, 0)
 
 enum msg_type {
 	MSG_NONE = 0,

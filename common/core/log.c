@@ -17,6 +17,7 @@
 static struct {
 	char prefix[32];
 	int fd, stderr_fd; /* the latter: a description of our own of descriptor 2 */
+	int taken_fd; /* 0 = none */
 	bool is_socket, stderr_is_socket, broken;
 	enum log_level level;
 	uint64_t lost, lost_reported;
@@ -48,6 +49,26 @@ void log_reopen(int fd)
 	sink.broken = false;
 	sink.fd = fd == 2 ? sink.stderr_fd : fd;
 	sink.is_socket = fd == 2 ? sink.stderr_is_socket : true;
+}
+
+bool log_take(int fd)
+{
+	struct stat st;
+	int domain = 0, type = 0, taken = sink.taken_fd;
+	socklen_t len = sizeof(domain);
+	if (fd >= 0 &&
+		(fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+			getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ||
+			getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+			domain != AF_UNIX || type != SOCK_SEQPACKET)) {
+		close(fd);
+		return false;
+	}
+	log_reopen(fd >= 0 ? fd : 2);
+	sink.taken_fd = fd >= 0 ? fd : 0;
+	if (taken > 0)
+		close(taken);
+	return true;
 }
 
 bool log_broken(void)

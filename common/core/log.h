@@ -18,6 +18,9 @@ void log_open(const char *prefix, int fd, enum log_level level);
  * says its peer has gone is broken: lines go to descriptor 2 until the next log_reopen. */
 void log_reopen(int fd);
 bool log_broken(void);
+/* The same with a descriptor that another process sent, which is taken over; -1: standard error again. False:
+ * it is no local socket that keeps messages apart, and could block us; it is closed. */
+bool log_take(int fd);
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 /* Lines lost since the start. */

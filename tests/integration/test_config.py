@@ -207,3 +207,40 @@ def test_custom_bootstrap(work, whose):
         assert m.sql("SELECT rolname FROM pg_roles WHERE rolname = 'replicator'") == [("replicator",)]
     finally:
         c.stop()
+
+
+def test_one_log_file_for_all(work):
+    """Plain lines of all processes stand in the file, also those that are written while there is no worker."""
+    logs = os.path.join(work, "logs")
+    os.mkdir(logs)
+    give_to_pg_user(logs)
+    c = Cluster(work, 1)
+    m = c.members[0]
+    with open(m.yml, "a") as f:
+        f.write("\nlog: {dir: %s}\n" % logs)
+
+    def has(*words):
+        try:
+            with open(logs + "/patroni.log") as f:
+                return any(all(w in line for w in words) for line in f)
+        except OSError:
+            return False
+    try:
+        c.start()
+        wait_until(lambda: has("INFO: supervisor: ", "PostgreSQL started"), 10, "the supervisor's lines are in the file")
+        worker, api, dm = m.helper("worker"), m.helper("api"), m.helper("deadman")
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: has("supervisor: worker", str(worker)), 10, "the end of the worker is in the file")
+        # Those that start later are told where the log is.
+        wait_until(lambda: m.helper("worker") not in (None, worker) and has("n0", "no action"), 15, "a new worker decides")
+        os.kill(api, signal.SIGKILL)
+        wait_until(lambda: m.helper("api") not in (None, api), 10, "a new api runs")
+        os.kill(m.helper("api"), signal.SIGTERM)
+        wait_until(lambda: has("INFO: api: "), 10, "the api's lines are in the file")
+        os.kill(dm, signal.SIGKILL)
+        wait_until(lambda: m.helper("deadman") not in (None, dm), 10, "a new dead-man runs")
+        m.proc.signal(signal.SIGTERM)
+        m.proc.wait(20)
+        wait_until(lambda: has("INFO: deadman: "), 5, "the dead-man's lines are in the file")
+    finally:
+        c.stop()

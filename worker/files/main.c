@@ -251,6 +251,10 @@ static void on_sup_message(struct ipc_msg *m)
 			send_ping(&files.loop, NULL);
 		break;
 	case MSG_PAGE: on_page(m); break;
+	case MSG_LOG:
+		log_take(m->fd_count == 1 ? m->fds[0] : -1);
+		m->fd_count = 0;
+		break;
 	case MSG_PEER: on_peer(m); break;
 	case MSG_WELCOME: on_welcome(m->payload); break;
 	case MSG_PMPID_READ: on_pmpid_read(m->id, m->payload); break;
