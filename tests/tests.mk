@@ -78,10 +78,34 @@ $(FUZZ_IPC): tests/fuzz/fuzz_ipc.c $(wildcard tests/fuzz/*.h common/core/*.h sup
 	@echo "  FUZZ $@"
 	@$(FUZZ_CC) -DFUZZ_FROM=ROLE_$(shell echo $(lastword $(subst _, ,$@)) | tr a-z A-Z) -o $@ $(filter %.c,$^) -lcap
 
-FUZZ_ALL := $(notdir $(FUZZ_IPC))
-fuzz: build/fuzz/fuzz_parsers $(FUZZ_IPC)
+# The receivers that are helpers. pgregent-files works on real files, in a directory of the fuzzer's own: the
+# calls that take a name are wrapped.
+FUZZ_HELPERS := $(addprefix build/fuzz/,files_supervisor files_worker api_supervisor api_worker \
+  worker_supervisor worker_files worker_api)
+FUZZ_HELPER_CC := $(filter-out -Dopen=% -Daccess=%,$(FUZZ_CC)) $(shell $(PKG) --cflags libpq)
+FUZZ_WRAP := stat lstat fstatat access faccessat rename renameat2 unlink unlinkat mkdir rmdir chmod opendir fopen \
+  readlink symlink scandir open openat realpath mkostemp
+FUZZ_INCLUDED := worker/files/main.c api/link.c worker/link.c # by the target, for what is static in them
+FUZZ_CORE_C := $(filter common/%,$(FUZZ_SUP_C)) $(MODEL_SRC)
+$(filter build/fuzz/files_%,$(FUZZ_HELPERS)): tests/fuzz/fuzz_ipc_files.c $(FUZZ_CORE_C) \
+  $(wildcard worker/files/*.c)
+$(filter build/fuzz/files_%,$(FUZZ_HELPERS)): FUZZ_LIBS := $(addprefix -Wl$(comma)--wrap=,$(FUZZ_WRAP))
+$(filter build/fuzz/api_%,$(FUZZ_HELPERS)): tests/fuzz/fuzz_ipc_api.c $(FUZZ_CORE_C) common/ext/json.c common/config/value.c \
+  common/dcs/decode.c $(addprefix api/,view.c facts.c actions.c settings.c validate.c timestamp.c snapshot.c health.c link.c)
+$(filter build/fuzz/worker_%,$(FUZZ_HELPERS)): tests/fuzz/fuzz_ipc_worker.c $(FUZZ_CORE_C) common/ext/json.c \
+  common/dcs/decode.c worker/requests.c worker/postgres/host.c worker/link.c
+$(filter-out build/fuzz/files_%,$(FUZZ_HELPERS)): FUZZ_LIBS := $(shell $(PKG) --libs jansson) -lm
+$(FUZZ_HELPERS): tests/fuzz/fuzz_ipc.c $(wildcard tests/fuzz/*.h common/core/*.h worker/*.h worker/*/*.h api/*.h)
+	@mkdir -p $@.corpus
+	@echo "  FUZZ $@"
+	@$(FUZZ_HELPER_CC) -DFUZZ_FROM=ROLE_$(shell echo $(lastword $(subst _, ,$@)) | tr a-z A-Z) -o $@ \
+		$(filter-out $(FUZZ_INCLUDED),$(filter %.c,$^)) $(FUZZ_LIBS)
+
+FUZZ_ALL := $(notdir $(FUZZ_IPC) $(FUZZ_HELPERS))
+fuzz: build/fuzz/fuzz_parsers $(FUZZ_IPC) $(FUZZ_HELPERS)
 	@cd build/fuzz && mkdir -p corpus && ln -sfn corpus fuzz_parsers.corpus && for t in fuzz_parsers $(FUZZ_ALL); do \
-		./$$t -max_total_time=$(SECONDS) -timeout=5 -max_len=8192 -print_final_stats=1 $$t.corpus 2>$$t.log || \
+		./$$t -max_total_time=$(SECONDS) -timeout=5 -max_len=8192 $$(case $$t in fuzz_parsers) ;; *) echo -dict=../../tests/fuzz/fuzz_ipc.dict ;; esac) \
+			-print_final_stats=1 $$t.corpus 2>$$t.log || \
 			{ tail -40 $$t.log; exit 1; }; \
 		echo "$$t: $$(grep number_of_executed_units $$t.log), $$(grep -oE 'cov: [0-9]+' $$t.log | tail -1)"; done
 

@@ -102,6 +102,8 @@ static void on_api(struct loop *l, int fd, short revents, void *arg)
 		if (rc == ERR_AGAIN)
 			return;
 		if (rc == ERR_OK) {
+			for (int k = 0; k < m.fd_count; k++)
+				close(m.fds[k]);
 			requests_message(w, &m);
 			if (w->api_fd != fd)
 				return;

@@ -456,7 +456,7 @@ static void delete_switchover(struct worker *w, uint64_t id)
 static int version_number(const char *text)
 {
 	int a = 0, b = 0, c = 0;
-	int n = sscanf(text, "%d.%d.%d", &a, &b, &c);
+	int n = sscanf(text, "%4d.%2d.%2d", &a, &b, &c);
 	return n == 3 ? a * 10000 + b * 100 + c : a >= 10 ? a * 10000 + b : a * 10000 + b * 100;
 }
 
@@ -485,6 +485,10 @@ static void restart(struct worker *w, uint64_t id, const json_t *body)
 	bool pending = json_object_get(body, "restart_pending") != NULL, no_zone = false;
 	json_int_t timeout = json_integer_value(json_object_get(body, "timeout"));
 	char text[120];
+	/* Any number of seconds is allowed; one that its milliseconds cannot hold means no limit
+	 * that anybody would see. */
+	if (timeout < 0 || timeout > INT32_MAX)
+		timeout = INT32_MAX;
 	if (schedule != NULL) {
 		struct scheduled_restart *s = &w->scheduled;
 		if (s->set) {
@@ -649,7 +653,7 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 		}
 		return;
 	}
-	if (m->type != MSG_API_REQ)
+	if (m->type != MSG_API_REQ || m->id == 0) /* 0 is a waiter's free slot */
 		return;
 	const struct msg_api_req *q = m->payload;
 	json_auto_t *body = m->tail_len > 0 ? json_read(m->tail, m->tail_len, &err) : json_object();

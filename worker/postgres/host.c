@@ -165,6 +165,8 @@ static void on_files(struct loop *l, int fd, short revents, void *arg)
 		enum err_code rc = ipc_recv(fd, ROLE_FILES, ROLE_WORKER, &rx, &m, &err);
 		if (rc == ERR_AGAIN)
 			return;
+		for (int k = 0; rc == ERR_OK && k < m.fd_count; k++)
+			close(m.fds[k]);
 		if (rc != ERR_OK || m.type != MSG_FILES_ANSWER) {
 			if (rc != ERR_CLOSED)
 				log_error("files: %s",
