@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/core/buf.h"
 #include "common/core/log.h"
 #include "supervisor/spawn.h"
 #include "supervisor/sup.h"
@@ -17,13 +18,6 @@
 void deadlink_init(struct deadlink *d)
 {
 	*d = (struct deadlink){ .fd = -1, .old_fd = -1, .next_start_ms = 1 };
-}
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
 }
 
 static void set_state(struct sup *s, enum deadlink_state state)
@@ -58,7 +52,7 @@ static void start(struct sup *s)
 		close(pair[1]);
 	}
 	if (rc != ERR_OK) {
-		close_fd(&pair[0]);
+		fd_close(&pair[0]);
 		log_error("dead-man not started: %s", err.text);
 		d->next_start_ms = s->now_ms + BACKOFF_MAX_MS;
 		return;
@@ -72,7 +66,7 @@ static void start(struct sup *s)
 static void kill_it(struct sup *s)
 {
 	struct deadlink *d = &s->dm;
-	close_fd(&d->fd);
+	fd_close(&d->fd);
 	if (d->pid != 0)
 		kill(d->pid, SIGKILL);
 	if (d->state != DEADLINK_DOWN)
@@ -98,7 +92,7 @@ bool deadlink_reaped(struct sup *s, pid_t pid, int status)
 	struct exit_info e = exit_of_status(status);
 	if (s->end.phase < END_HELPERS)
 		log_warning("dead-man ended pid=%d %s=%d", pid, exit_class_name(e.cls), e.code);
-	close_fd(&d->fd);
+	fd_close(&d->fd);
 	d->pid = 0;
 	d->restarts++;
 	/* By how long it ran, also when we have killed it ourselves. */
@@ -229,7 +223,7 @@ static void connect_helpers(struct sup *s)
 static void forget_old(struct sup *s)
 {
 	bool in_charge = !s->dm.old_told;
-	close_fd(&s->dm.old_fd);
+	fd_close(&s->dm.old_fd);
 	if (in_charge)
 		connect_helpers(s);
 }

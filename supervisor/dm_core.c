@@ -6,23 +6,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/core/buf.h"
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "supervisor/lifeline.h"
 
 #define MESSAGES_A_TURN 64
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 static void let_go(struct dm *d)
 {
 	for (int i = 0; i < DM_FD_COUNT; i++)
-		close_fd(&d->fds[i]);
+		fd_close(&d->fds[i]);
 	d->held_generation = 0;
 	d->held_pid = 0;
 	d->root_gone = false;
@@ -61,9 +55,9 @@ void dm_done(struct dm *d)
 	if (d->in_order)
 		say_farewell(d);
 	let_go(d);
-	close_fd(&d->conn_fd);
+	fd_close(&d->conn_fd);
 	for (int i = 0; i < ROLE_COUNT; i++)
-		close_fd(&d->peers[i]);
+		fd_close(&d->peers[i]);
 }
 
 static void send_ack(struct dm *d)
@@ -263,7 +257,7 @@ static bool on_peer(struct dm *d, struct ipc_msg *m)
 	const struct msg_peer *p = m->payload;
 	if (m->fd_count != 1 || p->role >= ROLE_COUNT || (RM(p->role) & RM_HELPERS) == 0)
 		return false;
-	close_fd(&d->peers[p->role]);
+	fd_close(&d->peers[p->role]);
 	d->peers[p->role] = m->fds[0];
 	m->fd_count = 0;
 	return true;
@@ -315,7 +309,7 @@ static bool on_message(struct dm *d, struct ipc_msg *m)
 static bool lost_supervisor(struct dm *d, const char *why)
 {
 	log_warning("supervisor is gone: %s", why);
-	close_fd(&d->conn_fd);
+	fd_close(&d->conn_fd);
 	struct guard_event ev = { .kind = GUARD_EV_PEER_DEAD };
 	dm_event(d, &ev);
 	return false;

@@ -263,8 +263,10 @@ int handover_check_say(void)
 
 int handover_check_ok(const char *output, unsigned len)
 {
-	return len >= sizeof(CHECK_LINE) - 1 &&
-	       memcmp(output, CHECK_LINE, sizeof(CHECK_LINE) - 1) == 0;
+	/* Its messages too: one that speaks others could not take over from our dead-man. */
+	char want[sizeof(CHECK_LINE) + 16];
+	return str_format(want, sizeof(want), CHECK_LINE "%d ", IPC_VERSION) &&
+	       len >= strlen(want) && memcmp(output, want, strlen(want)) == 0;
 }
 
 static void keep_over_exec(int fd, bool keep)

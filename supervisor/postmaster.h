@@ -65,6 +65,8 @@ void postmaster_stop_self(struct sup *s, uint32_t mode, int64_t timeout_ms, cons
 /* What guard_step wants. */
 void postmaster_begin_fence(struct sup *s, bool fence, const char *why);
 void postmaster_level(struct sup *s, const struct guard_actions *a);
+/* Its descriptors are closed: it has ended, or never began. */
+void postmaster_forget(struct postmaster *pm);
 /* It goes on without us. */
 void postmaster_release(struct sup *s);
 /* Events of the loop. */

@@ -110,6 +110,12 @@ void auto_fd_close(int *fd)
 	}
 }
 
+void fd_close(int *fd)
+{
+	auto_fd_close(fd);
+	*fd = -1;
+}
+
 void auto_free(void *p)
 {
 	free(*(void **)p);

@@ -28,4 +28,5 @@ const char *buf_str(const struct buf *b); /* never NULL */
 #define AUTO_FD       __attribute__((cleanup(auto_fd_close))) int
 #define AUTO_FREE     __attribute__((cleanup(auto_free)))
 void auto_fd_close(int *fd); /* closes when >= 0, keeps errno */
+void fd_close(int *fd);      /* the same; -1 afterwards */
 void auto_free(void *p);

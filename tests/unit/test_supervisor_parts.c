@@ -177,6 +177,8 @@ static void test_upgrade_check(void **state)
 	static const char good[] = "pgregent upgrade ok proto=1 version=0.1.0\n";
 	assert_true(handover_check_ok(good, sizeof(good) - 1));
 	assert_false(handover_check_ok(good, 5));
+	static const char other[] = "pgregent upgrade ok proto=10 version=0.1.0\n";
+	assert_false(handover_check_ok(other, sizeof(other) - 1));
 	assert_false(handover_check_ok("", 0));
 	assert_false(handover_check_ok("something else that is long enough to be it", 43));
 }
