@@ -119,6 +119,7 @@ static void run(struct worker *w, const struct keeper_event *ev)
 	struct keeper_plan plan = { .count = 0 };
 	int64_t now_ms = clock_boot_ms();
 	enum ha_lock before = keeper_lock(&w->keeper, now_ms);
+	enum keeper_phase was = w->keeper.phase;
 	keeper_step(&w->keeper, ev, now_ms, &plan);
 	for (unsigned i = 0; i < plan.count; i++) {
 		const struct keeper_action *a = &plan.actions[i];
@@ -143,6 +144,9 @@ static void run(struct worker *w, const struct keeper_event *ev)
 	}
 	now_ms = clock_boot_ms();
 	enum ha_lock after = keeper_lock(&w->keeper, now_ms);
+	if (w->keeper.phase != was && w->keeper.phase == KEEPER_REGAINING)
+		log_warning("the leader key has vanished although its lease lasts: it is taken "
+			    "again, or given up");
 	static const char *const words[] = { "none", "held", "uncertain", "lost" };
 	int64_t until_ms = keeper_lease_until_ms(&w->keeper);
 	if (after != before && until_ms != 0)

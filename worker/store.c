@@ -76,7 +76,9 @@ void store_take_snapshot(struct worker *w, struct cluster *c)
 	config_take_dynamic(w);
 	struct keeper_event ev = { .kind = KEEPER_SNAPSHOT,
 		.leader_is_me = c->leader_present && strcmp(c->leader, w->welcome.name) == 0,
-		.session_is_mine = dcs_owns(w->dcs, c->leader_session),
+		.session_is_mine =
+			c->leader_session[0] != '\0' && dcs_owns(w->dcs, c->leader_session),
+		.no_leader = !c->leader_present,
 		.leader_version = c->leader_version,
 		.revision = c->revision };
 	keeper_event(w, &ev);

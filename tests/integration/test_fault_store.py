@@ -159,3 +159,30 @@ def test_one_of_three_store_members_frozen(make, work, capsys):
             w.wait_ack(n0)
     assert pg_start(n0) == started and w.overlaps() == [] and w.missing_on(n0) == []
     assert [name for name, rows in w.acks.items() if rows] == [n0.name]
+
+
+@pytest.mark.parametrize("what", ["lease", "key"])
+def test_leader_key_vanishes(make, what):
+    """The store revokes the leader's lease early (as etcd 3.4 does when a frozen leader of its own goes on), or somebody deletes
+    the key: the primary that runs takes it again, nobody is demoted."""
+    c = make()
+    n0 = c.leader()
+    started = pg_start(n0)
+    with Writers(c) as w:
+        for _ in range(3):
+            wait_until(lambda: n0.status("/leader")[0] == 200 and c.leader() is n0, 10, "n0 holds the key")
+            found = json.loads(c.etcd.ctl("get", "/service/it/leader", "-w", "json"))["kvs"][0]
+            if what == "lease":
+                c.etcd.ctl("lease", "revoke", "%x" % found["lease"])
+            else:
+                c.etcd.ctl("del", "/service/it/leader")
+
+            def again():
+                kvs = json.loads(c.etcd.ctl("get", "/service/it/leader", "-w", "json")).get("kvs")
+                return kvs and kvs[0]["create_revision"] > found["create_revision"]
+            wait_until(again, 10, "the key is there again", every=0.02)
+            assert c.leader() is n0
+            w.wait_ack(n0)
+        wait_until(lambda: all('"%s"' % m.name in n0.status("/cluster")[1] for m in c.members), 10, "all members are listed")
+    assert pg_start(n0) == started and w.overlaps() == [] and w.missing_on(n0) == []
+    assert [name for name, rows in w.acks.items() if rows] == [n0.name]

@@ -141,7 +141,10 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 		p->first_ack_ms = s->now_ms;
 	bool paused = node_in_pause(s, node);
 	bool thawed = s->nodes[node].resumed_ms && s->now_ms - s->nodes[node].resumed_ms <= 150;
-	if (!paused && !lease_or_failsafe(s, node))
+	/* The store broke its word; until the node can know, only another's key counts. */
+	bool revoked = s->dcs.revoked_ms && s->now_ms - s->dcs.revoked_ms <= 150 &&
+		       s->dcs.now.c.leader_present == false;
+	if (!paused && !revoked && !lease_or_failsafe(s, node))
 		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)",
 			sim_name(node), sim_name(dcs_leader_node(s)));
 	for (unsigned i = 0; i < s->cfg.member_count && !paused && !thawed; i++)

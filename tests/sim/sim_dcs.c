@@ -136,6 +136,19 @@ void dcs_session_expire(struct sim *s, uint32_t id)
 		changed(s);
 }
 
+void dcs_revoke_all(struct sim *s)
+{
+	if (s->dcs.down)
+		return;
+	s->dcs.revoked_ms = s->now_ms;
+	for (uint32_t i = 0; i < ARRAY_LEN(s->dcs.sessions); i++) {
+		if (!s->dcs.sessions[i].alive)
+			continue;
+		s->dcs.sessions[i].expires_ms = s->now_ms - SESSION_GRACE_MS;
+		dcs_session_expire(s, i);
+	}
+}
+
 void dcs_leader_change(struct sim *s)
 {
 	for (uint32_t i = 1; i <= s->dcs.session_count; i++)

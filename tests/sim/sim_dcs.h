@@ -65,7 +65,7 @@ struct sim_dcs {
 	bool down;
 	bool watch_pending[SIM_NODES];
 	int64_t watch_stalled_ms[SIM_NODES]; /* nothing is sent before that */
-	int64_t leader_since_ms;
+	int64_t leader_since_ms, revoked_ms;
 	unsigned leader_changes;
 	int64_t sync_off_ms; /* when /sync was deleted last */
 };
@@ -76,6 +76,8 @@ uint32_t dcs_session_new(struct sim *s, int node);
 /* A request arrives: changes keys, fills the answer part of `op`. */
 void dcs_apply(struct sim *s, struct sim_op *op);
 void dcs_session_expire(struct sim *s, uint32_t session);
+/* etcd issue 15247: a store's leader that was frozen goes on and revokes what it takes for spent. */
+void dcs_revoke_all(struct sim *s);
 /* A new store leader gives every session its whole ttl again. */
 void dcs_leader_change(struct sim *s);
 struct sim_snapshot *dcs_snapshot(struct sim *s); /* a reference */

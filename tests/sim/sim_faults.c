@@ -309,6 +309,7 @@ static bool is_instant(enum sim_fault_kind k)
 	case FAULT_KILL_API:
 	case FAULT_PG_CRASH:
 	case FAULT_STORE_LEADER:
+	case FAULT_STORE_REVOKES:
 	case FAULT_WALL_STEP:
 	case FAULT_DIR_LOST:
 	case FAULT_OP_SWITCHOVER:

@@ -25,7 +25,7 @@
 								X(POST_BOOTSTRAP_SLOW) X(          \
 									POST_BOOTSTRAP_FAILS)      \
 									X(CLONE_FAILS) X(          \
-										OP_REMOVE_MEMBER) X(WATCHDOG_BROKEN) X(DIR_FOREIGN) X(DIR_DAMAGED) X(OP_ADD_MEMBER)
+										OP_REMOVE_MEMBER) X(WATCHDOG_BROKEN) X(DIR_FOREIGN) X(DIR_DAMAGED) X(OP_ADD_MEMBER) X(STORE_REVOKES)
 
 enum sim_fault_kind {
 #define X(name) FAULT_##name,

@@ -134,6 +134,7 @@ void topo_fault(struct sim *s, const struct sim_fault *f, bool begin)
 	case FAULT_DIR_FOREIGN: replace_dir(s, f->hit, FOREIGN_SYSID + f->hit); break;
 	case FAULT_DIR_DAMAGED: replace_dir(s, f->hit, 0); break;
 	case FAULT_OP_ADD_MEMBER: node_power(s, f->hit, true); break;
+	case FAULT_STORE_REVOKES: dcs_revoke_all(s); break;
 	default: break;
 	}
 }

@@ -155,6 +155,7 @@ void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap)
 			.session_is_mine =
 				mine && (strcmp(snap->c.leader_session, session) == 0 ||
 						strcmp(snap->c.leader_session, old) == 0),
+			.no_leader = !snap->c.leader_present,
 			.leader_version = snap->c.leader_version,
 			.revision = snap->c.revision });
 	if (leader)

@@ -381,6 +381,82 @@ static void test_resume_after_proof(void **state)
 	}
 }
 
+/* The key vanishes under a lease that lasts: created again at once, or lost. */
+static void test_regain(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *what;
+		enum ha_outcome outcome; /* NONE: no answer comes */
+		bool by_renewal, paused, late, stale, taken, regains;
+	} rows[] = {
+		{ "seen, created again", HA_OUT_OK, .regains = true },
+		{ "told by a renewal", HA_OUT_OK, .by_renewal = true, .regains = true },
+		{ .what = "somebody was faster", .outcome = HA_OUT_CONFLICT },
+		{ .what = "refused", .outcome = HA_OUT_DENIED },
+		{ .what = "lost on the way", .outcome = HA_OUT_UNKNOWN },
+		{ .what = "no answer", .outcome = HA_OUT_NONE },
+		{ "another's in the next view", HA_OUT_NONE, .taken = true },
+		{ "too late in the lease", HA_OUT_OK, .late = true },
+		{ "nobody decides", HA_OUT_OK, .stale = true },
+		{ "in pause", HA_OUT_OK, .paused = true },
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct fix f;
+		held(&f);
+		config(&f, 2600, rows[i].paused);
+		ack(&f, 2601);
+		int64_t now = rows[i].late ? 25100 : 3000;
+		if (!rows[i].stale)
+			step(&f, now - 1,
+				(struct keeper_event){ .kind = KEEPER_VERDICT,
+					.verdict = VERDICT_HOLD,
+					.at_ms = now - 1 });
+		else
+			step(&f, now - 1,
+				(struct keeper_event){ .kind = KEEPER_VERDICT,
+					.verdict = VERDICT_DROP,
+					.at_ms = now - 1 });
+		if (rows[i].by_renewal)
+			step(&f, now,
+				(struct keeper_event){ .kind = KEEPER_ANSWER,
+					.op = KEEPER_OP_RENEW,
+					.epoch = f.k.epoch,
+					.outcome = HA_OUT_CONFLICT,
+					.lease_gone = true });
+		else
+			step(&f, now,
+				(struct keeper_event){ .kind = KEEPER_SNAPSHOT,
+					.no_leader = true,
+					.revision = 20 });
+		bool tries = !rows[i].late && !rows[i].stale && !rows[i].paused;
+		if (tries) {
+			assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_ACQUIRE);
+			assert_int_equal(find(&f, KEEPER_SEND)->deadline_ms, now + 500);
+			assert_null(find(&f, KEEPER_REPORT)); /* the lease stays what it was */
+			assert_int_equal(keeper_lock(&f.k, now), LOCK_UNCERTAIN);
+			assert_true(keeper_busy(&f.k));
+			assert_int_equal(keeper_next_ms(&f.k, now), now + 500);
+		}
+		if (tries && rows[i].taken)
+			step(&f, now + 10,
+				(struct keeper_event){ .kind = KEEPER_SNAPSHOT, .revision = 21 });
+		else if (tries && rows[i].outcome == HA_OUT_NONE)
+			step(&f, now + 500, (struct keeper_event){ .kind = KEEPER_TICK });
+		else if (tries)
+			answer(&f, now + 20, KEEPER_OP_ACQUIRE, rows[i].outcome, now + 5);
+		if (rows[i].regains) {
+			assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, now + 5 + 30000);
+			assert_int_equal(f.k.key_version, 7);
+			ack(&f, now + 30);
+			assert_int_equal(keeper_lock(&f.k, now + 30), LOCK_HELD);
+		} else {
+			assert_int_equal(find(&f, KEEPER_REPORT)->lease_until_ms, 0);
+			assert_int_equal(keeper_lock(&f.k, now + 30), LOCK_LOST);
+		}
+	}
+}
+
 /* A bootstrap that asks again and again leaves an adoption under way alone. */
 static void test_key_of(void **state)
 {
@@ -446,6 +522,7 @@ int main(void)
 		cmocka_unit_test(test_ttl_shrinks),
 		cmocka_unit_test(test_adopt_by_command),
 		cmocka_unit_test(test_resume_after_proof),
+		cmocka_unit_test(test_regain),
 		cmocka_unit_test(test_key_of),
 		cmocka_unit_test(test_no_spin),
 	};

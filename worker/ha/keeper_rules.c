@@ -70,7 +70,8 @@ static bool in_failsafe(const struct keeper *k)
 
 bool keeper_busy(const struct keeper *k)
 {
-	return k->phase == KEEPER_ACQUIRING || k->phase == KEEPER_ADOPTING;
+	return k->phase == KEEPER_ACQUIRING || k->phase == KEEPER_ADOPTING ||
+	       k->phase == KEEPER_REGAINING;
 }
 
 enum keeper_key keeper_key_of(const struct keeper *k, int64_t now_ms)
@@ -221,6 +222,29 @@ static void lose(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 	wake(plan);
 }
 
+/* The key is gone although the lease that it hung on lasts by every promise of the store: somebody
+ * deleted it, or the store revoked the lease too early (etcd 3.4, when a leader that was frozen
+ * goes on). Nobody held it at that moment, and those who could take it see a primary that is alive.
+ * So it is created again if it still is not there, once, and quickly. Whatever else comes back than
+ * a yes, or nothing, is the loss. */
+static void regain_or_lose(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
+{
+	int64_t until_ms = now_ms + min64(k->ttl_ms / 10, KEEPER_REGAIN_MS);
+	bool lasts = k->lease_until_ms > now_ms && k->acked_until_ms > now_ms &&
+		     until_ms < keeper_gentle_of(min64(k->lease_until_ms, k->acked_until_ms),
+					k->lease_ttl_ms);
+	if (!lasts || in_failsafe(k) || k->paused || k->supervisor_silent || k->pending ||
+		!keeper_verdict_holds(k, now_ms)) {
+		lose(k, plan, now_ms);
+		return;
+	}
+	new_epoch(k);
+	k->phase = KEEPER_REGAINING;
+	k->key_version = 0;
+	k->regain_until_ms = until_ms;
+	send_op(k, plan, KEEPER_OP_ACQUIRE, false, until_ms);
+}
+
 static void hold(struct keeper *k, int64_t version)
 {
 	k->phase = KEEPER_HOLDING;
@@ -322,6 +346,8 @@ static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 		done(k, plan, HA_OUT_UNKNOWN);
 		wake(plan);
 	}
+	if (k->phase == KEEPER_REGAINING && now_ms >= k->regain_until_ms)
+		lose(k, plan, now_ms);
 	if (k->resume_at_ms && now_ms >= k->resume_at_ms) {
 		take_pause(k);
 		report_pause(k, plan, now_ms);
@@ -402,12 +428,18 @@ static void on_snapshot(
 		break;
 	case KEEPER_HOLDING:
 		/* Only a snapshot from after our own write proves anything. */
-		if (!ev->session_is_mine && ev->revision > k->key_version)
+		if (ev->no_leader && ev->revision > k->key_version && k->key_version)
+			regain_or_lose(k, plan, now_ms);
+		else if (!ev->session_is_mine && ev->revision > k->key_version)
 			lose(k, plan, now_ms);
 		else if (ev->session_is_mine && !k->key_version)
 			/* A renewal says that it is ours, not which revision; a release must name
 			 * one, or a late copy of it deletes the key of another time (S2). */
 			k->key_version = ev->leader_version;
+		break;
+	case KEEPER_REGAINING:
+		if (!ev->no_leader && !ev->leader_is_me)
+			lose(k, plan, now_ms);
 		break;
 	case KEEPER_ACQUIRING:
 	case KEEPER_ZEROING:
@@ -490,7 +522,10 @@ static void on_renew_answer(
 				done(k, plan, HA_OUT_CONFLICT);
 			break;
 		}
-		lose(k, plan, now_ms);
+		if (ev->lease_gone && k->phase == KEEPER_HOLDING)
+			regain_or_lose(k, plan, now_ms);
+		else
+			lose(k, plan, now_ms);
 		break;
 	case HA_OUT_DENIED:
 	case HA_OUT_UNKNOWN:
@@ -525,6 +560,10 @@ static void on_command_answer(
 	case HA_OUT_DENIED:
 	case HA_OUT_UNKNOWN:
 	case HA_OUT_NONE:
+		if (k->phase == KEEPER_REGAINING) {
+			lose(k, plan, now_ms);
+			break;
+		}
 		k->phase = KEEPER_IDLE;
 		new_epoch(k);
 		done(k, plan, ev->outcome == HA_OUT_NONE ? HA_OUT_UNKNOWN : ev->outcome);
@@ -563,11 +602,11 @@ static void on_ack(
 		}
 		/* X24: a release that names no revision would delete whatever is there when it
 		 * arrives, also a later key of ours under which PostgreSQL leads (S2). Without
-		 * one the lease runs out instead. */
+		 * one the lease runs out instead; nobody is woken for it, who still
+		 * wants the release would ask again at once (OSC). */
 		k->phase = KEEPER_IDLE;
 		new_epoch(k);
 		done(k, plan, HA_OUT_UNKNOWN);
-		wake(plan);
 	} else if (k->phase == KEEPER_HOLDING && k->pending) {
 		done(k, plan, HA_OUT_OK);
 	}
@@ -640,6 +679,8 @@ int64_t keeper_next_ms(const struct keeper *k, int64_t now_ms)
 	int64_t next = INT64_MAX;
 	if (k->pending)
 		next = min64(next, k->pending_deadline_ms);
+	if (k->phase == KEEPER_REGAINING)
+		next = min64(next, k->regain_until_ms);
 	if (k->resume_at_ms)
 		next = min64(next, k->resume_at_ms);
 	if (report_open(k))
@@ -666,6 +707,7 @@ enum ha_lock keeper_lock(const struct keeper *k, int64_t now_ms)
 			return LOCK_HELD;
 		return LOCK_UNCERTAIN;
 	}
+	case KEEPER_REGAINING: return LOCK_UNCERTAIN;
 	case KEEPER_IDLE: return k->lost ? LOCK_LOST : LOCK_NONE;
 	case KEEPER_ACQUIRING:
 	case KEEPER_ZEROING:

@@ -44,7 +44,7 @@ struct keeper_event {
 	enum ha_verdict verdict;
 	int64_t at_ms; /* VERDICT, FAILSAFE */
 	/* SNAPSHOT */
-	bool leader_is_me, session_is_mine;
+	bool leader_is_me, session_is_mine, no_leader; /* no_leader: the key is not there at all */
 	int64_t leader_version, revision;
 	/* ACQUIRE, TAKE, RELEASE */
 	int64_t deadline_ms;
@@ -85,6 +85,7 @@ struct keeper_action {
 
 #define KEEPER_ACTIONS_MAX	8
 #define KEEPER_OPEN_MAX		8    /* renewals under way at a time */
+#define KEEPER_REGAIN_MS	500  /* for one answer, at most; a tenth of a short ttl */
 #define KEEPER_REPEAT_MS	200  /* between repeats of a renewal that stays without an answer */
 #define KEEPER_REPEAT_BUDGET_MS 1000 /* of a repeat: the next one follows soon */
 #define KEEPER_ACK_WAIT_MS	500  /* a report without an answer is made again */
@@ -102,6 +103,7 @@ enum keeper_phase {
 	KEEPER_HOLDING,	  /* the key is ours, or was when we last looked */
 	KEEPER_ZEROING,	  /* release asked: lease 0 reported, not acknowledged yet */
 	KEEPER_RELEASING, /* the release is on its way */
+	KEEPER_REGAINING, /* the key vanished under a lease that lasts: taken again, or lost */
 };
 
 /* Plain data, copied freely. Zero it, then keeper_init(). */
@@ -131,6 +133,7 @@ struct keeper {
 	uint64_t ttl_seq;     /* report whose acknowledgement lets a shorter ttl go out; 0 = none */
 	/* renewals */
 	int64_t renew_at_ms, resend_at_ms, unanswered_since_ms;
+	int64_t regain_until_ms; /* REGAINING: without an answer until then it is lost */
 	unsigned open;
 	/* a command that waits for its end */
 	enum keeper_op pending;
