@@ -7,38 +7,10 @@ cd "$(dirname "$0")/.." || exit 1
 top=$PWD only=${1:-} seconds=${SECONDS_EACH:-12}
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-flags="-std=gnu17 -O2 -D_GNU_SOURCE -w -I $dir -I $top"
+. tests/guard-mutate.sh
 build() { # both tests against the copy
 	gcc $flags -o "$dir/table" tests/unit/test_guard.c "$dir"/supervisor/guard.c "$dir"/supervisor/guard_events.c -lcmocka &&
 		gcc $flags -o "$dir/search" tests/unit/test_guard_search.c
-}
-fresh() {
-	mkdir -p "$dir/supervisor" && cp supervisor/guard*.[ch] "$dir/supervisor/"
-}
-# Entry $1 of the list: prints its name; with a directory as $2 applies it there, to exactly one place.
-mutate() {
-	python3 - "$@" <<'PY'
-import sys
-entries, lines = [], open("tests/unit/guard_mutations.txt").read().splitlines()
-for line in lines:
-    if line.startswith("== "):
-        entries.append({"name": line[3:], "file": "", "-": [], "+": []})
-    elif line[:1] in "-+" and entries and line:
-        entries[-1][line[0]].append(line[1:])
-    elif line.startswith("in ") and entries:
-        entries[-1]["file"] = line[3:]
-index = int(sys.argv[1])
-if index >= len(entries):
-    sys.exit(3)
-entry = entries[index]
-print(entry["name"])
-if len(sys.argv) > 2:
-    path = f"{sys.argv[2]}/{entry['file']}"
-    text, old, new = open(path).read(), "\n".join(entry["-"]), "\n".join(entry["+"])
-    if not old or text.count(old) != 1:
-        sys.exit(f"{text.count(old)} places")
-    open(path, "w").write(text.replace(old, new))
-PY
 }
 fresh && build || exit 1
 "$dir/table" >/dev/null 2>&1 || { echo "the table test fails without any mutation"; exit 1; }

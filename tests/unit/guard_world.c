@@ -501,3 +501,5 @@ static bool pass_to_next(struct world *w)
 #include "tests/unit/guard_world_moves.c"
 
 #include "tests/unit/guard_world_hash.c"
+
+#include "tests/unit/guard_world_bound.c"

@@ -62,6 +62,7 @@ struct w_pg {
 
 struct world {
 	int64_t now_ms;
+	uint64_t store_away;	/* all renewals are rounds of failsafe */
 	int64_t store_until_ms; /* the store may give the lease away from then on */
 	uint64_t lease_seq, last_generation;
 	uint8_t promise; /* pause ends it; with the dead-man's acknowledgement of its end it begins
@@ -125,4 +126,6 @@ bool world_broken(const struct world *w);
  * ever. */
 bool world_stuck(const struct world *w);
 uint64_t world_hash(const struct world *w);
+/* At least so many moves until it is broken; 0 = it is. See guard_world_bound.c. */
+unsigned world_bound(const struct world *w);
 const char *world_move_name(enum w_move move);

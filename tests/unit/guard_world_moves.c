@@ -73,8 +73,8 @@ static bool send_proof(struct world *w, enum proof_kind kind, uint64_t generatio
 static bool worker_move(struct world *w, enum w_move move)
 {
 	switch (move) {
-	case MV_RENEW: return renew(w, false);
-	case MV_FAILSAFE: return renew(w, true);
+	case MV_RENEW: return !w->store_away && renew(w, false);
+	case MV_FAILSAFE: return w->store_away && renew(w, true);
 	case MV_REPORT:
 		if (!w->has_renewal)
 			return false;

@@ -4,9 +4,17 @@
  * example and each state is expanded once; worlds with the same fingerprint (guard_world_hash.c, 64
  * bits) are one state.
  *
- * GUARD_SEARCH_SECONDS (default 15) and GUARD_SEARCH_DEPTH (default 12) or the first two arguments
- * bound it. It is built without sanitizers: guard.c is included here once more, and runs under them
- * in test_guard.c. Exit status 1 and the moves in order when it finds something. */
+ * Two depths: for the write (GUARD_SEARCH_DEPTH, 12) states are left out from which world_bound()
+ * says that it is too far; for the end that nobody looks for (GUARD_SEARCH_STUCK, 9) there is no
+ * such bound, all states are gone on from. GUARD_SEARCH_FULL=1 leaves nothing out;
+ * GUARD_SEARCH_COUNT=1 goes on after an example and prints how many different ones there are and a
+ * sum of their fingerprints: the two must agree with and without the bound (tests/guard-bound.sh).
+ *
+ * GUARD_SEARCH_START=0 is the search from the beginning alone.
+ *
+ * GUARD_SEARCH_SECONDS (default 15), GUARD_SEARCH_DEPTH and GUARD_SEARCH_STUCK or the first three
+ * arguments bound it. It is built without sanitizers: guard.c is included here once more, and runs
+ * under them in test_guard.c. Exit status 1 and the moves in order when it finds something. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +46,10 @@ static struct {
 	uint8_t path[DEPTH_MAX + 1];
 	unsigned path_length;
 	unsigned reached[MV_COUNT];
+	unsigned depth_max, stuck_max, only_start;
+	bool full, count_only;
+	uint64_t examples, examples_sum;
+	unsigned shortest;
 	time_t end;
 	bool cut;
 } search;
@@ -123,23 +135,58 @@ static void go_to(uint32_t index, unsigned depth)
 	search.path_length = depth;
 }
 
+/* The world after a move: an example, or the proof that the bound is wrong. */
+static bool is_example(const struct world *w, unsigned bound_before, unsigned depth)
+{
+	unsigned bound = world_bound(w);
+	if (bound + 1 < bound_before || (bound == 0) != world_broken(w)) {
+		printf("the bound is wrong: it fell from %u to %u\n", bound_before, bound);
+		print_example(depth);
+		return true;
+	}
+	if (search.count_only) {
+		uint64_t hash = world_hash(w);
+		/* Kept among the states under another number; gone on from by neither search. */
+		if (bound == 0 && add_state(hash * 0x9e3779b97f4a7c15u)) {
+			search.examples++;
+			if (search.shortest == 0 || depth < search.shortest)
+				search.shortest = depth;
+			search.examples_sum += hash;
+		}
+		return false;
+	}
+	if (bound != 0 && !world_stuck(w))
+		return false;
+	print_example(depth);
+	return true;
+}
+
+/* Something may still be found within the depths if the search goes on from a state of that depth.
+ */
+static bool worth_keeping(const struct world *w, unsigned depth)
+{
+	if (depth >= search.depth_max || (search.count_only && world_broken(w)))
+		return false;
+	return search.full || depth < search.stuck_max ||
+	       depth + world_bound(w) <= search.depth_max;
+}
+
 /* All moves from one state. True when an example was found. */
-static bool expand(uint32_t index, unsigned depth, bool last)
+static bool expand(uint32_t index, unsigned depth)
 {
 	go_to(index, depth);
 	struct world *w = &search.stack[depth + 1];
+	unsigned bound = world_bound(&search.stack[depth]);
 	for (unsigned m = 0; m < MV_COUNT; m++) {
 		*w = search.stack[depth];
 		if (!world_move(w, (enum w_move)m))
 			continue;
 		search.moves++;
 		search.reached[m]++;
-		if (world_broken(w) || world_stuck(w)) {
-			search.path[depth] = (uint8_t)m;
-			print_example(depth + 1);
+		search.path[depth] = (uint8_t)m;
+		if (is_example(w, bound, depth + 1))
 			return true;
-		}
-		if (!last && add_state(world_hash(w)))
+		if (worth_keeping(w, depth + 1) && add_state(world_hash(w)))
 			add_node(index, (enum w_move)m);
 	}
 	return false;
@@ -147,7 +194,7 @@ static bool expand(uint32_t index, unsigned depth, bool last)
 
 /* Breadth first from stack[0]. True when an example was found; *out_depth: how many moves are
  * complete. */
-static bool search_from(const char *name, unsigned depth_max, unsigned *out_depth, time_t started)
+static bool search_from(const char *name, unsigned *out_depth, time_t started)
 {
 	set_table(TABLE_BITS_FIRST, false);
 	search.node_count = search.moves = 0;
@@ -156,10 +203,10 @@ static bool search_from(const char *name, unsigned depth_max, unsigned *out_dept
 	add_node(0, 0);
 	add_state(world_hash(&search.stack[0]));
 	uint64_t at = 0;
-	for (unsigned depth = 0; depth < depth_max; depth++) {
+	for (unsigned depth = 0; depth < search.depth_max; depth++) {
 		uint64_t level_end = search.node_count;
 		for (; at < level_end; at++) {
-			if (expand((uint32_t)at, depth, depth + 1 == depth_max))
+			if (expand((uint32_t)at, depth))
 				return true;
 			if ((at & 255) == 0 &&
 				(time(NULL) >= search.end ||
@@ -171,9 +218,9 @@ static bool search_from(const char *name, unsigned depth_max, unsigned *out_dept
 		*out_depth = depth + 1;
 		if (depth + 1 >= 7)
 			printf("depth %2u from \"%s\": %" PRIu64 " states, %" PRIu64
-			       " moves, %ld s\n",
+			       " moves, %ld s (%ld s of processor time)\n",
 				depth + 1, name, level_end, search.moves,
-				(long)(time(NULL) - started));
+				(long)(time(NULL) - started), (long)(clock() / CLOCKS_PER_SEC));
 		fflush(stdout);
 	}
 	return false;
@@ -197,7 +244,7 @@ static const struct {
 	enum w_move moves[16];
 	unsigned count, share;
 } starts[] = {
-	{ "nothing runs", { 0 }, 0, 52 },
+	{ "nothing runs", { 0 }, 0, 50 },
 	{ "a leader", { MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 8 },
 	{ "a standby that may promote",
 		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT }, 5, 8 },
@@ -216,13 +263,16 @@ static const struct {
 	{ "a stop of a leader",
 		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS, MV_STOP,
 			MV_PG_SHUT_DOWN },
-		7, 8 },
+		7, 6 },
+	{ "failsafe under a leader",
+		{ MV_FAILSAFE, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 4 },
 };
 #define STARTS (sizeof(starts) / sizeof(starts[0]))
 
 static bool begin(unsigned start)
 {
 	world_init(&search.stack[0]);
+	search.stack[0].store_away = starts[start].moves[0] == MV_FAILSAFE;
 	for (unsigned i = 0; i < starts[start].count; i++) {
 		enum w_move move = starts[start].moves[i];
 		if (!world_move(&search.stack[0], move) || world_broken(&search.stack[0])) {
@@ -236,14 +286,16 @@ static bool begin(unsigned start)
 
 /* The dangerous moments first: a mistake is mostly found there within a second. What they leave of
  * their time is the whole search's. */
-static bool search_all(unsigned depth_max, unsigned seconds, unsigned *complete, time_t started)
+static bool search_all(unsigned seconds, unsigned *complete, time_t started)
 {
 	for (unsigned n = 1; n <= STARTS; n++) {
 		unsigned i = n % STARTS;
+		if (search.only_start != i && search.only_start < STARTS)
+			continue;
 		time_t share = i == 0 ? started + seconds - time(NULL)
 				      : (time_t)(seconds * starts[i].share + 99) / 100;
 		search.end = time(NULL) + (share > 1 ? share : 1);
-		if (!begin(i) || search_from(starts[i].name, depth_max, &complete[i], started))
+		if (!begin(i) || search_from(starts[i].name, &complete[i], started))
 			return true;
 	}
 	return false;
@@ -253,6 +305,11 @@ int main(int argc, char **argv)
 {
 	unsigned seconds = number(argc > 1 ? argv[1] : NULL, "GUARD_SEARCH_SECONDS", 15);
 	unsigned depth_max = number(argc > 2 ? argv[2] : NULL, "GUARD_SEARCH_DEPTH", 12);
+	search.depth_max = depth_max;
+	search.stuck_max = number(argc > 3 ? argv[3] : NULL, "GUARD_SEARCH_STUCK", 9);
+	search.only_start = number(NULL, "GUARD_SEARCH_START", STARTS);
+	search.full = number(NULL, "GUARD_SEARCH_FULL", 0) != 0;
+	search.count_only = number(NULL, "GUARD_SEARCH_COUNT", 0) != 0;
 	unsigned complete[STARTS] = { 0 };
 	if (depth_max == 0 || depth_max > DEPTH_MAX) {
 		printf("depth %u, allowed are 1 to %d\n", depth_max, DEPTH_MAX);
@@ -262,7 +319,7 @@ int main(int argc, char **argv)
 		malloc(NODE_MAX * sizeof(struct node)); /* only what is used is ever touched */
 	if (search.nodes == NULL)
 		return 2;
-	bool failed = search_all(depth_max, seconds, complete, time(NULL));
+	bool failed = search_all(seconds, complete, time(NULL));
 	for (unsigned i = 0;
 		complete[0] >= 8 && i < sizeof(must_be_reached) / sizeof(must_be_reached[0]); i++)
 		if (search.reached[must_be_reached[i]] == 0) {
@@ -274,6 +331,11 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < STARTS; i++)
 		printf("every interleaving of %2u moves (%u from the beginning): %s\n", complete[i],
 			complete[i] + starts[i].count, starts[i].name);
+	if (search.count_only)
+		printf("%" PRIu64 " examples, sum %016" PRIx64 ", the shortest of %u moves\n",
+			search.examples, search.examples_sum, search.shortest);
+	printf("the write: to %u moves at most; the end that nobody looks for: to %u\n",
+		search.depth_max, search.full ? search.depth_max : search.stuck_max);
 	printf(failed ? "[  FAILED  ] guard_search\n" : "[       OK ] guard_search\n");
 	return failed;
 }
