@@ -180,6 +180,7 @@ struct ha_memory {
 	enum sync_mode poll_sync;    /* X52: what peers were asked under */
 	bool poll_quorum;
 	int64_t poll_sync_version, poll_failover_version;
+	int64_t store_asked_ms;      /* X54 */
 	bool race_decided;           /* X51: the key was asked for and PostgreSQL has not led under it yet; */
 	int64_t race_sync_version;   /* ... /sync as that decision knew it, -1 = none */
 	bool lock_won;               /* X18: the key that is held now is ours by a decision, or PostgreSQL leads under it */

@@ -30,6 +30,8 @@ race: whoever is not in /failsafe may be elected by hand (X16) | worker/ha/race.
 ~ leader: a late key is promoted on, whatever word was given (X17) | worker/ha/leader.c | if (failsafe_word_forbids(s)) { | if (false) {
 leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
 leader: a decision is good for as long as the answer takes (X51) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = s->m->lock_won; (void)promise_moved;
+~ race: answers count under another mode (X52) | worker/ha/race.c | || poll_outdated(s)) | )
+~ bootstrap: a leader that is not promoted yet is cloned (X53) | worker/ha/bootstrap_plan.c | if (leader != NULL && !s->injected && str_eq(leader->role, "replica")) | if (false)
 race: a candidate by name needs no votes (X19) | worker/ha/handover.c | return s->quorum_active && s->c->failover_leader[0] != '\0'; | return false;
 ~ race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
 ~ failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@

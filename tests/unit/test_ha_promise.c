@@ -304,6 +304,21 @@ static void test_no_copy_before_promotion(void **state)
 	}
 }
 
+/* X54: the store is asked once in loop_wait while it counts as failing. */
+static void test_failing_store_is_asked(void **state)
+{
+	(void)state;
+	struct fx *f = fx_new();
+	fx_as_replica(f);
+	for (int i = 0; i < 4; i++) {
+		f->v.store = i == 3 ? STORE_OK : STORE_FAILING;
+		fx_run(f);
+		assert_true((fx_find(f, HA_REREAD) != NULL) == (i == 0 || i == 2));
+		f->v.now_ms += i == 0 ? f->set.loop_wait_ms - 1 : f->set.loop_wait_ms;
+	}
+	free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -316,6 +331,7 @@ int main(void)
 		cmocka_unit_test(test_late_key),
 		cmocka_unit_test(test_mode_changes_in_a_poll),
 		cmocka_unit_test(test_no_copy_before_promotion),
+		cmocka_unit_test(test_failing_store_is_asked),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

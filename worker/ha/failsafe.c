@@ -236,10 +236,23 @@ static bool primary_cut_off(struct step *s)
 		(int)((s->v->gentle_at_ms - s->v->now_ms + 999) / 1000));
 }
 
+/* X54: while it counts as failing nothing is written, and a watch that never broke has nothing to
+ * tell when nobody writes. A primary in failsafe mode whose key is gone would go on by the others'
+ * word for ever, and they would follow it (V1): so the store is asked. */
+static void ask_store(struct step *s)
+{
+	if (s->v->store != STORE_FAILING ||
+		s->v->now_ms - s->m->store_asked_ms < s->set->loop_wait_ms)
+		return;
+	s->m->store_asked_ms = s->v->now_ms;
+	plan_add(s, HA_REREAD); /* not waited for: its answer is a reason for the next cycle */
+}
+
 bool rule_store_failing(struct step *s)
 {
 	if (!store_fails(s))
 		return false;
+	ask_store(s);
 	s->plan->log_level = HA_LOG_ERROR;
 	bool stopping = s->v->task == TASK_DEMOTE;
 	if (!s->paused && s->primary && !stopping)
