@@ -16,9 +16,12 @@ int boot_sysid(const struct sim *s)
 void boot_wipe(struct sim *s, int node)
 {
 	s->nodes[node].slots_copied = false;
+	s->nodes[node].orphan = TASK_NONE;
 	struct sim_pg *p = &s->nodes[node].pg;
 	p->dir_exists = p->dir_empty = true;
 	p->sysid = 0;
+	p->mark = PG_MARK_NONE;
+	p->wounded = p->backup_label = false;
 	p->checkpoint_lsn = 0;
 	p->standby_signal = p->fresh = p->unpublished = p->damaged = false;
 	p->ssn_file = (struct sim_ssn){ 0 };
@@ -58,6 +61,19 @@ static void initdb_done(struct sim *s, int node)
 	p->control = PG_DB_SHUTDOWNED;
 }
 
+/* As the real one: PostgreSQL runs as a primary only under the lease. */
+static void take_key(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	int64_t now = node_clock(s, node), most = worker_settings(s, node)->retry_timeout_ms;
+	if (keeper_lock(&n->w.keeper, now) != LOCK_HELD)
+		worker_keeper(s, node,
+			(struct keeper_event){
+				.kind = KEEPER_ACQUIRE, .deadline_ms = now + most });
+	n->w.task.until_ms = now + most + 500;
+	n->w.task.step = 2;
+}
+
 static void run_bootstrap(struct sim *s, int node)
 {
 	struct sim_node *n = &s->nodes[node];
@@ -65,12 +81,18 @@ static void run_bootstrap(struct sim *s, int node)
 	int64_t now = node_clock(s, node);
 	switch (t->step) {
 	case 0:
+		if (t->flag) { /* initdb had ended: on with the first start */
+			n->pg.fresh = true;
+			take_key(s, node);
+			return;
+		}
 		n->w.role = PG_ROLE_UNINITIALIZED;
 		n->w.state = PG_STATE_INITDB;
 		n->pg.dir_exists = true;
 		n->pg.dir_empty = false; /* half of one, until it is done */
 		n->pg.sysid = 0;
 		n->pg.damaged = true;
+		n->pg.mark = PG_MARK_BOOTSTRAP;
 		t->until_ms = now + sim_range(&s->rng, 500, 4000) + n->initdb_ms;
 		t->step = 1;
 		return;
@@ -84,13 +106,8 @@ static void run_bootstrap(struct sim *s, int node)
 		}
 		n->pg.damaged = false;
 		initdb_done(s, node);
-		/* As the real one: PostgreSQL runs as a primary only under the lease. */
-		worker_keeper(s, node,
-			(struct keeper_event){ .kind = KEEPER_ACQUIRE,
-				.deadline_ms =
-					now + worker_settings(s, node)->retry_timeout_ms });
-		t->until_ms = now + worker_settings(s, node)->retry_timeout_ms + 500;
-		t->step = 2;
+		n->pg.mark = PG_MARK_ROLES;
+		take_key(s, node);
 		return;
 	case 2:
 		if (keeper_lock(&n->w.keeper, now) == LOCK_HELD && n->w.keeper.acked_until_ms) {

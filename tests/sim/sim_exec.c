@@ -237,6 +237,7 @@ static void postgres_action(struct sim *s, int node, const struct ha_action *a)
 				.kind = SM_FENCE, .generation = n->sup.guard.generation });
 		break;
 	case HA_RENAME_FAILED: boot_rename_failed(s, node); break;
+	case HA_CLEAR_MARK: n->pg.mark = PG_MARK_NONE; break;
 	case HA_EXIT:
 		check_exit(s, node, a->code);
 		if (a->code)
@@ -300,6 +301,7 @@ static void one(struct sim *s, int node, const struct ha_action *a, bool awaited
 	case HA_TASK_START: task_start(s, node, a); break;
 	case HA_TASK_CANCEL: task_cancel(s, node); break;
 	case HA_RENAME_FAILED:
+	case HA_CLEAR_MARK:
 	case HA_STOP_PG:
 	case HA_FOLLOW_RELOAD:
 	case HA_SET_ROLE:

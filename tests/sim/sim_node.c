@@ -74,6 +74,7 @@ void node_power(struct sim *s, int node, bool on)
 		pg_kill(s, node, EXIT_CLASS_UNKNOWN, "power off");
 		for (int p = 1; p < PROC_COUNT; p++)
 			process_down(&n->procs[p]);
+		marks_node_off(s, node);
 		memset(&n->sup, 0, sizeof(n->sup));
 		memset(&n->dm, 0, sizeof(n->dm));
 		n->vm_paused = false;

@@ -145,6 +145,9 @@ struct sim_node {
 	int index;
 	bool on, vm_paused, removed;
 	bool watchdog_armed, watchdog_broken, slots_copied;
+	enum ha_task orphan; /* a job whose worker died; sim_marks.c */
+	int orphan_from;
+	int64_t orphan_until_ms;
 	int64_t watchdog_broken_ms; /* since when, or when it was mended */
 	uint64_t cached_config; /* patroni.dynamic.json */
 	int64_t clock_offset_ms, wall_offset_ms;
@@ -220,6 +223,19 @@ int task_started(struct sim *s, int node);
 void task_cancel(struct sim *s, int node);
 void task_message(struct sim *s, int node, const struct sim_message *m);
 void task_postmaster(struct sim *s, int node);
+void task_crash_recovered(struct sim *s, int node);
+/* sim_marks.c */
+void marks_worker_gone(struct sim *s, int node);
+void marks_node_off(struct sim *s, int node);
+void marks_clone_begins(struct sim *s, int node);
+void marks_clone_done(struct sim *s, int node, int from);
+void marks_clone_failed(struct sim *s, int node);
+void marks_rewind_begins(struct sim *s, int node);
+void marks_rewind_done(struct sim *s, int node, int from);
+void marks_rewind_failed(struct sim *s, int node, bool remove);
+bool marks_take_over(struct sim *s, int node, struct sim_task *t);
+void marks_view(struct sim *s, int node, struct pg_files *f, struct ha_view *v);
+void marks_check_spawn(struct sim *s, int node);
 /* sim_peer.c */
 void peer_poll(struct sim *s, int node, const struct ha_action *a, bool failsafe);
 void peer_event(struct sim *s, const struct sim_event *ev);

@@ -95,6 +95,7 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
 	p->generation = s->nodes[node].sup.guard.generation;
+	marks_check_spawn(s, node);
 	if (p->fresh)
 		kind = PG_START_PRIMARY;
 	p->fresh = false;

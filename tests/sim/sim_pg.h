@@ -42,6 +42,9 @@ struct sim_ssn {
 struct sim_pg {
 	/* data directory */
 	bool dir_exists, dir_empty, standby_signal, can_rewind, damaged;
+	enum pg_mark mark;
+	bool wounded; /* pg_rewind began and did not end */
+	bool backup_label;
 	int sysid; /* 0 = none */
 	bool fresh;	  /* initdb's: the next start finds no standby.signal, whatever is asked */
 	bool unpublished; /* initialize does not name it yet: no client comes here */

@@ -408,6 +408,8 @@ static void run_rewind(struct sim *s, int node)
 	if (t->step == 1) {
 		t->step = 2;
 		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 200, 3000);
+		if (source_ready(s, node, leader) && s->nodes[leader].pg.phase == PGP_PRIMARY)
+			marks_rewind_begins(s, node);
 	}
 	if (!source_ready(s, node, leader) || s->nodes[leader].pg.phase != PGP_PRIMARY) {
 		finish(s, node, TASK_RESULT_NONE); /* the leader went away: asked again */
@@ -415,17 +417,12 @@ static void run_rewind(struct sim *s, int node)
 	}
 	if (node_clock(s, node) < t->until_ms)
 		return;
-	const struct sim_pg *l = &s->nodes[leader].pg;
 	if (!n->pg.can_rewind || n->rewind_fails) {
+		marks_rewind_failed(s, node, t->flag);
 		finish(s, node, TASK_RESULT_FALSE);
 		return;
 	}
-	n->pg.branch = l->branch;
-	n->pg.lsn = n->pg.replay_lsn = l->lsn;
-	n->pg.checkpoint_lsn = l->checkpoint_lsn;
-	n->pg.checkpoint_tli = l->checkpoint_tli;
-	n->pg.control = PG_DB_IN_ARCHIVE_RECOVERY;
-	n->pg.standby_signal = true;
+	marks_rewind_done(s, node, leader);
 	finish(s, node, TASK_RESULT_TRUE);
 }
 
@@ -443,35 +440,40 @@ static void run_clone(struct sim *s, int node)
 		return;
 	n->w.state = PG_STATE_CREATING_REPLICA;
 	if (!source_ready(s, node, from)) {
+		if (t->step == 2)
+			marks_clone_failed(s, node);
 		finish(s, node, TASK_RESULT_FALSE);
 		return;
 	}
 	if (t->step == 1) {
 		t->step = 2;
 		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 500, 8000) + n->clone_ms;
-		n->pg.dir_exists = n->pg.dir_empty = true;
-		n->pg.damaged = n->slots_copied = false;
-		n->pg.sysid = 0;
+		marks_clone_begins(s, node);
 	}
 	if (node_clock(s, node) < t->until_ms)
 		return;
 	if (n->clone_fails) {
+		marks_clone_failed(s, node);
 		finish(s, node, TASK_RESULT_FALSE);
 		return;
 	}
-	const struct sim_pg *src = &s->nodes[from].pg;
-	n->pg.dir_empty = false;
-	n->pg.sysid = src->sysid;
-	n->pg.branch = src->branch;
-	n->pg.lsn = n->pg.replay_lsn = src->lsn;
-	n->pg.checkpoint_lsn = src->checkpoint_lsn;
-	n->pg.checkpoint_tli = src->checkpoint_tli;
-	n->pg.control = PG_DB_IN_ARCHIVE_RECOVERY;
-	n->pg.standby_signal = true;
-	n->pg.ssn_file = (struct sim_ssn){ 0 };
+	marks_clone_done(s, node, from);
 	n->w.role = PG_ROLE_REPLICA;
 	n->w.state = PG_STATE_STOPPED;
 	finish(s, node, TASK_RESULT_TRUE);
+}
+
+void task_crash_recovered(struct sim *s, int node)
+{
+	struct sim_node *n = &s->nodes[node];
+	if (n->pg.control != PG_DB_SHUTDOWNED_IN_RECOVERY) {
+		n->pg.checkpoint_lsn = n->pg.lsn;
+		n->pg.checkpoint_tli = s->branches[n->pg.branch].tli;
+		n->pg.lsn += 120;
+		n->pg.replay_lsn = n->pg.lsn;
+	}
+	n->pg.standby_signal = false;
+	n->pg.control = PG_DB_SHUTDOWNED;
 }
 
 static void run_crash_recovery(struct sim *s, int node)
@@ -489,14 +491,7 @@ static void run_crash_recovery(struct sim *s, int node)
 		finish(s, node, TASK_RESULT_FALSE);
 		return;
 	}
-	if (n->pg.control != PG_DB_SHUTDOWNED_IN_RECOVERY) {
-		n->pg.checkpoint_lsn = n->pg.lsn;
-		n->pg.checkpoint_tli = s->branches[n->pg.branch].tli;
-		n->pg.lsn += 120;
-		n->pg.replay_lsn = n->pg.lsn;
-	}
-	n->pg.standby_signal = false;
-	n->pg.control = PG_DB_SHUTDOWNED;
+	task_crash_recovered(s, node);
 	finish(s, node, TASK_RESULT_TRUE);
 }
 
@@ -576,6 +571,7 @@ void task_start(struct sim *s, int node, const struct ha_action *a)
 		w->request = (struct ha_request){ .shutdown = w->request.shutdown };
 	sim_log(s, node, "task %s starts%s%s", ha_task_word(t->kind),
 		t->target >= 0 ? " target=" : "", t->target >= 0 ? sim_name(t->target) : "");
+	marks_take_over(s, node, t);
 	again(s, node);
 }
 

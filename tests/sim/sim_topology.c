@@ -162,6 +162,40 @@ static enum sim_fault_kind topo_kind(struct rng *r)
 	return kinds[rng_below(r, sizeof(kinds) / sizeof(kinds[0]))];
 }
 
+static void plan_one(
+	struct sim *s, enum sim_fault_kind kind, int64_t at_ms, int64_t for_ms, int node)
+{
+	if (s->faults.count < SIM_FAULTS)
+		s->faults.list[s->faults.count++] = (struct sim_fault){ .hit = -1,
+			.kind = kind,
+			.at_ms = at_ms,
+			.for_ms = for_ms,
+			.node = (int8_t)node,
+			.arg = 1 };
+}
+
+/* A worker dies while its job rewrites the data directory, maybe twice, maybe the node with it. */
+static void plan_interrupted(struct sim *s, struct rng *r)
+{
+	int node = (int)rng_below(r, s->cfg.member_count);
+	int64_t at = sim_range(r, 30000, s->cfg.heal_ms - 200000);
+	if (sim_chance(r, 500)) {
+		plan_one(s, FAULT_OP_REINIT, at, 0, node);
+		plan_one(s, FAULT_CLONE_SLOW, at, 30000, node);
+	} else { /* it leads, is cut off and comes back with a tail of its own */
+		plan_one(s, FAULT_OP_FAILOVER, at, 0, node);
+		plan_one(s, FAULT_NET_ISOLATE, at + 20000, 70000, node);
+		at += 90000;
+	}
+	for (int i = 0; i < 3; i++) {
+		at += sim_range(r, 200, 4000);
+		if (sim_chance(r, 800))
+			plan_one(s, FAULT_KILL_WORKER, at, 0, node);
+		else
+			plan_one(s, FAULT_NODE_OFF, at, sim_range(r, 500, 20000), node);
+	}
+}
+
 /* The faults of a history stay; its members differ from the start. */
 void topo_profile(struct sim *s, uint64_t seed)
 {
@@ -178,6 +212,8 @@ void topo_profile(struct sim *s, uint64_t seed)
 		if (sim_chance(&r, 300))
 			strcpy(s->nodes[i].tags.replicatefrom,
 				sim_name((int)rng_below(&r, i))); /* no circles */
+	if (sim_chance(&r, 500))
+		plan_interrupted(s, &r);
 	for (unsigned n = (unsigned)rng_below(&r, 5); n && s->faults.count < SIM_FAULTS; n--) {
 		struct sim_fault *f = &s->faults.list[s->faults.count++];
 		*f = (struct sim_fault){ .hit = -1,

@@ -113,7 +113,8 @@ static void view_files(const struct sim *s, int node, int64_t now)
 	f->dir_empty = p->dir_empty;
 	f->standby_signal = p->standby_signal;
 	f->major = p->dir_empty ? 0 : 15;
-	f->control.valid = p->dir_exists && !p->dir_empty;
+	bool copied = p->mark != PG_MARK_COPYING || !p->damaged;
+	f->control.valid = p->dir_exists && !p->dir_empty && copied;
 	f->control.read_at_ms = now;
 	f->control.system_id = 7000000000000000000ull + (unsigned)p->sysid;
 	f->control.state = p->control;
@@ -203,7 +204,9 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	memset(v, 0, sizeof(*v));
 	track_state(s, node, now);
 	view_sql(s, node, now);
+	marks_view(s, node, &scratch.files, v); /* ends what has ended */
 	view_files(s, node, now);
+	marks_view(s, node, &scratch.files, v);
 	v->now_ms = now;
 	v->wall_us = (1000000000000 + now + n->wall_offset_ms) * 1000;
 	strcpy(v->name, sim_name(node));

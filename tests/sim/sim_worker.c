@@ -347,6 +347,7 @@ void worker_start(struct sim *s, int node)
 {
 	struct sim_node *n = &s->nodes[node];
 	struct sim_worker *w = &n->w;
+	marks_worker_gone(s, node);
 	snapshot_drop(s, w->snap);
 	uint32_t next_id = w->next_id;
 	memset(w, 0, sizeof(*w));
