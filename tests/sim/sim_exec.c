@@ -103,8 +103,14 @@ static void touch_member(struct sim *s, int node)
 			hash_bytes(&m->tags, sizeof(m->tags)) * 5 ^ (uint64_t)m->timeline * 977 ^
 			m->xlog_location ^ (uint64_t)m->checkpoint_pending << 60 ^
 			(uint64_t)n->pg.streaming << 61;
-	bool there = w->snap && cluster_member_peek(&w->snap->c, m->name) != NULL;
+	const struct member *seen = w->snap ? cluster_member_peek(&w->snap->c, m->name) : NULL;
 	int64_t now = node_clock(s, node);
+	/* As the real one: compared with what the store says, so that a write that was lost is
+	 * made again; a little later, because the answer takes its time. */
+	bool there = seen && (now - w->member_ms < 2000 ||
+				     (strcmp(seen->role, m->role) == 0 &&
+					     strcmp(seen->state, m->state) == 0 &&
+					     seen->timeline == m->timeline));
 	/* Equal: only the session is kept alive, and not at every event. */
 	if (there && hash == w->member_hash &&
 		now - w->member_ms < worker_settings(s, node)->ttl_ms / 3) {
