@@ -322,6 +322,7 @@ void requests_facts(struct worker *w);		     /* the fact query was answered */
 bool requests_schedule_fits(const struct worker *w); /* conditions of the stored restart */
 void requests_progress(struct worker *w);	     /* after each snapshot: waiting switchovers */
 void requests_taken(struct worker *w, enum ha_task task); /* a plan started what was asked for */
+void requests_change_config(struct worker *w, uint64_t id, const json_t *body, bool put); /* requests_config.c */
 char *json_python_of(const char *text); /* compact text to the REST form; freed by the caller */
 void requests_refused(struct worker *w, enum ha_task task, const char *why);
 void requests_restart_done(struct worker *w, bool ok, const char *text);
