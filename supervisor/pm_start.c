@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/core/buf.h"
@@ -19,6 +20,8 @@
 
 #define ASK_FIRST_MS  300 /* until the first answer */
 #define CHILD_LINE_FD 3	  /* numbers of the postmaster's descriptors */
+#define CHILD_LIFE_FD 4
+#define LIFE_TRIES    2000 /* of a millisecond each */
 
 static void set_text(struct postmaster *pm, bool unproven, const char *text)
 {
@@ -108,21 +111,30 @@ static const char *prepare_postmaster(const void *arg)
 	return lifeline_arm(CHILD_LINE_FD, true) < 0 ? "lifeline" : NULL;
 }
 
-/* A new open file description of the life file with a shared lock, for the postmaster and all that
- * it forks. */
+/* The shared lock, when the gate is open and not before: a dead-man that was slow to see the end of
+ * the postmaster before this one takes every holder of the lock for what that one left, and kills
+ * it. It opens the gate only when it knows of us. Its own try at the lock is over in an instant. */
+static const char *lock_life(const void *arg)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	(void)arg;
+	for (int i = 0; i < LIFE_TRIES; i++) {
+		if (flock(CHILD_LIFE_FD, LOCK_SH | LOCK_NB) == 0)
+			return NULL;
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	return "life file";
+}
+
+/* A new open file description of the life file, for the postmaster and all that it forks. */
 static int open_life(const struct sup *s)
 {
 	char path[40];
 	if (!str_format(path, sizeof(path), "/proc/self/fd/%d", s->life_fd))
 		return -1;
-	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0) {
-		int saved = errno;
-		close(fd);
-		errno = saved;
-		return -1;
-	}
-	return fd;
+	return open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 }
 
 static enum err_code fork_postmaster(struct sup *s, const struct args *a, struct err *err)
@@ -150,7 +162,8 @@ static enum err_code fork_postmaster(struct sup *s, const struct args *a, struct
 		.gate_fd = gate_r,
 		.kind = PRIV_PLAIN,
 		.umask = (mode_t)(q->umask & 0777),
-		.after_user = prepare_postmaster };
+		.after_user = prepare_postmaster,
+		.after_gate = lock_life };
 	rc = spawn_child(&s->privs, &sp, &pm->pid, &pm->pidfd, err);
 	pm->line_armed = true; /* by the child */
 	return rc;

@@ -86,6 +86,8 @@ static const char *child_steps(const struct privs *p, const struct spawn *s, pid
 	if (s->cwd != NULL && chdir(s->cwd) < 0)
 		return "chdir";
 	wait_gate(s, gate);
+	if (s->after_gate != NULL && (bad = s->after_gate(s->arg)) != NULL)
+		return bad;
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

@@ -23,7 +23,7 @@ struct spawn {
 	bool die_with_parent; /* killed when we end: what it does, the next supervisor begins anew
 			       */
 	mode_t umask;
-	spawn_step before_user, after_user; /* may be NULL */
+	spawn_step before_user, after_user, after_gate; /* may be NULL */
 	const void *arg;
 };
 
