@@ -100,11 +100,39 @@ static void test_no_loop(void **state)
 	check(ROWS("older", "postmaster", "false"), true, false);
 }
 
+/* Before 12 only the receiver shows a difference, and a restart is all that helps: once for each.
+ */
+static void test_before_12(void **state)
+{
+	(void)state;
+	json_auto_t *pg = json_pack("{s:s,s:{s:{s:s}}}", "listen", "127.0.0.1:5432",
+		"authentication", "replication", "username", "replicator");
+	p.pg = pg;
+	p.major = 11;
+	p.follow_known = true;
+	facts = (struct pg_sql){ .valid = true, .in_recovery = true };
+	check(NULL, false, false);
+	assert_true(str_copy(facts.receiver_conninfo, sizeof(facts.receiver_conninfo),
+		"user=replicator host=other port=5432 application_name=n1 sslmode=prefer"));
+	check(NULL, true, true);
+	check(NULL, true, true);
+	pgctx_recovery_restarted(&p);
+	check(NULL, false, false);
+	/* Another difference is another restart. */
+	assert_true(str_copy(facts.receiver_conninfo, sizeof(facts.receiver_conninfo),
+		"user=replicator host=third port=5432 application_name=n1 sslmode=prefer"));
+	check(NULL, true, true);
+	assert_true(str_copy(facts.receiver_conninfo, sizeof(facts.receiver_conninfo),
+		"user=replicator host=h1 port=5432 application_name=n1 sslmode=prefer"));
+	check(NULL, false, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_no_loop),
+		cmocka_unit_test(test_before_12),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
