@@ -10,10 +10,11 @@ trap 'rm -rf "$dir"' EXIT
 . tests/guard-mutate.sh
 build() { # both tests against the copy
 	gcc $flags -o "$dir/table" tests/unit/test_guard.c "$dir"/supervisor/guard.c "$dir"/supervisor/guard_events.c -lcmocka &&
+		gcc $flags -o "$dir/enforcers" tests/unit/test_guard_enforcers.c "$dir"/supervisor/guard.c "$dir"/supervisor/guard_events.c -lcmocka &&
 		gcc $flags -o "$dir/search" tests/unit/test_guard_search.c
 }
 fresh && build || exit 1
-"$dir/table" >/dev/null 2>&1 || { echo "the table test fails without any mutation"; exit 1; }
+{ "$dir/table" && "$dir/enforcers"; } >/dev/null 2>&1 || { echo "the table test fails without any mutation"; exit 1; }
 caught=0 survived=0 broken=0
 printf '%-42s %-10s %s\n' mutation table search
 for ((i = 0; ; i++)); do
@@ -26,7 +27,7 @@ for ((i = 0; ; i++)); do
 		continue
 	fi
 	table=passes search=passes
-	timeout 30 "$dir/table" >"$dir/table.out" 2>&1 || table=caught
+	{ timeout 30 "$dir/table" && timeout 30 "$dir/enforcers"; } >"$dir/table.out" 2>&1 || table=caught
 	timeout $((seconds + 60)) "$dir/search" "$seconds" 12 >"$dir/search.out" 2>&1
 	rc=$?
 	[ $rc -ne 0 ] && search=$(awk '/^broken after/ {print "caught, " $3 " moves"} /does not work/ {print "caught, a start"}' "$dir/search.out" | head -1)

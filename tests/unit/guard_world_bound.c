@@ -45,6 +45,11 @@ static unsigned bound_without_pg(const struct world *w)
 	return start_and_gate + 1 + (w->d[0].life != W_RUNS && w->d[1].life != W_RUNS);
 }
 
+static unsigned at_most(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
 unsigned world_bound(const struct world *w)
 {
 	const struct w_pg *p = &w->pg;
@@ -52,17 +57,19 @@ unsigned world_bound(const struct world *w)
 	unsigned lapse = w->store_until_ms > w->now_ms; /* time, or a release */
 	unsigned report = report_needed(w);
 	unsigned promise = w->promise ? 0 : report ? 1 : !lapse;
+	/* What runs ends, another is started, let through the gate. A report is not counted: a
+	 * mistake in guard_step may let it end PostgreSQL as well. */
+	unsigned anew = is_queued(w, GUARD_EV_START) ? 2 : 3;
 	bool standby = p->postmaster && !p->primary;
 	if (pg_writes(w))
 		return lapse + promise;
 	if (standby && p->promote_file)
-		return 1 + lapse + promise;
+		return at_most(1 + lapse + promise, anew);
 	if (standby && w->promote_token)
-		return 2 + lapse + promise;
+		return at_most(2 + lapse + promise, anew);
 	if (p->at_gate && w->s.g.kind == PG_START_PRIMARY)
 		return 1 + report + (peer_needed(w) && !(d->has_ack && d->ack_pg == p->generation));
-	/* Ordered, file, promoted; or ended, started anew, let through the gate. */
 	if (pg_exists(w))
-		return (is_queued(w, GUARD_EV_START) ? 2 : 3) + report;
+		return anew; /* or as many: ordered, file made, promoted */
 	return bound_without_pg(w);
 }
