@@ -29,7 +29,7 @@ SEED ?=
 sim:
 	@$(MAKE) --no-print-directory SAN=0 sim-run
 sim-run: $(SIM_BIN)
-	@if [ -n "$(SIM_BIN)" ]; then $(SIM_BIN) $(if $(SEED),--seed $(SEED) $(if $(SCENARIO),--scenario tests/sim/scenarios/$(SCENARIO)) $(if $(V),-v),--short $(if $(FROM),--from $(FROM))); fi
+	@if [ -n "$(SIM_BIN)" ]; then $(SIM_BIN) $(if $(SEED),--seed $(SEED) $(if $(SCENARIO),--scenario tests/sim/scenarios/$(SCENARIO)) $(if $(V),-v),--short $(if $(FROM),--from $(FROM),$(if $(FRESH),--fresh))); fi
 N ?= 10000
 FROM ?=
 sim-long: 

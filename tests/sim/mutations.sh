@@ -45,7 +45,7 @@ race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->syn
 leader: nobody looks for a dead end again (X44) | worker/ha/leader.c | a->lsn = race_timeline_end(s); | 
 failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
 ~ race: an old primary with an older timeline may lead | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) {
-race: proven divergence does not count (S9) | worker/ha/race.c | return my_position(s) > s->c->history[i].lsn; | return false;
+race: proven divergence does not count (S9) | worker/ha/race.c | return end != 0 && my_position(s) > end; | return false;
 ~ race: unknown counts as acquired | worker/ha/race.c | case HA_OUT_UNKNOWN: | case HA_OUT_UNKNOWN: break;
 sync: the promise grows before PostgreSQL keeps it | worker/ha/sync.c | if (!set || st->ssn.quorum) { /* 7 */ | if (false) {
 sync: the setting shrinks before the promise | worker/ha/sync.c | if (!qset_equal(&common, &st->voters)) /* 6 | if (false) /* 6
