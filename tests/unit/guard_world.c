@@ -74,8 +74,8 @@ bool world_stuck(const struct world *w)
 	for (int i = 0; i < W_DEADMEN; i++) {
 		const struct w_deadman *d = &w->d[i];
 		/* With a supervisor, the proof may be that one's to find. */
-		if (d->life == W_RUNS && !d->connected && d->g.pm_state == PG_PROC_FENCING &&
-			d->sweep != d->g.generation)
+		if (d->life == W_RUNS && !d->connected && !d->sup_died &&
+			d->g.pm_state == PG_PROC_FENCING && d->sweep != d->g.generation)
 			return true;
 	}
 	return false;

@@ -241,8 +241,12 @@ static bool sup_move(struct world *w, enum w_move move)
 		if (w->pg.at_gate)
 			kill_pg(w, w->pg.generation);
 		*s = (struct w_supervisor){ 0 };
-		for (int i = 0; i < W_DEADMEN; i++)
+		/* The connection goes with it: a successor neither sends nor reads on it. What
+		 * was sent before is still read. */
+		for (int i = 0; i < W_DEADMEN; i++) {
 			w->d[i].sup_died |= w->d[i].life != W_DEAD && w->d[i].connected;
+			w->d[i].connected = w->d[i].has_ack = 0;
+		}
 		check_lifeline(w);
 		return true;
 	}
