@@ -44,10 +44,11 @@ static bool same_secret(const char *sent, const char *want)
 struct auth_answer auth_check(const struct api_settings *s, const struct auth_request *r,
 	struct auth_nets names, struct auth_nets members)
 {
-	static const struct auth_answer denied = { 403, "Access is denied", false };
+	static const struct auth_answer denied = { 403, "Access is denied", false },
+					allowed = { 0 };
 	/* The local socket knows the caller better than any password does. */
 	if (r->local)
-		return r->local_trusted ? (struct auth_answer){ 0 } : denied;
+		return r->local_trusted ? allowed : denied;
 	bool by_members = s->include_members && r->members_count;
 	struct auth_nets own = { s->nets, s->net_count };
 	if ((s->allowlist_given || by_members) && !listed(own, r->addr) &&

@@ -131,23 +131,24 @@ static void on_settings(struct api *a, const struct ipc_msg *m)
 }
 
 /* A long body comes in a descriptor; one that cannot be read is an answer that says so. */
-static void on_answer(struct api *a, struct ipc_msg *m)
+static void on_answer(struct api *a, const struct ipc_msg *received)
 {
+	struct ipc_msg m = *received;
 	AUTO(buf) body = BUF_INIT(LIMIT_API_ANSWER);
 	struct err err = ERR_INIT;
 	struct msg_api_answer head = { .status = 500, .content = API_TEXT, .lsn = -1 };
-	if (m->tail_len == 0 && m->fd_count == 1) {
-		if (bigtail_read(m->fds[0], &body, &err) != ERR_OK) {
+	if (m.tail_len == 0 && m.fd_count == 1) {
+		if (bigtail_read(m.fds[0], &body, &err) != ERR_OK) {
 			log_error("answer of the worker: %s", err.text);
 			buf_reset(&body);
 			buf_adds(&body, err.text);
-			m->payload = &head;
+			m.payload = &head;
 		}
-		m->tail = buf_str(&body);
-		m->tail_len = body.len;
+		m.tail = buf_str(&body);
+		m.tail_len = body.len;
 	}
-	if (!facts_answer(a, m))
-		action_answer(a, m);
+	if (!facts_answer(a, &m))
+		action_answer(a, &m);
 }
 
 static void on_worker(struct loop *l, int fd, short revents, void *arg)

@@ -54,7 +54,7 @@ static enum err_code not_a_choice(const struct opt *o, const char *value, struct
 
 static enum err_code add(struct args *a, const struct opt *o, const char *value, struct err *err)
 {
-	if (o->choices != NULL && !is_choice(o->choices, value))
+	if (value != NULL && o->choices != NULL && !is_choice(o->choices, value))
 		return not_a_choice(o, value, err);
 	if (a->given_count == ARGS_GIVEN_MAX)
 		return err_set(err, ERR_INVAL, 0, "More than %d options.", ARGS_GIVEN_MAX);

@@ -16,12 +16,12 @@
 
 static void list_round(struct ctl *c, const struct args *a, bool tree)
 {
-	const char *own = json_string_value(json_object_get(c->tree, "scope"));
+	const char *own[] = { json_string_value(json_object_get(c->tree, "scope")) };
 	const char *const *names = a->words;
 	unsigned count = a->word_count;
 	if (count == 0) {
-		names = &own;
-		count = own != NULL || !c->store ? 1 : 0;
+		names = own;
+		count = own[0] != NULL || !c->store ? 1 : 0;
 	}
 	if (count == 0)
 		log_warning("Listing members: No cluster names were provided");

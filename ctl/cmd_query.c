@@ -68,12 +68,14 @@ static void load_libpq(struct libpq *pq)
 static char *read_sql(const char *path)
 {
 	FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
-	char *text = malloc(SQL_MAX + 1);
 	if (f == NULL)
 		fail_usage(
 			"Invalid value for '-f' / '--file': '%s': No such file or directory", path);
-	size_t n = text != NULL ? fread(text, 1, SQL_MAX + 1, f) : 0;
-	if (text == NULL || ferror(f) || n > SQL_MAX || memchr(text, '\0', n) != NULL)
+	char *text = malloc(SQL_MAX + 1);
+	if (text == NULL)
+		fail("out of memory");
+	size_t n = fread(text, 1, SQL_MAX + 1, f);
+	if (ferror(f) || n > SQL_MAX || memchr(text, '\0', n) != NULL)
 		fail("%s cannot be read, is larger than %d bytes, or is not text", path, SQL_MAX);
 	text[n] = '\0';
 	if (f != stdin)

@@ -143,9 +143,8 @@ static const struct command commands[] = {
 		cmd_switchover },
 	{ "topology", "[CLUSTER_NAMES]...", "Prints ASCII topology for given cluster",
 		topology_opts, 0, ARGS_WORDS_MAX, cmd_topology },
-	{ "upgrade", "[CLUSTER_NAME]",
-		"Execute the new program of the agent on this node in place", upgrade_opts, 0, 1,
-		cmd_upgrade },
+	{ "upgrade", "[CLUSTER_NAME]", "Execute the new program of the agent on this node in place",
+		upgrade_opts, 0, 1, cmd_upgrade },
 	{ "version", "[CLUSTER_NAME] [MEMBER_NAMES]...", "Output version of the tool or a cluster",
 		group_opts, 0, ARGS_WORDS_MAX, cmd_version },
 };

@@ -19,7 +19,7 @@ if grep -nE "$banned" $files; then
 fi
 if command -v cppcheck >/dev/null; then
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,portability \
-		--suppress=missingIncludeSystem --suppress=uninitMemberVar -I. -D_GNU_SOURCE $(git ls-files 'common/**.c' 'supervisor/*.c' 'worker/**.c' 'api/*.c' 'ctl/*.c') || bad=1
+		--suppress=missingIncludeSystem '-Djson_object_foreach(o,k,v)=for ((k) = json_object_iter_key(o); (v) = (k);)' --suppress=uninitMemberVar -I. -D_GNU_SOURCE $(git ls-files 'common/**.c' 'supervisor/*.c' 'worker/**.c' 'api/*.c' 'ctl/*.c') || bad=1
 else
 	echo "lint: cppcheck is not installed (apt-get install cppcheck)" >&2
 	bad=1

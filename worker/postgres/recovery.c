@@ -320,7 +320,8 @@ static unsigned split_sorted(char *text, char *lines[], unsigned max)
 			lines[n++] = p;
 		p += len + !last;
 	}
-	qsort(lines, n, sizeof(lines[0]), by_line);
+	if (n > 1)
+		qsort(lines, n, sizeof(lines[0]), by_line);
 	for (unsigned i = 0; i < n; i++) {
 		if (kept == 0 || strcmp(lines[kept - 1], lines[i]) != 0)
 			lines[kept++] = lines[i];
