@@ -83,7 +83,7 @@ struct sup {
 	int64_t timer_at_ms; /* what timer_fd is set to; 0 = it has fired */
 	int lock_fd, data_lock_fd, worker_lock_fd;
 	int life_fd, life_dm_fd; /* two open file descriptions of it: ours, and the dead-man's */
-	dev_t data_dev; /* the directory that data_lock_fd holds */
+	dev_t data_dev;		 /* the directory that data_lock_fd holds */
 	ino_t data_ino;
 	dev_t life_dev;
 	ino_t life_ino;
@@ -91,7 +91,7 @@ struct sup {
 	struct killtree *scratch;
 	bool inherited;
 	int64_t started_ms; /* this program */
-	bool reap_more; /* waitpid had more than one turn takes */
+	bool reap_more;	    /* waitpid had more than one turn takes */
 	struct upgrade {
 		char path[LIMIT_PATH];
 		uint64_t id;	  /* of the request */

@@ -18,8 +18,8 @@ enum watchdog_driver {
 
 struct watchdog {
 	struct msg_watchdog_config config;
-	int fd;		    /* -1 = closed */
-	int64_t timeout_ms; /* read back; 0 = closed */
+	int fd;		      /* -1 = closed */
+	int64_t timeout_ms;   /* read back; 0 = closed */
 	int64_t unfit_ttl_ms; /* opened under this ttl and found unfit: not opened again for it */
 	bool can_disarm;
 	bool failed; /* the last try to open failed: state_text says why */

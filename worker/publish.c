@@ -15,7 +15,6 @@
 #include "common/ext/json.h"
 #include "worker/worker.h"
 
-
 enum err_code publish_start(struct worker *w, struct err *err)
 {
 	enum err_code rc =

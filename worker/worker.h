@@ -138,7 +138,7 @@ struct worker {
 	struct probe probe;
 	struct pg_files files;
 	bool files_asked, history_asked, pg_seen, control_runs;
-	uint64_t upgrade_id; /* request that waits for the supervisor's word; 0 = none */
+	uint64_t upgrade_id;	    /* request that waits for the supervisor's word; 0 = none */
 	struct seq_control control; /* pg_controldata, where files cannot read pg_control */
 	int64_t files_asked_ms, history_asked_tli;
 	uint32_t seen_state;
@@ -244,18 +244,18 @@ void turn_result(struct worker *w, enum ha_outcome outcome, int64_t version);
 void turn_start(struct worker *w);
 
 /* observe.c */
-void observe_ask(struct worker *w);	     /* SQL and files facts for the next decision */
-void observe_build(struct worker *w);	     /* w->view */
-void observe_keep_proving(struct worker *w); /* a standby's proof is due every ttl/2 */
+void observe_ask(struct worker *w);	       /* SQL and files facts for the next decision */
+void observe_build(struct worker *w);	       /* w->view */
+void observe_keep_proving(struct worker *w);   /* a standby's proof is due every ttl/2 */
 bool observe_unproven(const struct worker *w); /* a standby runs without a fresh proof */
 void observe_on_pg(struct host *h, void *arg);
 void observe_on_probe(struct probe *p, void *arg);
 
 /* execute.c */
 void execute_plan(struct worker *w);
-void execute_watchdog_state(struct worker *w); /* MSG_WATCHDOG_STATE came */
+void execute_watchdog_state(struct worker *w);	      /* MSG_WATCHDOG_STATE came */
 bool execute_watchdog_failed(const struct worker *w); /* required, asked for, not usable */
-void execute_exit_due(struct worker *w);		/* the data directory was set aside */
+void execute_exit_due(struct worker *w);	      /* the data directory was set aside */
 
 /* task.c */
 void task_start(struct worker *w, const struct ha_action *a);
@@ -283,8 +283,7 @@ json_t *slots_retain(struct worker *w); /* list for /status, NULL = keep what is
 
 /* slots_logical.c */
 struct seq_copy_slots;
-void slots_logical_sync(
-	struct worker *w, const struct slots_in *in, const struct slots_plan *plan);
+void slots_logical_sync(struct worker *w, const struct slots_in *in, const struct slots_plan *plan);
 unsigned slots_to_copy(const struct worker *w);
 void slots_copy_begin(struct worker *w, struct seq_copy_slots *s); /* which ones */
 void slots_copy_ended(struct worker *w);
@@ -292,17 +291,16 @@ void slots_promoting(void);
 
 /* peers.c */
 void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);
-void peers_failsafe_round(
-	struct worker *w, const char (*more)[LIMIT_NAME], unsigned more_count);
+void peers_failsafe_round(struct worker *w, const char (*more)[LIMIT_NAME], unsigned more_count);
 void peers_check_name(struct worker *w); /* once, before the first turn (ha 1.15) */
 void peers_request(struct worker *w, struct http_request *req);
 
 /* publish.c */
 enum err_code publish_start(struct worker *w, struct err *err);
-void publish_lease(struct worker *w);  /* the lease scalars only */
-void publish_page(struct worker *w);   /* scalars and documents */
+void publish_lease(struct worker *w);		   /* the lease scalars only */
+void publish_page(struct worker *w);		   /* scalars and documents */
 void publish_take_names(struct worker *w, int fd); /* the page of the worker before; borrowed */
-void publish_member(struct worker *w); /* the member key, when it changed */
+void publish_member(struct worker *w);		   /* the member key, when it changed */
 void publish_status(struct worker *w, uint64_t release_lsn);
 void publish_failsafe(struct worker *w);
 void publish_history(struct worker *w);
@@ -322,7 +320,8 @@ void requests_facts(struct worker *w);		     /* the fact query was answered */
 bool requests_schedule_fits(const struct worker *w); /* conditions of the stored restart */
 void requests_progress(struct worker *w);	     /* after each snapshot: waiting switchovers */
 void requests_taken(struct worker *w, enum ha_task task); /* a plan started what was asked for */
-void requests_change_config(struct worker *w, uint64_t id, const json_t *body, bool put); /* requests_config.c */
+void requests_change_config(
+	struct worker *w, uint64_t id, const json_t *body, bool put); /* requests_config.c */
 char *json_python_of(const char *text); /* compact text to the REST form; freed by the caller */
 void requests_refused(struct worker *w, enum ha_task task, const char *why);
 void requests_restart_done(struct worker *w, bool ok, const char *text);

@@ -1,13 +1,13 @@
-/* The log section of the configuration: level, loggers, format, JSON (config 1.2). Where the lines go is
- * log.c's affair. For worker and api; their sink is set here. */
+/* The log section of the configuration: level, loggers, format, JSON (config 1.2). Where the lines
+ * go is log.c's affair. For worker and api; their sink is set here. */
 #pragma once
 #include <jansson.h>
 
 #include "common/core/buf.h"
 #include "common/core/log.h"
 
-/* Take a log section over (NULL: all defaults). On an error the old one stays; err names key, value and
- * what is allowed. What can be done without is a line in notes. */
+/* Take a log section over (NULL: all defaults). On an error the old one stays; err names key, value
+ * and what is allowed. What can be done without is a line in notes. */
 MUST_USE enum err_code logging_apply(const json_t *section, struct buf *notes, struct err *err);
 /* A level's word in any case; false: not one. */
 MUST_USE bool logging_level(const char *word, enum log_level *out);

@@ -25,7 +25,8 @@
  *   REINITIALIZE   {"force": bool, "from_leader": bool}
  *   FAILSAFE       {"name", "conn_url", "api_url", "slots"?: {..}}. Answer 200 "Accepted", lsn.
  *   CITUS          the body. Answer 501: there is no coordinator here.
- * An answer's tail (or, when it is long, the memory whose descriptor comes instead) is the body; with API_PAGE it is the explanation inside the error page. */
+ * An answer's tail (or, when it is long, the memory whose descriptor comes instead) is the body;
+ * with API_PAGE it is the explanation inside the error page. */
 #pragma once
 #include "common/core/limits.h"
 

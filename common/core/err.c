@@ -38,7 +38,8 @@ enum err_code err_wrap(struct err *err, const char *fmt, ...)
 
 const char *err_code_name(enum err_code code)
 {
-	static const char *const names[] = { "ok", "sys", "nomem", "limit", "parse", "proto", "timeout",
-		"state", "notfound", "denied", "conflict", "unknown", "inval", "again", "closed" };
+	static const char *const names[] = { "ok", "sys", "nomem", "limit", "parse", "proto",
+		"timeout", "state", "notfound", "denied", "conflict", "unknown", "inval", "again",
+		"closed" };
 	return (unsigned)code < ARRAY_LEN(names) ? names[code] : "?";
 }

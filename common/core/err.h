@@ -2,9 +2,9 @@
 #pragma once
 #include <stdarg.h>
 
-#define MUST_USE       __attribute__((warn_unused_result))
-#define PRINTF(f, a)   __attribute__((format(printf, f, a)))
-#define ARRAY_LEN(a)   (sizeof(a) / sizeof((a)[0]))
+#define MUST_USE     __attribute__((warn_unused_result))
+#define PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 enum err_code {
 	ERR_OK = 0,
@@ -30,7 +30,10 @@ struct err {
 	char text[480];
 };
 
-#define ERR_INIT { .code = ERR_OK }
+#define ERR_INIT                                                                                   \
+	{                                                                                          \
+		.code = ERR_OK                                                                     \
+	}
 
 /* Fill *err (may be NULL) and return code. With sys_errno != 0 its text is appended. */
 enum err_code err_set(struct err *err, enum err_code code, int sys_errno, const char *fmt, ...)

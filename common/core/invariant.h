@@ -1,4 +1,5 @@
-/* Invariants stay on in production: a broken one ends the process, and the design makes that ending safe. */
+/* Invariants stay on in production: a broken one ends the process, and the design makes that ending
+ * safe. */
 #pragma once
 
 /* Called before the process aborts; the supervisor sets it to its fence. May be NULL. */

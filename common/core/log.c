@@ -17,7 +17,7 @@
 static struct {
 	char prefix[32];
 	int fd, stderr_fd; /* the latter: a description of our own of descriptor 2 */
-	int taken_fd; /* 0 = none */
+	int taken_fd;	   /* 0 = none */
 	bool is_socket, stderr_is_socket, broken;
 	enum log_level level;
 	uint64_t lost, lost_reported;
@@ -56,11 +56,10 @@ bool log_take(int fd)
 	struct stat st;
 	int domain = 0, type = 0, taken = sink.taken_fd;
 	socklen_t len = sizeof(domain);
-	if (fd >= 0 &&
-		(fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode) ||
-			getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ||
-			getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
-			domain != AF_UNIX || type != SOCK_SEQPACKET)) {
+	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+			       getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ||
+			       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+			       domain != AF_UNIX || type != SOCK_SEQPACKET)) {
 		close(fd);
 		return false;
 	}

@@ -46,7 +46,8 @@ enum err_code loop_fd_set(
 		if (l->fd_count == l->fd_cap) {
 			unsigned cap = l->fd_cap != 0 ? l->fd_cap * 2 : 16;
 			if (cap > LIMIT_FDS)
-				return err_set(err, ERR_LIMIT, 0, "loop: over %d descriptors", LIMIT_FDS);
+				return err_set(
+					err, ERR_LIMIT, 0, "loop: over %d descriptors", LIMIT_FDS);
 			struct loop_fd *fds = realloc(l->fds, cap * sizeof(*fds));
 			if (fds == NULL)
 				return err_set(err, ERR_NOMEM, 0, "loop");
@@ -78,7 +79,8 @@ void loop_fd_remove(struct loop *l, int fd)
 		l->fd_count--;
 }
 
-void loop_timer_set(struct loop *l, struct loop_timer *t, int64_t at_ms, loop_timer_fn fn, void *arg)
+void loop_timer_set(
+	struct loop *l, struct loop_timer *t, int64_t at_ms, loop_timer_fn fn, void *arg)
 {
 	loop_timer_stop(l, t);
 	t->at_ms = at_ms > 0 ? at_ms : 1;
@@ -130,7 +132,8 @@ static int wait_length(const struct loop *l, int max_wait_ms)
 static void run_timers(struct loop *l)
 {
 	int64_t now_ms = clock_boot_ms();
-	/* A callback may change the list: take the earliest due one each time, bounded by their number. */
+	/* A callback may change the list: take the earliest due one each time, bounded by their
+	 * number. */
 	unsigned left = 0;
 	for (const struct loop_timer *t = l->timers; t != NULL; t = t->next)
 		left++;

@@ -1,4 +1,5 @@
-/* Small deterministic generator (xoshiro256**): back-off jitter, shuffles, the simulator. Not for secrets. */
+/* Small deterministic generator (xoshiro256**): back-off jitter, shuffles, the simulator. Not for
+ * secrets. */
 #pragma once
 #include <stdint.h>
 

@@ -12,7 +12,8 @@
 #include "common/core/limits.h"
 
 struct shm_doc {
-	_Atomic uint64_t generation; /* counts finished writes; copy (generation & 1) is the newest */
+	_Atomic uint64_t
+		generation; /* counts finished writes; copy (generation & 1) is the newest */
 	struct {
 		_Atomic int64_t at_ms;
 		_Atomic uint64_t len;
@@ -52,7 +53,8 @@ enum err_code shm_create(
 	r->doc_count = doc_count;
 	r->doc_max = doc_max;
 	r->magic = SHM_MAGIC;
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0) {
+	if (fcntl(fd, F_ADD_SEALS,
+		    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0) {
 		int saved = errno;
 		munmap(r, size);
 		return err_set(err, ERR_SYS, saved, "seal %s", name);
@@ -169,7 +171,8 @@ enum err_code shm_doc_read(const struct shm *s, unsigned doc, struct buf *out, i
 		buf_reset(out);
 		buf_add(out, copy_at(r, doc, c), len);
 		atomic_thread_fence(memory_order_acquire);
-		/* Copy c is overwritten from generation gen + 2's writer on, which starts after gen + 1. */
+		/* Copy c is overwritten from generation gen + 2's writer on, which starts after gen
+		 * + 1. */
 		if (atomic_load_explicit(&d->generation, memory_order_relaxed) != gen)
 			continue;
 		if (out->failed)

@@ -103,7 +103,8 @@ struct dcs_ops {
 	void (*watch)(struct dcs *d, dcs_watch_fn fn, void *arg); /* start (NULL: stop) */
 	/* What identifies my lease or session in struct cluster ("" = none yet). */
 	const char *(*session)(struct dcs *d);
-	/* A leader key of that session is held by this process (after a change of ttl it may still be under the old one). */
+	/* A leader key of that session is held by this process (after a change of ttl it may still
+	 * be under the old one). */
 	bool (*owns)(struct dcs *d, const char *session);
 	void (*close)(struct dcs *d);
 };

@@ -38,12 +38,13 @@ struct etcd3 {
 	char url_user[LIMIT_NAME], url_password[LIMIT_NAME * 2]; /* from the url option */
 	char username[LIMIT_NAME], password[LIMIT_NAME * 2], protocol[8];
 	char cacert[LIMIT_PATH], cert[LIMIT_PATH], key[LIMIT_PATH];
-	bool fixed_endpoints; /* use_proxies: no discovery */
+	bool fixed_endpoints;	       /* use_proxies: no discovery */
 	char srv[256], srv_suffix[64]; /* endpoints by SRV records; "" = not */
 	struct etcd_search *search;    /* under way; NULL = none */
 	int64_t searched_ms;
 	bool srv_told; /* that nothing was found */
-	/* endpoints: "http://host:port". None before the first SRV records are there: calls wait. */
+	/* endpoints: "http://host:port". None before the first SRV records are there: calls wait.
+	 */
 	char endpoints[ETCD_ENDPOINTS_MAX][LIMIT_URL];
 	char seeds[ETCD_ENDPOINTS_MAX][LIMIT_URL];
 	unsigned endpoint_count, seed_count, current;

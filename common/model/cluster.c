@@ -29,7 +29,8 @@ int64_t cluster_timeline(const struct cluster *c)
 
 bool cluster_init_valid(const struct cluster *c)
 {
-	return c->init_present && strlen(c->init) >= 10 && strspn(c->init, "0123456789") == strlen(c->init);
+	return c->init_present && strlen(c->init) >= 10 &&
+	       strspn(c->init, "0123456789") == strlen(c->init);
 }
 
 bool cluster_sync_is_voter(const struct cluster *c, const char *name)
@@ -104,11 +105,13 @@ struct cluster *cluster_clone(const struct cluster *c)
 	n->failsafe = NULL;
 	n->members = NULL;
 	n->member_count = 0;
-	bool ok = copy_text(&n->config_json, c->config_json) && copy_text(&n->status_json, c->status_json) &&
+	bool ok = copy_text(&n->config_json, c->config_json) &&
+		  copy_text(&n->status_json, c->status_json) &&
 		  copy_text(&n->history_json, c->history_json) &&
 		  copy_text(&n->failsafe_json, c->failsafe_json) &&
 		  copy_array(&n->slots, c->slots, c->slot_count, sizeof(*c->slots)) &&
-		  copy_array(&n->retain_slots, c->retain_slots, c->retain_count, sizeof(*c->retain_slots)) &&
+		  copy_array(&n->retain_slots, c->retain_slots, c->retain_count,
+			  sizeof(*c->retain_slots)) &&
 		  copy_array(&n->sync_voters, c->sync_voters, c->sync_voter_count,
 			  sizeof(*c->sync_voters)) &&
 		  copy_array(&n->history, c->history, c->history_count, sizeof(*c->history)) &&

@@ -1,5 +1,6 @@
-/* One snapshot of the cluster as the store describes it (dcs 1). Plain values; made by common/dcs/decode, freed by
- * cluster_free. A snapshot is immutable once made: readers borrow it until the next one replaces it. */
+/* One snapshot of the cluster as the store describes it (dcs 1). Plain values; made by
+ * common/dcs/decode, freed by cluster_free. A snapshot is immutable once made: readers borrow it
+ * until the next one replaces it. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -9,8 +10,8 @@
 /* Effective tags (config 1.12): the boolean, when given, beats the priority. */
 struct tags {
 	bool nofailover, noloadbalance, clonefrom, nosync, nostream;
-	int failover_priority; /* 0 when nofailover; default 1 */
-	int sync_priority;     /* 0 when nosync; default 1 */
+	int failover_priority;		/* 0 when nofailover; default 1 */
+	int sync_priority;		/* 0 when nosync; default 1 */
 	char replicatefrom[LIMIT_NAME]; /* "" = none */
 };
 
@@ -19,15 +20,15 @@ struct member {
 	char conn_url[LIMIT_URL], api_url[LIMIT_URL]; /* "" = none */
 	char state[48], role[24], version[32], replication_state[32];
 	uint64_t xlog_location, replay_lsn, receive_lsn; /* 0 = not given */
-	int64_t timeline;                                /* 0 = not given */
+	int64_t timeline;				 /* 0 = not given */
 	bool checkpoint_pending; /* "checkpoint_after_promote": false is there */
 	bool pause, pending_restart;
-	bool is_pgregent;        /* the field "pgregent" is there: low ttl allowed (config 3.4) */
-	bool is_patroni;         /* looks like a running Patroni: it has an address, and no such field */
+	bool is_pgregent; /* the field "pgregent" is there: low ttl allowed (config 3.4) */
+	bool is_patroni;  /* looks like a running Patroni: it has an address, and no such field */
 	struct tags tags;
-	char session[48];        /* lease or session that owns the key; "" = none */
-	int64_t version_no;      /* of the key, for write suppression */
-	char *json;              /* the value as stored; owned by the cluster */
+	char session[48];   /* lease or session that owns the key; "" = none */
+	int64_t version_no; /* of the key, for write suppression */
+	char *json;	    /* the value as stored; owned by the cluster */
 };
 
 struct slot_lsn {
@@ -39,7 +40,7 @@ struct history_row {
 	int64_t timeline;
 	uint64_t lsn;
 	char reason[200];
-	char time[48];              /* "" = not given */
+	char time[48];		     /* "" = not given */
 	char new_leader[LIMIT_NAME]; /* "" = not given */
 };
 
@@ -52,26 +53,26 @@ struct cluster {
 	/* initialize */
 	bool init_present;
 	int64_t init_version;
-	char init[32];          /* "" while bootstrap runs, else the system identifier */
+	char init[32]; /* "" while bootstrap runs, else the system identifier */
 	/* config */
 	bool config_present, config_valid;
 	int64_t config_version; /* modify version; 0 = no valid config */
-	char *config_json;      /* owned; NULL when absent or not valid */
+	char *config_json;	/* owned; NULL when absent or not valid */
 	/* leader */
-	bool leader_present;    /* the key exists; unlocked = !leader_present || leader[0] == 0 */
+	bool leader_present; /* the key exists; unlocked = !leader_present || leader[0] == 0 */
 	char leader[LIMIT_NAME];
 	char leader_session[48];
 	int64_t leader_version; /* mod_revision for compare-and-swap */
 	/* status */
 	bool status_present;
 	uint64_t last_lsn;
-	struct slot_lsn *slots;  /* owned */
+	struct slot_lsn *slots; /* owned */
 	unsigned slot_count;
 	char (*retain_slots)[LIMIT_SLOT_NAME]; /* owned */
 	unsigned retain_count;
-	char *status_json;       /* as stored, for write suppression; owned, may be NULL */
+	char *status_json; /* as stored, for write suppression; owned, may be NULL */
 	/* failover */
-	bool failover_present;   /* a non-empty request is there */
+	bool failover_present; /* a non-empty request is there */
 	bool failover_key_exists;
 	int64_t failover_version;
 	char failover_leader[LIMIT_NAME], failover_candidate[LIMIT_NAME];
@@ -90,16 +91,17 @@ struct cluster {
 	unsigned history_count;
 	char *history_json;
 	/* failsafe */
-	bool failsafe_present;   /* a map */
+	bool failsafe_present;		  /* a map */
 	struct failsafe_member *failsafe; /* owned */
 	unsigned failsafe_count;
 	char *failsafe_json;
 	/* members, sorted by name */
-	struct member *members;  /* owned */
+	struct member *members; /* owned */
 	unsigned member_count;
 	/* of the snapshot */
-	int64_t revision;        /* store revision it shows */
-	int64_t read_at_ms;      /* boot time just before it was asked for (or of the last proof that it is current) */
+	int64_t revision;   /* store revision it shows */
+	int64_t read_at_ms; /* boot time just before it was asked for (or of the last proof that it
+			       is current) */
 };
 
 static inline bool cluster_unlocked(const struct cluster *c)
@@ -108,8 +110,10 @@ static inline bool cluster_unlocked(const struct cluster *c)
 }
 
 /* model/cluster.c */
-const struct member *cluster_member_peek(const struct cluster *c, const char *name); /* NULL = none */
-const struct member *cluster_leader_peek(const struct cluster *c); /* member entry of the leader, or NULL */
+const struct member *cluster_member_peek(
+	const struct cluster *c, const char *name); /* NULL = none */
+const struct member *cluster_leader_peek(
+	const struct cluster *c); /* member entry of the leader, or NULL */
 /* Cluster timeline (ha 0): last history row + 1; [] => 1; absent or broken => 0. */
 int64_t cluster_timeline(const struct cluster *c);
 bool cluster_init_valid(const struct cluster *c); /* at least 10 digits */

@@ -1,5 +1,6 @@
-/* The settings that decisions rest on (config 1.6, ha 0): plain values, already checked and adjusted (config 3.4).
- * Made by common/config/dynamic from the dynamic document and the local tree. */
+/* The settings that decisions rest on (config 1.6, ha 0): plain values, already checked and
+ * adjusted (config 3.4). Made by common/config/dynamic from the dynamic document and the local
+ * tree. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,16 +23,17 @@ struct ignore_slot {
 
 struct settings {
 	int64_t ttl_ms, loop_wait_ms, retry_timeout_ms;
-	int64_t maximum_lag_on_failover;  /* bytes */
-	int64_t maximum_lag_on_syncnode;  /* bytes; <= 0 off */
-	int max_timelines_history;        /* 0 = all */
+	int64_t maximum_lag_on_failover; /* bytes */
+	int64_t maximum_lag_on_syncnode; /* bytes; <= 0 off */
+	int max_timelines_history;	 /* 0 = all */
 	bool check_timeline;
 	int64_t primary_start_timeout_ms; /* 0 = fail over at once */
 	int64_t primary_stop_timeout_ms;  /* 0 = off; only while sync is on */
 	int64_t primary_race_backoff_ms;
-	enum sync_mode sync_mode;         /* as configured; a standby cluster ignores it (settings_sync_mode) */
+	enum sync_mode
+		sync_mode; /* as configured; a standby cluster ignores it (settings_sync_mode) */
 	bool sync_strict;
-	int sync_node_count;              /* >= 1 */
+	int sync_node_count; /* >= 1 */
 	bool failsafe_mode;
 	bool pause, pause_enforce;
 	int64_t member_slots_ttl_ms;
@@ -44,14 +46,14 @@ struct settings {
 	bool use_pg_rewind, remove_on_rewind_failure, remove_on_diverged;
 	/* watchdog */
 	enum watchdog_mode watchdog_mode;
-	int64_t watchdog_margin_ms;       /* -1: ttl / 2 */
-	bool custom_bootstrap;            /* bootstrap.method is not initdb */
-	bool have_bootstrap;              /* local configuration has a bootstrap section */
-	bool no_leader_methods;           /* some replica method works without a leader (ha K3) */
-	struct tags tags;                 /* of this member */
+	int64_t watchdog_margin_ms;	  /* -1: ttl / 2 */
+	bool custom_bootstrap;		  /* bootstrap.method is not initdb */
+	bool have_bootstrap;		  /* local configuration has a bootstrap section */
+	bool no_leader_methods;		  /* some replica method works without a leader (ha K3) */
+	struct tags tags;		  /* of this member */
 	struct permanent_slot *permanent; /* owned */
 	unsigned permanent_count;
-	struct ignore_slot *ignore;       /* owned */
+	struct ignore_slot *ignore; /* owned */
 	unsigned ignore_count;
 };
 

@@ -1,5 +1,6 @@
-/* A program of the tests: orphans COUNT [BATCH]. Leaves COUNT processes behind that have lost their parent and have ended,
- * BATCH at a time: a parent with BATCH dead children ends, and whoever reaps orphans gets them all at once. */
+/* A program of the tests: orphans COUNT [BATCH]. Leaves COUNT processes behind that have lost their
+ * parent and have ended, BATCH at a time: a parent with BATCH dead children ends, and whoever reaps
+ * orphans gets them all at once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>

@@ -57,7 +57,7 @@ struct sim_config {
 	unsigned member_count;
 	bool mixed_clocks, has_watchdog;
 	bool logical_slots; /* every standby has to copy some */
-	bool empty; /* begins without a cluster: somebody has to make one */
+	bool empty;	    /* begins without a cluster: somebody has to make one */
 	int64_t duration_ms, heal_ms;
 	unsigned loss_per_mille, dup_per_mille, unanswered_per_mille;
 	int64_t net_delay_ms;
@@ -127,7 +127,7 @@ void topo_check_promoted(struct sim *s, int node, bool ordered);
 /* Timeline of a replay; costs nothing when it is off. */
 #define sim_log(s, node, ...)                                                                      \
 	do {                                                                                       \
-		if ((s)->trace || (s)->record)                                                                    \
+		if ((s)->trace || (s)->record)                                                     \
 			sim_print(s, node, __VA_ARGS__);                                           \
 	} while (0)
 __attribute__((format(printf, 3, 4))) void sim_print(

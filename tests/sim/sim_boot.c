@@ -68,8 +68,7 @@ static void take_key(struct sim *s, int node)
 	int64_t now = node_clock(s, node), most = worker_settings(s, node)->retry_timeout_ms;
 	if (keeper_lock(&n->w.keeper, now) != LOCK_HELD)
 		worker_keeper(s, node,
-			(struct keeper_event){
-				.kind = KEEPER_ACQUIRE, .deadline_ms = now + most });
+			(struct keeper_event){ .kind = KEEPER_ACQUIRE, .deadline_ms = now + most });
 	n->w.task.until_ms = now + most + 500;
 	n->w.task.step = 2;
 }

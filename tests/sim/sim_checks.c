@@ -7,7 +7,8 @@
 
 #include "tests/sim/sim.h"
 
-#define SETTLE_MS 60000 /* after a mode was switched on or off the two sides may disagree so long */
+#define SETTLE_MS 60000 /* after a mode was switched on or off the two sides may disagree so long  \
+			 */
 
 void check_init(struct sim *s)
 {

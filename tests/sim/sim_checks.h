@@ -30,7 +30,7 @@ struct sim_checks {
 	int64_t sync_changed_ms; /* on or off */
 	int64_t key_since_ms;	 /* the leader key was won; a change of lease does not count */
 	bool paused, strict;
-	enum sync_mode mode; /* paused, strict, mode: of the last configuration */
+	enum sync_mode mode;  /* paused, strict, mode: of the last configuration */
 	int manual_candidate; /* -1 */
 	int64_t manual_ms;
 	bool manual_lossy; /* a failover: data loss is the operator's */

@@ -38,7 +38,7 @@ struct sim_op {
 	int64_t sent_local_ms;
 	int64_t ttl_ms, version;
 	bool create, leader_only;
-	int sysid; /* initialize */
+	int sysid;	 /* initialize */
 	bool suppressed; /* an equal value: only the session lives on */
 	uint64_t lsn;	 /* status */
 	int quorum;
@@ -76,7 +76,8 @@ uint32_t dcs_session_new(struct sim *s, int node);
 /* A request arrives: changes keys, fills the answer part of `op`. */
 void dcs_apply(struct sim *s, struct sim_op *op);
 void dcs_session_expire(struct sim *s, uint32_t session);
-/* etcd issue 15247: a store's leader that was frozen goes on and revokes what it takes for spent. */
+/* etcd issue 15247: a store's leader that was frozen goes on and revokes what it takes for spent.
+ */
 void dcs_revoke_all(struct sim *s);
 /* A new store leader gives every session its whole ttl again. */
 void dcs_leader_change(struct sim *s);

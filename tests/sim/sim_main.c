@@ -7,10 +7,11 @@
 #include "tests/sim/sim.h"
 #include "tests/sim/sim_scenario.h"
 
-/* What `make test` runs besides corpus and scenarios: a range that is clean, because fresh seeds still fail about once in
- * 10,000 histories (tests/sim/OPEN.md). --fresh takes seeds that nobody has run before. */
+/* What `make test` runs besides corpus and scenarios: a range that is clean, because fresh seeds
+ * still fail about once in 10,000 histories (tests/sim/OPEN.md). --fresh takes seeds that nobody
+ * has run before. */
 #define SHORT_FIRST_SEED 30005001ull
-#define SHORT_SEEDS 4500u
+#define SHORT_SEEDS	 4500u
 
 struct run {
 	struct sim *sim;
@@ -37,7 +38,7 @@ static const struct {
 	void (*apply)(struct sim *s, uint64_t seed);
 } profiles[PROFILE_COUNT] = {
 	[PROFILE_PLAIN] = { "plain", "", NULL },
-	[PROFILE_EMPTY] = { "empty", "--empty", boot_profile }, /* without a cluster */
+	[PROFILE_EMPTY] = { "empty", "--empty", boot_profile },		 /* without a cluster */
 	[PROFILE_TOPOLOGY] = { "topology", "--topology", topo_profile }, /* members that differ */
 };
 static enum profile chosen_profile;
@@ -109,9 +110,8 @@ static void tell(struct sim *s, uint64_t seed, const struct sim_scenario *scenar
 	}
 	printf("  replay: make sim SEED=%llu%s%s   shrunk: %s --seed %llu --drop %llx -v\n",
 		(unsigned long long)seed, scenario ? " SCENARIO=" : "",
-		scenario ? scenario->name : "",
-		scenario ? "" : profiles[chosen_profile].option, (unsigned long long)seed,
-		(unsigned long long)drop->bits);
+		scenario ? scenario->name : "", scenario ? "" : profiles[chosen_profile].option,
+		(unsigned long long)seed, (unsigned long long)drop->bits);
 }
 
 static bool history(struct run *r, uint64_t seed, const struct sim_scenario *scenario)
@@ -246,11 +246,13 @@ static int run_seed(
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim --short [--from SEED | --fresh] [--seconds N] | --long N [--from SEED] | "
+	fprintf(stderr, "usage: sim --short [--from SEED | --fresh] [--seconds N] | --long N "
+			"[--from SEED] | "
 			"--nightly N [--from SEED] |\n"
 			"  --seed SEED [--drop HEX] [--scenario FILE] [--async] [-v] | "
 			"--until-caught N [--from SEED]\n"
-			"  [--empty | --topology] how histories begin; [--all-rules] unreached rules fail\n");
+			"  [--empty | --topology] how histories begin; [--all-rules] unreached "
+			"rules fail\n");
 	return 2;
 }
 

@@ -213,7 +213,8 @@ void node_event(struct sim *s, struct sim_event *ev)
 	if (ev->kind == EV_PROC_START) {
 		if (n->on && ev->a == PROC_WORKER && s->now_ms < n->given_up_ms)
 			sim_at(s, n->given_up_ms, EV_PROC_START, ev->node, ev->a, 0, NULL);
-		else if (n->on && (n->vm_paused || (ev->a != PROC_SUP && n->procs[PROC_SUP].frozen)))
+		else if (n->on &&
+			 (n->vm_paused || (ev->a != PROC_SUP && n->procs[PROC_SUP].frozen)))
 			sim_at(s, s->now_ms + 200, EV_PROC_START, ev->node, ev->a, 0, NULL);
 		else
 			start_proc(s, ev->node, (enum sim_proc)ev->a);

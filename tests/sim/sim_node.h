@@ -149,7 +149,7 @@ struct sim_node {
 	int orphan_from;
 	int64_t orphan_until_ms;
 	int64_t watchdog_broken_ms; /* since when, or when it was mended */
-	uint64_t cached_config; /* patroni.dynamic.json */
+	uint64_t cached_config;	    /* patroni.dynamic.json */
 	int64_t clock_offset_ms, wall_offset_ms;
 	int clock_ppm;
 	struct tags tags;
@@ -157,11 +157,12 @@ struct sim_node {
 	bool rewind_fails;
 	bool initdb_fails, post_bootstrap_fails, clone_fails;
 	int64_t initdb_ms, post_bootstrap_ms;
-	int64_t given_up_ms; /* true time: the worker ended with an error, started again later */
+	int64_t given_up_ms;	/* true time: the worker ended with an error, started again later */
 	int64_t last_paused_ms; /* an acknowledgement while its own agent was in pause */
-	int64_t config_behind_ms; /* an acknowledgement under a configuration that is not the newest */
-	int64_t nofailover_ms;	/* since when tagged */
-	int64_t resumed_ms;	/* true time of the last thaw; 0 = never */
+	int64_t config_behind_ms; /* an acknowledgement under a configuration that is not the newest
+				   */
+	int64_t nofailover_ms;	  /* since when tagged */
+	int64_t resumed_ms;	  /* true time of the last thaw; 0 = never */
 	int64_t pre_promote_ms, clone_ms;
 	struct sim_process procs[PROC_COUNT];
 	struct sim_enforcer sup, dm;

@@ -45,7 +45,7 @@ struct sim_pg {
 	enum pg_mark mark;
 	bool wounded; /* pg_rewind began and did not end */
 	bool backup_label;
-	int sysid; /* 0 = none */
+	int sysid;	  /* 0 = none */
 	bool fresh;	  /* initdb's: the next start finds no standby.signal, whatever is asked */
 	bool unpublished; /* initialize does not name it yet: no client comes here */
 	int16_t branch;

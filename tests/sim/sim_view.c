@@ -1,4 +1,5 @@
 /* The model of worker/observe: what a node knows at this moment, as ha_step wants to see it. */
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -48,13 +49,13 @@ static void senders(const struct sim *s, int node, struct pg_sql *sql)
 			.write_lsn = p->standby[i].flush,
 			.flush_lsn = p->standby[i].flush,
 			.replay_lsn = p->standby[i].flush };
-		strcpy(w->application_name, sim_name((int)i));
+		snprintf(w->application_name, sizeof(w->application_name), "%s", sim_name((int)i));
 		const char *state = "async";
 		if (p->ssn.set && (p->ssn.names & (1u << i)))
 			state = p->ssn.quorum	     ? "quorum"
 				: taken++ < p->ssn.n ? "sync"
 						     : "potential";
-		strcpy(w->sync_state, state);
+		snprintf(w->sync_state, sizeof(w->sync_state), "%s", state);
 	}
 }
 
@@ -76,7 +77,7 @@ static void view_sql(const struct sim *s, int node, int64_t now)
 	sql->server_version = 150010;
 	sql->asked_at_ms = now;
 	sql->start_time_us = (p->started_ms + 1000000) * 1000;
-	strcpy(sql->synchronous_commit, "on");
+	snprintf(sql->synchronous_commit, sizeof(sql->synchronous_commit), "%s", "on");
 	if (p->phase == PGP_RECOVERY) {
 		sql->rejecting = true;
 		sql->failed_since_ms = now;
@@ -136,16 +137,17 @@ unsigned view_history(const struct sim *s, int node, struct history_row rows[SIM
 	const struct sim_pg *p = &s->nodes[node].pg;
 	int16_t path[SIM_HISTORY];
 	unsigned depth = 0, count = 0;
-	for (int16_t b = p->branch; s->branches[b].parent >= 0 && depth < SIM_HISTORY; b = s->branches[b].parent)
+	for (int16_t b = p->branch; s->branches[b].parent >= 0 && depth < SIM_HISTORY;
+		b = s->branches[b].parent)
 		path[depth++] = b;
 	while (depth) {
 		int16_t b = path[--depth];
 		struct history_row *r = &rows[count++];
 		r->timeline = s->branches[s->branches[b].parent].tli;
 		r->lsn = s->branches[b].start_lsn;
-		strcpy(r->reason, "no recovery target specified");
+		snprintf(r->reason, sizeof(r->reason), "%s", "no recovery target specified");
 		r->time[0] = '\0';
-		strcpy(r->new_leader,
+		snprintf(r->new_leader, sizeof(r->new_leader), "%s",
 			s->branches[b].node >= 0 ? sim_name(s->branches[b].node) : "");
 	}
 	return count;
@@ -176,7 +178,8 @@ static void view_failsafe(const struct sim_worker *w, struct ha_view *v)
 {
 	if (w->failsafe_leader < 0)
 		return;
-	strcpy(v->failsafe_leader, sim_name(w->failsafe_leader));
+	snprintf(
+		v->failsafe_leader, sizeof(v->failsafe_leader), "%s", sim_name(w->failsafe_leader));
 	snprintf(
 		v->failsafe_conn_url, LIMIT_URL, "postgres://%s:5432/postgres", v->failsafe_leader);
 	snprintf(v->failsafe_api_url, LIMIT_URL, "http://%s:8008/patroni", v->failsafe_leader);
@@ -209,7 +212,7 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	marks_view(s, node, &scratch.files, v);
 	v->now_ms = now;
 	v->wall_us = (1000000000000 + now + n->wall_offset_ms) * 1000;
-	strcpy(v->name, sim_name(node));
+	snprintf(v->name, sizeof(v->name), "%s", sim_name(node));
 	if (n->pg.sysid && !n->pg.dir_empty)
 		snprintf(v->system_id, sizeof(v->system_id), "%llu",
 			7000000000000000000ull + (unsigned)n->pg.sysid);
@@ -234,7 +237,8 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	v->files = &scratch.files;
 	v->can_rewind = set->use_pg_rewind && n->pg.can_rewind;
 	v->follow_known = w->follow_known;
-	strcpy(v->following, w->following >= 0 ? sim_name(w->following) : "");
+	snprintf(v->following, sizeof(v->following), "%s",
+		w->following >= 0 ? sim_name(w->following) : "");
 	v->recovery_settings_differ = w->recovery_differs;
 	v->callbacks_called = w->callbacks_called;
 	v->control_timeline = n->pg.checkpoint_tli;

@@ -93,8 +93,8 @@ static void tick(struct sim *s, int node, int64_t generation)
 	if (p->streaming && (!can || !s->nodes[u].pg.standby[node].connected))
 		hang_up(s, node);
 	/* A startup process that has seen the promote file starts no walreceiver any more
-	 * (WaitForWALToBecomeAvailable looks for it first); one that streams goes on while WAL is left
-	 * to replay. */
+	 * (WaitForWALToBecomeAvailable looks for it first); one that streams goes on while WAL is
+	 * left to replay. */
 	if (!p->streaming && can && p->phase != PGP_PROMOTING &&
 		s->nodes[u].pg.phase != PGP_STOPPING) {
 		p->streaming = true;

@@ -100,7 +100,8 @@ static void keeper_act(struct sim *s, int node, const struct keeper_action *a)
 		w->store_ttl_ms = a->ttl_ms;
 		break;
 	case KEEPER_WAKE: node_turn_soon(s, node, 0); break;
-	case KEEPER_PROVE: break; /* never asked: the proofs of a simulated pause are always fresh */
+	case KEEPER_PROVE:
+		break; /* never asked: the proofs of a simulated pause are always fresh */
 	}
 }
 
@@ -328,9 +329,9 @@ void worker_event(struct sim *s, const struct sim_event *ev)
 	case EV_AWAIT:
 		if (w->stepping && ev->a == w->await_serial)
 			exec_answer(s, ev->node,
-				ev->b == 2				  ? HA_OUT_DENIED
+				ev->b == 2				    ? HA_OUT_DENIED
 				: ev->b == 1 || w->plan.await == AWAIT_TIME ? HA_OUT_OK
-									  : HA_OUT_UNKNOWN,
+									    : HA_OUT_UNKNOWN,
 				0);
 		break;
 	case EV_WORKER_MSG: from_sup(s, ev->node, ev->ptr); break;

@@ -73,7 +73,8 @@ static void test_ipc(void **state)
 	struct msg_page page = { .role = ROLE_WORKER };
 	int pipefd[2];
 	assert_int_equal(pipe(pipefd), 0);
-	assert_int_equal(ipc_send(fds[0], MSG_PAGE, 0, &page, NULL, 0, &pipefd[0], 1, &err), ERR_OK);
+	assert_int_equal(
+		ipc_send(fds[0], MSG_PAGE, 0, &page, NULL, 0, &pipefd[0], 1, &err), ERR_OK);
 	assert_int_equal(ipc_recv(fds[1], ROLE_WORKER, ROLE_SUPERVISOR, &rx, &m, &err), ERR_OK);
 	assert_int_equal(m.fd_count, 1);
 	close(m.fds[0]);

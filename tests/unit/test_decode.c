@@ -57,7 +57,8 @@ static void test_member(void **state)
 	assert_int_equal(m->version_no, 7);
 	assert_int_equal(m->xlog_location, 83886408);
 	assert_int_equal(m->replay_lsn, 83886400);
-	assert_true(m->checkpoint_pending && m->tags.nofailover && !m->is_pgregent && m->is_patroni);
+	assert_true(
+		m->checkpoint_pending && m->tags.nofailover && !m->is_pgregent && m->is_patroni);
 	assert_int_equal(m->tags.failover_priority, 0);
 	assert_string_equal(m->tags.replicatefrom, "pg2");
 	cluster_free(c);

@@ -77,7 +77,8 @@ static bool rule_foreign_key(struct step *s)
 	if (held && s->unlocked && s->v->lock_busy) {
 		s->plan->verdict = VERDICT_HOLD;
 		plan_wake(s, s->v->now_ms + 200);
-		return plan_done(s, "X3", "waiting for the answer about the leader key that vanished");
+		return plan_done(
+			s, "X3", "waiting for the answer about the leader key that vanished");
 	}
 	if (!held || s->has_lock || s->m->stage_count > 0)
 		return false;

@@ -49,10 +49,10 @@ enum ha_stage {
 	STAGE_FAILSAFE,	  /* J1 */
 	STAGE_INIT_RACE,  /* K1 */
 	STAGE_BOOT_WATCHDOG,
-	STAGE_BOOT_LEADER, /* L4 */
-	STAGE_BOOT_CANCEL, /* L1: initialize was removed */
+	STAGE_BOOT_LEADER,    /* L4 */
+	STAGE_BOOT_CANCEL,    /* L1: initialize was removed */
 	STAGE_BOOT_PUBLISHED, /* X45: C was read again */
-	STAGE_REINIT,	   /* O: C was read again */
+	STAGE_REINIT,	      /* O: C was read again */
 	STAGE_COUNT,
 };
 
@@ -124,7 +124,7 @@ bool race_self_ok(
 uint64_t race_timeline_end(const struct step *s);
 bool race_diverged(const struct step *s);
 bool race_peer_barred(const struct step *s, const struct ha_peer *p); /* X26 */
-bool race_health(struct step *s, const char *former); /* 3.4 rows 3 to 5 */
+bool race_health(struct step *s, const char *former);		      /* 3.4 rows 3 to 5 */
 /* Does 3.4 want to hear this one? */
 bool race_wants(const struct step *s, const char *name, const char *api_url, bool nofailover);
 /* Start a poll: names are added to *out. */
@@ -170,10 +170,10 @@ void task_ended(struct step *s);
 bool rule_store_failing(struct step *s);
 bool stage_failsafe(struct step *s);
 void failsafe_wake(struct step *s);
-void failsafe_written(struct step *s); /* X21 */
+void failsafe_written(struct step *s);				/* X21 */
 bool failsafe_excludes(const struct step *s, const char *name); /* D9 */
-bool failsafe_promise_forgotten(struct step *s); /* X13 */
-bool failsafe_word_forbids(struct step *s);	 /* X17 */
+bool failsafe_promise_forgotten(struct step *s);		/* X13 */
+bool failsafe_word_forbids(struct step *s);			/* X17 */
 void failsafe_inject(struct step *s);
 
 /* bootstrap_plan.c: K, L */

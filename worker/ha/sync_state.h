@@ -24,7 +24,7 @@ struct sync_state {
 	struct ssn ssn;
 	int me, leader; /* leader -1: /sync is empty */
 	int quorum;
-	int key_quorum; /* as /sync has it, in whatever mode */
+	int key_quorum;	 /* as /sync has it, in whatever mode */
 	int64_t version; /* of /sync, -1 = to be created */
 	struct qset voters, listed, active, confirmed;
 	int max_n; /* node_count of the contract */

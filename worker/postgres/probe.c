@@ -311,9 +311,10 @@ static void on_answer(struct pgc *c, enum pgc_failure f, PGresult *res, const ch
 	} else if (f == PGC_OK) {
 		p->facts.server_version =
 			c->server_version != 0 ? c->server_version : p->facts.server_version;
-		/* pg_control learns of a new timeline at the next restart point only; a walreceiver that ended takes
-		 * its knowledge with it. */
-		if (p->facts.in_recovery && p->facts.receiver_streaming && p->facts.timeline > p->streamed_tli)
+		/* pg_control learns of a new timeline at the next restart point only; a walreceiver
+		 * that ended takes its knowledge with it. */
+		if (p->facts.in_recovery && p->facts.receiver_streaming &&
+			p->facts.timeline > p->streamed_tli)
 			p->streamed_tli = p->facts.timeline;
 		if (p->facts.in_recovery && p->facts.timeline < p->streamed_tli)
 			p->facts.timeline = p->streamed_tli;

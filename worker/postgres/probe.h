@@ -21,8 +21,8 @@ struct probe {
 	int64_t timeout_ms;  /* of one query */
 	uint64_t generation; /* postmaster that the facts are about */
 	uint64_t asked_generation;
-	int64_t streamed_tli;    /* highest timeline that this postmaster was seen to stream */
-	int64_t asked_at_ms; /* just before the query that is out was sent */
+	int64_t streamed_tli; /* highest timeline that this postmaster was seen to stream */
+	int64_t asked_at_ms;  /* just before the query that is out was sent */
 	probe_fn fn;
 	void *arg;
 };

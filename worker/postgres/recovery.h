@@ -68,7 +68,7 @@ struct recovery_state {
 void recovery_compared_names(int32_t major, struct buf *out);
 struct recovery_verdict {
 	bool differs, restart;
-	bool confirmed; /* the server says itself that a restart changes the value */
+	bool confirmed;	  /* the server says itself that a restart changes the value */
 	char reason[200]; /* the first difference; no passwords */
 };
 /* rows NULL: settings could not be read. */
