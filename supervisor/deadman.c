@@ -53,9 +53,10 @@
 #include "common/core/str.h"
 #include "supervisor/dm_core.h"
 
-#define CONN_FD	    3
-#define SOCKET_NAME "deadman.sock"
-#define FIFO_PRIO   10 /* above ordinary real-time work, far below the kernel's own threads */
+#define CONN_FD	       3
+#define SOCKET_NAME    "deadman.sock"
+#define ORPHAN_LOOK_MS 200 /* without a supervisor: does the name lead to a successor's by now? */
+#define FIFO_PRIO      10  /* above ordinary real-time work, far below the kernel's own threads */
 
 struct deadman {
 	struct dm dm;
@@ -165,6 +166,15 @@ static bool is_complete(const struct dm *d)
 		       (d->held_generation == d->guard.generation && d->fds[DM_FD_PIDFD] >= 0));
 }
 
+/* Before the first acknowledgement that counts: once the supervisor rests on us, a dead-man that
+ * was left behind by an earlier one must have seen the name and be on its way out. It holds the
+ * lifeline, and in pause it would never fence. */
+static void publish_when_complete(const struct dm *d)
+{
+	if (d->conn_fd >= 0 && self.socket_ino == 0 && is_complete(d))
+		publish_or_log();
+}
+
 static void on_supervisor_lost(void)
 {
 	ino_t ino = published_ino();
@@ -178,7 +188,7 @@ static void on_supervisor_lost(void)
  * other is superseded, and must not fence because nobody renews for it. */
 static bool is_superseded(void)
 {
-	if (self.dm.conn_fd >= 0 || self.socket_ino == 0)
+	if (self.dm.conn_fd >= 0)
 		return false;
 	ino_t ino = published_ino();
 	return ino != 0 && ino != self.socket_ino && ino != self.rival_ino;
@@ -216,6 +226,9 @@ enum { P_TIMER, P_CONN, P_LISTEN, P_PIDFD, P_COUNT };
 static void arm_timer(void)
 {
 	int64_t at_ms = self.dm.wake_at_ms;
+	int64_t look_ms = clock_boot_ms() + ORPHAN_LOOK_MS;
+	if (self.dm.conn_fd < 0 && look_ms < at_ms)
+		at_ms = look_ms;
 	if (self.dm.fence.next_ms != 0 && self.dm.fence.next_ms < at_ms)
 		at_ms = self.dm.fence.next_ms;
 	if (clock_timerfd_arm(self.timer_fd, at_ms) < 0)
@@ -245,10 +258,8 @@ static void turn(void)
 	/* The postmaster first: a message may replace the descriptor that was polled. */
 	if (p[P_PIDFD].revents != 0)
 		dm_postmaster_gone(d);
-	bool was_complete = is_complete(d);
 	bool lost = p[P_CONN].revents != 0 && !dm_read(d);
-	if (!was_complete && is_complete(d) && self.socket_ino == 0)
-		publish_or_log();
+	publish_when_complete(d);
 	if (lost)
 		on_supervisor_lost();
 	if (p[P_LISTEN].revents != 0)
@@ -292,6 +303,7 @@ int main(int argc, char **argv)
 	ignore_signals();
 	self.listen_fd = -1;
 	dm_init(&self.dm, CONN_FD, clock_boot_ms());
+	self.dm.before_ack = publish_when_complete;
 	self.timer_fd = clock_timerfd_new();
 	if (self.timer_fd < 0) {
 		log_fatal("timer: %s", strerror(errno));

@@ -71,6 +71,8 @@ static void send_ack(struct dm *d)
 	};
 	if (d->conn_fd < 0)
 		return;
+	if (d->before_ack != NULL)
+		d->before_ack(d);
 	/* A queue that is full belongs to a supervisor that does not read: what it misses, it is
 	 * told next time. */
 	if (ipc_send(d->conn_fd, MSG_DM_ACK, 0, &ack, NULL, 0, NULL, 0, &err) != ERR_OK &&

@@ -30,6 +30,8 @@ struct dm {
 	bool has_state; /* a supervisor has told what to enforce */
 	bool ended;	/* MSG_DM_END, or nothing left to do */
 	bool in_order;	/* and nobody need fence for it */
+	/* Called before an acknowledgement leaves; NULL = nothing to do. */
+	void (*before_ack)(const struct dm *d);
 };
 
 void dm_init(struct dm *d, int conn_fd, int64_t now_ms);

@@ -133,9 +133,8 @@ int64_t ending_next_ms(const struct sup *s)
 
 /* ---- upgrade in place ---- */
 
-/* Why not now; NULL = it may be. What is not acknowledged by the dead-man would be lost with our
- * socket. */
-static const char *upgrade_unfit(const struct sup *s)
+/* Why not at all; NULL = it may be. */
+static const char *upgrade_refused(const struct sup *s)
 {
 	if (s->end.phase != END_NO)
 		return "we are ending";
@@ -143,6 +142,16 @@ static const char *upgrade_unfit(const struct sup *s)
 		return "jobs run: their output and end would be lost";
 	if (s->pm.start.stage != START_IDLE || s->guard.pm_state == PG_PROC_FENCING)
 		return "PostgreSQL is being started or fenced";
+	return NULL;
+}
+
+/* Why not now. What is not acknowledged by the dead-man would be lost with our socket; it is so for
+ * a moment after each change, so it is no reason to refuse at once. */
+static const char *upgrade_unfit(const struct sup *s)
+{
+	const char *why = upgrade_refused(s);
+	if (why != NULL)
+		return why;
 	if (!guard_synced(&s->guard, s->guard.state_seq))
 		return "the dead-man does not know the newest state";
 	return NULL;
@@ -156,7 +165,7 @@ void ending_upgrade(struct sup *s, const struct ipc_msg *m)
 		helper_kill(s, &s->helpers[HELPER_WORKER], "malformed UPGRADE");
 		return;
 	}
-	const char *why = upgrade_unfit(s);
+	const char *why = upgrade_refused(s);
 	/* The worker is an ordinary user's process and must not choose what runs as root. */
 	if (s->privs.root && q->path[0] != '\0' && !str_eq(q->path, s->launch.self))
 		why = "as root only the same file, replaced on disk, is executed";

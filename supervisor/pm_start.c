@@ -59,6 +59,7 @@ static void ask_files(struct sup *s, enum msg_type type, const void *payload)
 static void ask_pmpid(struct sup *s)
 {
 	struct msg_pmpid_read q = { .locked_dev = s->data_dev, .locked_ino = s->data_ino };
+	s->pm.asked_ino = s->data_ino;
 	ask_files(s, MSG_PMPID_READ, &q);
 }
 
@@ -165,7 +166,6 @@ static enum err_code fork_postmaster(struct sup *s, const struct args *a, struct
 		.after_user = prepare_postmaster,
 		.after_gate = lock_life };
 	rc = spawn_child(&s->privs, &sp, &pm->pid, &pm->pidfd, err);
-	pm->line_armed = true; /* by the child */
 	return rc;
 }
 
@@ -341,6 +341,10 @@ void postmaster_files_answer(struct sup *s, const struct ipc_msg *m)
 		else
 			pm_start_refuse(
 				s, ANSWER_FAILED, "the stale postmaster.pid could not be removed");
+	} else if (a->code == ANSWER_REFUSED && s->pm.asked_ino != s->data_ino) {
+		/* The lock that stood in its way was ours: it was on its way to us, with the answer
+		 * to the question before this one. */
+		ask_pmpid(s);
 	} else if (a->code != ANSWER_OK && s->guard.pm_state == PG_PROC_NONE) {
 		snprintf(text, sizeof(text), "%s%.80s",
 			a->code == ANSWER_REFUSED ? "" : "postmaster.pid cannot be read: ",

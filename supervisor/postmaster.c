@@ -61,7 +61,6 @@ void postmaster_forget(struct postmaster *pm)
 	fd_close(&pm->gate_fd);
 	fd_close(&pm->line_r);
 	fd_close(&pm->line_w);
-	pm->line_armed = false;
 	pm->harder_at_ms = 0;
 }
 
@@ -232,15 +231,13 @@ void postmaster_pidfd_ready(struct sup *s)
 
 /* ---- time and levels ---- */
 
+/* Each time, not only when it changes: the pipe is shared with dead-men, and one that a supervisor
+ * before us left behind may have set it to what that one knew. */
 void postmaster_level(struct sup *s, const struct guard_actions *a)
 {
 	struct postmaster *pm = &s->pm;
-	if (pm->line_r < 0 || pm->line_armed == a->lifeline_armed)
-		return;
-	if (lifeline_arm(pm->line_r, a->lifeline_armed) < 0)
+	if (pm->line_r >= 0 && lifeline_arm(pm->line_r, a->lifeline_armed) < 0)
 		log_error("lifeline not changed: %s", strerror(errno));
-	else
-		pm->line_armed = a->lifeline_armed;
 }
 
 void postmaster_release(struct sup *s)
@@ -248,7 +245,6 @@ void postmaster_release(struct sup *s)
 	struct postmaster *pm = &s->pm;
 	if (pm->line_r >= 0 && lifeline_arm(pm->line_r, false) < 0)
 		log_error("lifeline not disarmed: %s", strerror(errno));
-	pm->line_armed = false;
 	log_info("PostgreSQL is left running pid=%d", pm->pid);
 }
 

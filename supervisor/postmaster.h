@@ -33,7 +33,6 @@ struct postmaster {
 	pid_t pid;			    /* 0 = none */
 	int pidfd, gate_fd, line_r, line_w; /* -1 = none */
 	bool is_child;
-	bool line_armed;
 	int64_t started_at_ms;
 	uint32_t stop_mode; /* enum pg_stop_mode, 0 = none */
 	int64_t stop_timeout_ms;
@@ -43,6 +42,7 @@ struct postmaster {
 	bool unproven;
 	char text[120];
 	uint64_t ask_id;   /* of the last MSG_PMPID_READ or _REMOVE */
+	ino_t asked_ino;   /* the directory that was locked when it was asked */
 	int64_t ask_at_ms; /* next question while there is none */
 	struct start_request start;
 	struct fence fence;

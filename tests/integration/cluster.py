@@ -297,8 +297,9 @@ class WriteProbe:
 
     def missing_on(self, m):
         """Acknowledged values that the surviving primary does not have (asynchronous replication may lose the last ones)."""
+        acked = [v for acks in self.acks.values() for _, _, v, _ in list(acks)]  # first: more may come while we ask
         have = {r[0] for r in m.sql("SELECT v FROM probe", 5)}
-        return sorted(v for acks in self.acks.values() for _, _, v, _ in acks if v not in have)
+        return sorted(v for v in acked if v not in have)
 
     def longest_gap(self):
         times = sorted(got for acks in self.acks.values() for _, got, _, _ in acks)

@@ -1,6 +1,7 @@
 /* Members that ask each other: GET /patroni in a race, POST /failsafe. Answered from the peer's api
  * process; what a hanging PostgreSQL does not tell is left out, so that such a peer counts as not
  * reachable. */
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -49,7 +50,7 @@ void peer_poll(struct sim *s, int node, const struct ha_action *a, bool failsafe
 static void answer_poll(struct sim *s, int node, struct ha_peer *p)
 {
 	const struct sim_node *n = &s->nodes[node];
-	strcpy(p->name, sim_name(node));
+	snprintf(p->name, sizeof(p->name), "%s", sim_name(node));
 	p->nofailover = n->tags.nofailover || n->w.shown_nofailover;
 	topo_peer(s, node, p);
 	p->failover_priority = n->tags.nofailover ? 0 : n->tags.failover_priority;
@@ -67,7 +68,7 @@ static void answer_failsafe(struct sim *s, int node, int from, int64_t ttl_ms, s
 {
 	struct sim_node *n = &s->nodes[node];
 	const struct settings *set = worker_settings(s, node);
-	strcpy(p->name, sim_name(node));
+	snprintf(p->name, sizeof(p->name), "%s", sim_name(node));
 	if (!set->failsafe_mode || (n->pg.phase == PGP_PRIMARY && n->w.role == PG_ROLE_PRIMARY) ||
 		n->w.role == PG_ROLE_PROMOTED || n->w.task.kind == TASK_PROMOTE ||
 		keeper_lease_until_ms(&n->w.keeper) > node_clock(s, node))

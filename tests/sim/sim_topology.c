@@ -1,5 +1,6 @@
 /* Members that differ: a watchdog that is required and breaks, cascading standbys, logical slots
  * that have to be copied, members that join late, data directories of another cluster. */
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -210,7 +211,8 @@ void topo_profile(struct sim *s, uint64_t seed)
 		set->remove_on_diverged = set->remove_on_rewind_failure = false;
 	for (unsigned i = 1; s->cfg.member_count > 2 && i < s->cfg.member_count; i++)
 		if (sim_chance(&r, 300))
-			strcpy(s->nodes[i].tags.replicatefrom,
+			snprintf(s->nodes[i].tags.replicatefrom,
+				sizeof(s->nodes[i].tags.replicatefrom), "%s",
 				sim_name((int)rng_below(&r, i))); /* no circles */
 	if (sim_chance(&r, 500))
 		plan_interrupted(s, &r);

@@ -17,12 +17,11 @@ static struct {
 static void show_ssn(char *out, size_t len, const struct sim_ssn *n)
 {
 	char names[64] = "";
+	size_t at = 0;
 	for (int i = 0; i < SIM_NODES; i++)
-		if (n->names & (1u << i)) {
-			if (names[0])
-				strcat(names, ",");
-			strcat(names, sim_name(i));
-		}
+		if (n->names & (1u << i))
+			at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s",
+				at > 0 ? "," : "", sim_name(i));
 	if (!n->set)
 		out[0] = '\0';
 	else if (n->placeholder)

@@ -133,10 +133,8 @@ static void sup_acts(struct world *w, const struct guard_event *ev, const struct
 {
 	w->s.wake_at_ms = a->wake_at_ms;
 	w->s.fence_at_ms = a->fence_at_ms;
-	if (a->lifeline_armed != w->s.line_level && pg_exists(w)) {
-		w->s.line_level = a->lifeline_armed;
+	if (pg_exists(w))
 		w->pg.line_armed = a->lifeline_armed;
-	}
 	if (a->flags & GUARD_END_FILES)
 		w->promote_token = 0;
 	if (a->flags & GUARD_SEND_STATE)
@@ -199,7 +197,6 @@ static void sup_start(struct world *w, struct w_order *o)
 		w->s.gate_seq = a.hold_seq;
 		w->s.gate_deadline_ms = o->ev.deadline_ms;
 		w->s.gate_lease_ms = o->ev.lease_until_ms;
-		w->s.line_level = 2; /* a new pipe: not set yet */
 		w->pg = (struct w_pg){ .generation = o->ev.generation, .at_gate = 1 };
 	}
 	sup_acts(w, &o->ev, &a);
@@ -276,6 +273,22 @@ static void sup_synced(struct world *w)
 	sup_acts(w, &ev, &a);
 }
 
+/* Two were left behind by a supervisor, and one of them has its successor. The acknowledgements
+ * that count are those of a third one, which the two slots of this world do not show: it has the
+ * name of the socket before it gives the first of them, and the other one leaves when it sees that.
+ */
+static void supersede(struct world *w, int i)
+{
+	struct w_deadman *d = &w->d[i];
+	if (d->life == W_DEAD || d->connected)
+		return;
+	d->superseded = 1;
+	if (d->life != W_RUNS)
+		return;
+	d->life = W_DEAD;
+	check_lifeline(w);
+}
+
 static void sup_reads_peers(struct world *w)
 {
 	struct w_supervisor *s = &w->s;
@@ -292,6 +305,7 @@ static void sup_reads_peers(struct world *w)
 		if (i == s->peer) {
 			ev.acked_seq = d->ack_seq;
 			s->peer_pg = d->ack_pg;
+			supersede(w, 1 - i);
 		}
 		sup_step(w, &ev);
 	}
@@ -376,6 +390,11 @@ static void dm_step(struct world *w, struct w_deadman *d, struct guard_event *ev
 static void dm_reads(struct world *w, int i)
 {
 	struct w_deadman *d = &w->d[i];
+	if (d->superseded) {
+		d->life = W_DEAD;
+		check_lifeline(w);
+		return;
+	}
 	if (d->sweep != 0) {
 		struct guard_event proven = { .kind = GUARD_EV_PROVEN, .generation = d->sweep };
 		d->sweep = 0;

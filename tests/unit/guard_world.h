@@ -29,7 +29,7 @@ struct w_order {
 struct w_deadman {
 	struct guard g;
 	int64_t wake_at_ms, fence_at_ms;
-	uint8_t life, connected, has_state, has_inbox, end_sent, sup_died, line_level;
+	uint8_t life, connected, has_state, has_inbox, end_sent, sup_died, superseded, line_level;
 	uint64_t has_pg; /* generation whose descriptors it holds */
 	uint64_t inbox_pg;
 	uint64_t exit_of; /* pidfd readable, not read yet */
@@ -42,7 +42,7 @@ struct w_deadman {
 struct w_supervisor {
 	struct guard g;
 	int64_t wake_at_ms, fence_at_ms;
-	uint8_t life, line_level, peer, peer_died;
+	uint8_t life, peer, peer_died;
 	uint64_t gate_generation, gate_seq; /* waits for the dead-man */
 	int64_t gate_deadline_ms, gate_lease_ms;
 	uint64_t promote_seq, promote_generation, zero_seq;

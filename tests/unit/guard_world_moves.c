@@ -167,7 +167,7 @@ static bool sup_new(struct world *w)
 			heir = i;
 	}
 	w->promise_seq = 0;
-	*s = (struct w_supervisor){ .life = W_RUNS, .line_level = 2 };
+	*s = (struct w_supervisor){ .life = W_RUNS };
 	guard_init(&s->g, GUARD_SUPERVISOR, w->now_ms);
 	w->promote_token = 0; /* the old helpers are gone before new ones start */
 	w->zero_acked = 0;
@@ -352,7 +352,6 @@ void world_init(struct world *w)
 	w->now_ms = W_T0;
 	w->promise = 1;
 	w->s.life = W_RUNS;
-	w->s.line_level = 2;
 	guard_init(&w->s.g, GUARD_SUPERVISOR, w->now_ms);
 	/* A store that has forgotten us, a supervisor and a dead-man that know each other. */
 	world_move(w, MV_DM_NEW);

@@ -263,7 +263,7 @@ bool rule_store_failing(struct step *s)
 			s, "J2", "demoted self because DCS is not accessible and I was a leader");
 	}
 	if (!s->pg_there && s->v->task == TASK_NONE && s->v->proc != PG_PROC_FENCING &&
-		!s->paused && rule_after_demotion(s))
+		!s->paused && (rule_rewind_interrupted(s) || rule_after_demotion(s)))
 		return true;
 	if (s->pg_there && s->v->task == TASK_NONE && s->set->failsafe_mode && !s->primary &&
 		s->v->sql->valid)

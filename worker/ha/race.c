@@ -269,6 +269,14 @@ static enum may standby_may(struct step *s)
 			"in /failsafe rule=D9");
 		return MAY_NO;
 	}
+	/* X55: before D7 too. One whose PostgreSQL does not answer has no position that could be
+	 * compared; it would win a switchover, name itself alone in /failsafe and give the key back
+	 * (V1). */
+	if (!s->v->sql->valid) {
+		plan_note(s, HA_LOG_INFO,
+			"not taking part in the race: PostgreSQL does not answer rule=X55");
+		return MAY_NO;
+	}
 	if (s->c->failover_present) { /* D7 */
 		if (s->c->failover_leader[0] != '\0' && s->sync_active &&
 			!cluster_sync_matches(s->c, s->v->name))
@@ -282,9 +290,7 @@ static enum may standby_may(struct step *s)
 	}
 	if (s->sync_active && !s->quorum_active && !cluster_sync_matches(s->c, s->v->name))
 		return MAY_NO; /* D10 */
-	if (!s->v->sql->valid || !race_self_ok(s, true))
-		return MAY_NO;
-	return ask_all_known(s);
+	return race_self_ok(s, true) ? ask_all_known(s) : MAY_NO;
 }
 
 static enum may eligible(struct step *s)

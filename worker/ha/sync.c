@@ -313,9 +313,10 @@ bool sync_step(struct step *s, enum act_why why)
 static bool sync_written(struct step *s)
 {
 	struct ha_memory *m = s->m;
-	/* A compare that failed settles it too: the version moved on, nothing older can arrive any
-	 * more. */
-	m->sync_unknown = s->r->outcome != HA_OUT_OK && s->r->outcome != HA_OUT_CONFLICT;
+	/* A compare that failed settles nothing: what moved the version may be our own write of
+	 * before, and C need not show it yet (S7). It is settled when a write on top of it is
+	 * answered with OK. */
+	m->sync_unknown = s->r->outcome != HA_OUT_OK;
 	if (s->r->outcome != HA_OUT_OK) {
 		m->sync_written = false;
 		plan_note(s, HA_LOG_INFO,

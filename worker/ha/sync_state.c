@@ -214,8 +214,8 @@ static struct sync_key sync_key(struct step *s)
 {
 	struct ha_memory *m = s->m;
 	const struct cluster *c = s->c;
-	if (m->sync_written && (c->sync_version >= m->sync_version ||
-				       s->v->now_ms - m->sync_written_ms >= s->set->loop_wait_ms))
+	/* By what C shows, never by time: one that cannot be read again stays older (S7). */
+	if (m->sync_written && c->revision >= m->sync_version)
 		m->sync_written = false;
 	if (m->sync_written)
 		return (struct sync_key){ m->sync_leader, m->sync_quorum, m->sync_voters,

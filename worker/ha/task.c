@@ -133,6 +133,11 @@ static bool task_without_lock(struct step *s)
 		plan_add(s, HA_TASK_CANCEL);
 		return plan_done(s, "H3", "lost leader before promote");
 	}
+	/* A job on the directory of a server that does not run has nothing to stop, whatever the
+	 * role was; a pg_rewind that is cut short leaves the directory between two states (S9). */
+	if (!s->pg_there && (task == TASK_REWIND || task == TASK_CRASH_RECOVERY ||
+				    task == TASK_CLONE || task == TASK_REINIT))
+		return false;
 	bool writes = s->primary || task == TASK_PROMOTE || s->v->role == PG_ROLE_PRIMARY ||
 		      s->v->role == PG_ROLE_PROMOTED;
 	if (!writes)
