@@ -15,7 +15,7 @@ struct validate_env {
 	const json_t *cluster; /* DOC_CLUSTER; never NULL */
 };
 
-/* status 0: passed, `forward` is what the worker gets (owned by the caller). Else the answer. */
+/* status 0: passed; what the worker gets is in `forward` (owned by the caller). Else the answer. */
 struct verdict {
 	unsigned status;
 	bool page; /* an error page, else one line of text */

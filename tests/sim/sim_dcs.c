@@ -2,6 +2,7 @@
  * lost, late, twice. */
 #include "tests/sim/sim_dcs.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -22,9 +23,9 @@ void dcs_init(struct sim *s)
 	n->c.history = n->history;
 	n->c.revision = 1;
 	n->c.init_present = !s->cfg.empty;
-	strcpy(n->c.init, s->cfg.empty ? "" : "7000000000000000001");
+	snprintf(n->c.init, sizeof(n->c.init), "%s", s->cfg.empty ? "" : "7000000000000000001");
 	for (int i = 0; i < SIM_NODES; i++)
-		strcpy(n->members[i].name, sim_name(i));
+		snprintf(n->members[i].name, sizeof(n->members[i].name), "%s", sim_name(i));
 }
 
 uint32_t dcs_session_new(struct sim *s, int node)
@@ -75,7 +76,7 @@ static void set_leader(struct sim *s, int node, uint32_t session)
 	struct cluster *c = tree(s);
 	s->dcs.leader_session = session;
 	c->leader_present = node >= 0;
-	strcpy(c->leader, node >= 0 ? sim_name(node) : "");
+	snprintf(c->leader, sizeof(c->leader), "%s", node >= 0 ? sim_name(node) : "");
 	if (node >= 0)
 		session_name(c->leader_session, session);
 	else
@@ -222,12 +223,14 @@ static void write_sync(struct sim *s, const struct sim_op *op)
 {
 	struct cluster *c = tree(s);
 	c->sync_key_exists = op->kind == DCS_SET_SYNC;
-	strcpy(c->sync_leader, op->kind == DCS_SET_SYNC ? sim_name(op->node) : "");
+	snprintf(c->sync_leader, sizeof(c->sync_leader), "%s",
+		op->kind == DCS_SET_SYNC ? sim_name(op->node) : "");
 	c->sync_quorum = op->kind == DCS_SET_SYNC ? op->quorum : 0;
 	c->sync_voter_count = 0;
 	for (int i = 0; i < SIM_NODES && op->kind == DCS_SET_SYNC; i++)
 		if (op->names & (1u << i))
-			strcpy(c->sync_voters[c->sync_voter_count++], sim_name(i));
+			snprintf(c->sync_voters[c->sync_voter_count++],
+				sizeof(c->sync_voters[c->sync_voter_count]), "%s", sim_name(i));
 	if (op->kind == DCS_DELETE_SYNC)
 		s->dcs.sync_off_ms = s->now_ms;
 	sim_log(s, op->node, "store: /sync leader=%s q=%d voters=%02x", c->sync_leader,
@@ -254,8 +257,9 @@ static enum dcs_outcome on_failover(struct sim *s, struct sim_op *op)
 		return DCS_CONFLICT;
 	c->failover_present = op->failover_leader >= 0 || op->failover_candidate >= 0;
 	c->failover_key_exists = true;
-	strcpy(c->failover_leader, op->failover_leader >= 0 ? sim_name(op->failover_leader) : "");
-	strcpy(c->failover_candidate,
+	snprintf(c->failover_leader, sizeof(c->failover_leader), "%s",
+		op->failover_leader >= 0 ? sim_name(op->failover_leader) : "");
+	snprintf(c->failover_candidate, sizeof(c->failover_candidate), "%s",
 		op->failover_candidate >= 0 ? sim_name(op->failover_candidate) : "");
 	op->new_version = c->failover_version = changed(s);
 	return DCS_OK;
@@ -313,7 +317,7 @@ static enum dcs_outcome on_plain(struct sim *s, struct sim_op *op)
 		for (int i = 0; i < SIM_NODES; i++)
 			if (op->names & (1u << i)) {
 				struct failsafe_member *f = &c->failsafe[c->failsafe_count++];
-				strcpy(f->name, sim_name(i));
+				snprintf(f->name, sizeof(f->name), "%s", sim_name(i));
 				snprintf(f->api_url, sizeof(f->api_url), "http://%s:8008/patroni",
 					sim_name(i));
 			}

@@ -1,5 +1,6 @@
 /* The model of worker/execute: a plan's actions, one after the other, become effects. */
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -80,11 +81,12 @@ static void touch_member(struct sim *s, int node)
 	struct member *m = &op->member;
 	struct ha_view v;
 	view_build(s, node, &v, NULL);
-	strcpy(m->name, sim_name(node));
+	snprintf(m->name, sizeof(m->name), "%s", sim_name(node));
 	snprintf(m->conn_url, sizeof(m->conn_url), "postgres://%s:5432/postgres", m->name);
 	snprintf(m->api_url, sizeof(m->api_url), "http://%s:8008/patroni", m->name);
-	strcpy(m->state, pg_state_word(w->state));
-	strcpy(m->role, w->role == PG_ROLE_PROMOTED ? "primary" : pg_role_word(w->role));
+	snprintf(m->state, sizeof(m->state), "%s", pg_state_word(w->state));
+	snprintf(m->role, sizeof(m->role), "%s",
+		w->role == PG_ROLE_PROMOTED ? "primary" : pg_role_word(w->role));
 	m->is_pgregent = true;
 	m->tags = n->tags;
 	w->shown_nofailover = ha_effective_nofailover(&v, &w->memory);
@@ -96,7 +98,8 @@ static void touch_member(struct sim *s, int node)
 		m->xlog_location = pg_sql_position(v.sql) &
 				   ~0xfffffull; /* the key is not written for every commit */
 		if (n->pg.streaming)
-			strcpy(m->replication_state, "streaming");
+			snprintf(m->replication_state, sizeof(m->replication_state), "%s",
+				"streaming");
 	}
 	uint64_t hash = hash_bytes(m->state, sizeof(m->state)) ^
 			hash_bytes(m->role, sizeof(m->role)) * 3 ^

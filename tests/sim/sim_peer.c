@@ -28,7 +28,7 @@ void peer_poll(struct sim *s, int node, const struct ha_action *a, bool failsafe
 			continue;
 		struct ha_peer *p = &w->peers[w->peer_count++];
 		*p = (struct ha_peer){ 0 };
-		strcpy(p->name, sim_name(i));
+		snprintf(p->name, sizeof(p->name), "%s", sim_name(i));
 		w->peers_open++;
 		int64_t delay = net_delay(s, node, i);
 		if (delay < 0)
