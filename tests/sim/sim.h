@@ -124,6 +124,15 @@ void topo_copy_slots(struct sim *s, int node);
 bool topo_twin(const struct sim *s, int node, int leader);
 void topo_check_promoted(struct sim *s, int node, bool ordered);
 
+/* sim_late.c: what comes late, or is asked for later; a store that lost everything */
+void late_profile(struct sim *s, uint64_t seed);
+void late_fault(struct sim *s, const struct sim_fault *f, bool begin);
+void late_heal(struct sim *s);
+bool late_unanswered(struct sim *s, int node);
+int64_t late_wall_us(const struct sim *s, int node);
+void late_check_published(struct sim *s, int node, int sysid);
+void late_check_end(struct sim *s);
+
 /* Timeline of a replay; costs nothing when it is off. */
 #define sim_log(s, node, ...)                                                                      \
 	do {                                                                                       \

@@ -7,8 +7,9 @@
 
 #include "tests/sim/sim.h"
 
-#define SETTLE_MS 60000 /* after a mode was switched on or off the two sides may disagree so long  \
-			 */
+#define SETTLE_MS                                                                                  \
+	60000 /* after a mode was switched on or off the two sides may disagree so long            \
+	       */
 
 void check_init(struct sim *s)
 {
@@ -377,6 +378,7 @@ void check_at_end(struct sim *s)
 	if (s->checks.violated || s->checks.liveness_exempt)
 		return;
 	boot_check_end(s);
+	late_check_end(s);
 	int leader = dcs_leader_node(s);
 	if (s->checks.quiet_promotions || leader < 0) {
 		violation(s, "QUIET", "the leader changed although nothing happened");

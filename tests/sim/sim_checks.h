@@ -38,7 +38,7 @@ struct sim_checks {
 	bool liveness_exempt; /* a fault that cannot heal by itself happened */
 	unsigned quiet_tasks, quiet_promotions;
 	bool quiet;
-	bool timeline_reused;
+	bool timeline_reused, store_lost;
 	int64_t longest_outage_ms;
 	uint64_t fact_epoch; /* grows with each fault, order and change of leader */
 	struct sim_habit habits[SIM_NODES];

@@ -261,8 +261,23 @@ static enum dcs_outcome on_failover(struct sim *s, struct sim_op *op)
 		op->failover_leader >= 0 ? sim_name(op->failover_leader) : "");
 	snprintf(c->failover_candidate, sizeof(c->failover_candidate), "%s",
 		op->failover_candidate >= 0 ? sim_name(op->failover_candidate) : "");
+	c->failover_scheduled = op->failover_at_us != 0;
+	c->failover_schedule_bad = op->failover_bad;
+	c->failover_at_wall_us = op->failover_at_us;
 	op->new_version = c->failover_version = changed(s);
 	return DCS_OK;
+}
+
+/* A leader that puts /config back after it was lost writes what it knows, which may be older than
+ * what the operator wrote last. */
+static int64_t config_written(struct sim *s, const struct sim_op *op)
+{
+	if (op->config && op->config < s->settings_count && s->settings_count + 1 < SIM_SETTINGS) {
+		s->settings[s->settings_count + 1] = s->settings[op->config];
+		s->settings_count++;
+		check_config_changed(s);
+	}
+	return s->settings_count;
 }
 
 /* The keys that make a cluster of a member. */
@@ -271,7 +286,7 @@ static bool on_bootstrap(struct sim *s, const struct sim_op *op)
 	struct cluster *c = tree(s);
 	if (op->kind == DCS_SET_CONFIG) {
 		if (!c->config_present)
-			c->config_version = s->settings_count;
+			c->config_version = config_written(s, op);
 		c->config_present = c->config_valid = true;
 		return true;
 	}
@@ -283,6 +298,7 @@ static bool on_bootstrap(struct sim *s, const struct sim_op *op)
 	c->init[0] = '\0';
 	c->init_version = c->revision + 1;
 	if (op->kind == DCS_INIT_SET) {
+		late_check_published(s, op->node, op->sysid);
 		/* Clients may come from now on; the synchronous mode begins a moment later (L4). */
 		s->nodes[op->node].pg.unpublished = false;
 		s->checks.mode_changed_ms = s->checks.sync_changed_ms = s->now_ms;
@@ -425,10 +441,44 @@ void dcs_clear_init(struct sim *s)
 	changed(s);
 }
 
+void dcs_put_init(struct sim *s, int sysid)
+{
+	struct cluster *c = tree(s);
+	c->init_present = true;
+	snprintf(c->init, sizeof(c->init), "%llu", 7000000000000000000ull + (unsigned)sysid);
+	c->init_version = changed(s);
+}
+
+void dcs_lose_all(struct sim *s, bool sessions)
+{
+	struct cluster *c = tree(s);
+	for (uint32_t i = 1; i <= s->dcs.session_count && sessions; i++)
+		s->dcs.sessions[i].alive = false;
+	for (int i = 0; i < SIM_NODES; i++)
+		member_gone(s, i);
+	c->init_present = c->config_present = c->config_valid = c->status_present = false;
+	c->init[0] = c->sync_leader[0] = c->failover_leader[0] = c->failover_candidate[0] = '\0';
+	c->last_lsn = 0;
+	c->sync_key_exists = c->failover_present = c->failover_key_exists = false;
+	c->failover_scheduled = c->failover_schedule_bad = false;
+	c->sync_voter_count = c->failsafe_count = c->history_count = 0;
+	c->sync_quorum = 0;
+	c->failsafe_present = c->history_present = c->history_valid = false;
+	sim_log(s, -1, "store: every key is lost%s", sessions ? ", every lease, too" : "");
+	set_leader(s, -1, 0);
+}
+
 void dcs_put_failover(struct sim *s, int leader, int candidate)
+{
+	dcs_put_schedule(s, leader, candidate, 0, false);
+}
+
+void dcs_put_schedule(struct sim *s, int leader, int candidate, int64_t at_us, bool bad)
 {
 	struct sim_op op = { .kind = DCS_SET_FAILOVER,
 		.failover_leader = (int8_t)leader,
+		.failover_at_us = at_us,
+		.failover_bad = bad,
 		.failover_candidate = (int8_t)candidate };
 	on_failover(s, &op);
 	check_manual(s, leader, candidate);

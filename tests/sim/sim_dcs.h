@@ -39,11 +39,14 @@ struct sim_op {
 	int64_t ttl_ms, version;
 	bool create, leader_only;
 	int sysid;	 /* initialize */
+	uint64_t config; /* version of the settings that are written */
 	bool suppressed; /* an equal value: only the session lives on */
 	uint64_t lsn;	 /* status */
 	int quorum;
 	uint32_t names;				    /* voters or failsafe members: bit per node */
 	int8_t failover_leader, failover_candidate; /* -1 none */
+	int64_t failover_at_us;			    /* 0: at once */
+	bool failover_bad;			    /* a time that nobody can read */
 	struct member member;
 	struct history_row *history;
 	unsigned history_count;
@@ -65,6 +68,7 @@ struct sim_dcs {
 	bool down;
 	bool watch_pending[SIM_NODES];
 	int64_t watch_stalled_ms[SIM_NODES]; /* nothing is sent before that */
+	int64_t watch_slow_ms[SIM_NODES];    /* so much later than it was sent */
 	int64_t leader_since_ms, revoked_ms;
 	unsigned leader_changes;
 	int64_t sync_off_ms; /* when /sync was deleted last */
@@ -91,4 +95,9 @@ void dcs_put_config(struct sim *s, int64_t version);
 /* ctl: one member key, or /initialize, is deleted. */
 void dcs_remove_member(struct sim *s, int node);
 void dcs_clear_init(struct sim *s);
+/* ... with a time; 0 and bad: one that nobody can read */
+void dcs_put_schedule(struct sim *s, int leader, int candidate, int64_t at_us, bool bad);
+void dcs_put_init(struct sim *s, int sysid);
+/* Every key is gone; with the leases, or without. */
+void dcs_lose_all(struct sim *s, bool sessions);
 void dcs_put_failover(struct sim *s, int leader, int candidate);

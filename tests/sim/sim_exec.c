@@ -212,6 +212,7 @@ static void plain_store(struct sim *s, int node, const struct ha_action *a, bool
 	op->leader_only = kind == DCS_INIT_SET && a->flag;
 	op->version = kind == DCS_INIT_SET ? a->version : 0;
 	op->sysid = s->nodes[node].pg.sysid;
+	op->config = s->nodes[node].w.settings_version;
 	submit(s, node, op, awaited);
 }
 
@@ -292,11 +293,9 @@ static void one(struct sim *s, int node, const struct ha_action *a, bool awaited
 	case HA_NOP:
 	case HA_SYNC_SLOTS:
 	case HA_FORGET_SLOTS:
-	case HA_WAIT:
-	case HA_DROP_SCHEDULED_RESTART: break;
-	case HA_REQUEST_REFUSED:
-		w->request = (struct ha_request){ .shutdown = w->request.shutdown };
-		break;
+	case HA_WAIT: break;
+	case HA_DROP_SCHEDULED_RESTART: w->request.scheduled_restart = false; break;
+	case HA_REQUEST_REFUSED: task_request_done(s, node); break;
 	case HA_WATCHDOG_OFF: topo_watchdog_off(s, node); break;
 	case HA_WATCHDOG_ARM: {
 		int answer = topo_watchdog_arm(s, node);

@@ -263,7 +263,9 @@ void fault_event(struct sim *s, unsigned index, bool begin)
 	} else {
 		sim_log(s, f->hit, "fault %u %s ends", index, fault_name(f->kind));
 	}
-	if (f->kind >= FAULT_WATCHDOG_BROKEN)
+	if (f->kind >= FAULT_WATCH_SLOW)
+		late_fault(s, f, begin);
+	else if (f->kind >= FAULT_WATCHDOG_BROKEN)
 		topo_fault(s, f, begin);
 	else if (f->kind >= FAULT_PLANNED)
 		boot_fault(s, f, begin);
@@ -295,6 +297,7 @@ void faults_heal(struct sim *s)
 	}
 	boot_heal(s);
 	topo_heal(s);
+	late_heal(s);
 	if (sim_config_now(s)->pause)
 		change_config(s, edit_pause, 0);
 	sim_log(s, -1, "HEAL: every fault has ended");

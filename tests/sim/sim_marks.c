@@ -157,8 +157,8 @@ void marks_view(struct sim *s, int node, struct pg_files *f, struct ha_view *v)
 	struct sim_node *n = &s->nodes[node];
 	if (n->orphan && s->now_ms >= n->orphan_until_ms)
 		orphan_ends(s, node);
-	f->mark = n->pg.mark;
-	f->backup_label = n->pg.backup_label;
+	f->mark = f->valid ? n->pg.mark : PG_MARK_NONE;
+	f->backup_label = f->valid && n->pg.backup_label;
 	v->orphan_job = n->orphan != TASK_NONE;
 	v->orphan_task = n->orphan;
 }

@@ -138,6 +138,8 @@ struct sim_worker {
 	uint64_t settings_version, member_hash;
 	int64_t member_ms;
 	bool rewind_twin, recovery_differs, shown_nofailover;
+	uint64_t probing_generation, probed_generation; /* asked; answered, well or badly */
+	int64_t probed_at_ms;
 	uint64_t lease_seq;
 };
 
@@ -155,6 +157,8 @@ struct sim_node {
 	struct tags tags;
 	bool pre_promote_fails, replay_stuck, shutdown_done;
 	bool rewind_fails;
+	bool files_slow;  /* nobody can read or write the data directory */
+	int64_t probe_ms; /* PostgreSQL takes so long to answer a new worker */
 	bool initdb_fails, post_bootstrap_fails, clone_fails;
 	int64_t initdb_ms, post_bootstrap_ms;
 	int64_t given_up_ms;	/* true time: the worker ended with an error, started again later */
@@ -217,6 +221,7 @@ void store_read(struct sim *s, int node, enum req_use use);
 void task_start(struct sim *s, int node, const struct ha_action *a);
 void task_event(struct sim *s, const struct sim_event *ev);
 /* ... for tasks that live elsewhere */
+void task_request_done(struct sim *s, int node);
 void task_finish(struct sim *s, int node, enum ha_task_result result);
 void task_ask_start(struct sim *s, int node, uint32_t kind);
 void task_ask_stop(struct sim *s, int node, enum pg_stop_mode mode);

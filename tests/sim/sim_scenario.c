@@ -92,7 +92,7 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		bool *flag;
 	} flags[] = { { "strict", &set->sync_strict }, { "failsafe", &set->failsafe_mode },
 		{ "check_timeline", &set->check_timeline }, { "empty", &sc->empty },
-		{ "use_pg_rewind", &set->use_pg_rewind },
+		{ "bootstrap", &set->have_bootstrap }, { "use_pg_rewind", &set->use_pg_rewind },
 		{ "remove_on_diverged", &set->remove_on_diverged } };
 	for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 		if (strcmp(key, times[i].key) == 0) {
@@ -199,7 +199,7 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 	s->settings[1] = sc->set;
 	s->settings_count = 1;
 	s->cfg.empty = sc->empty;
-	s->settings[1].have_bootstrap = sc->empty;
+	s->settings[1].have_bootstrap |= sc->empty;
 	for (unsigned i = 0; i < sc->member_count; i++) {
 		node_init(s, (int)i);
 		if (!s->nodes[i].clock_offset_ms)

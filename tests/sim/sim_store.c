@@ -208,6 +208,7 @@ static void watch_send(struct sim *s, int node)
 		return;
 	}
 	int64_t delay = net_delay(s, SIM_STORE, node);
+	delay += delay < 0 ? 0 : s->dcs.watch_slow_ms[node];
 	if (delay < 0 || s->dcs.down || s->now_ms < s->dcs.watch_stalled_ms[node]) {
 		sim_at(s, s->now_ms + 500, EV_WATCH_SEND, -1, node, 0, NULL);
 		return;

@@ -544,6 +544,14 @@ static void again(struct sim *s, int node)
 		sim_at_proc(s, s->now_ms + POLL_MS, EV_TASK, node, PROC_WORKER, t->serial, 0, NULL);
 }
 
+/* A schedule stays: the next look finds that the server was restarted. */
+void task_request_done(struct sim *s, int node)
+{
+	struct ha_request *r = &s->nodes[node].w.request;
+	r->restart = r->reinit = r->reinit_force = r->reinit_from_leader = false;
+	r->restart_timeout_ms = 0;
+}
+
 void task_start(struct sim *s, int node, const struct ha_action *a)
 {
 	struct sim_worker *w = &s->nodes[node].w;
@@ -568,7 +576,7 @@ void task_start(struct sim *s, int node, const struct ha_action *a)
 		t->names |= n >= 0 ? 1u << n : 0;
 	}
 	if (t->kind == TASK_RESTART || t->kind == TASK_REINIT)
-		w->request = (struct ha_request){ .shutdown = w->request.shutdown };
+		task_request_done(s, node);
 	sim_log(s, node, "task %s starts%s%s", ha_task_word(t->kind),
 		t->target >= 0 ? " target=" : "", t->target >= 0 ? sim_name(t->target) : "");
 	marks_take_over(s, node, t);
@@ -587,6 +595,11 @@ void task_event(struct sim *s, const struct sim_event *ev)
 	struct sim_task *t = task_of(s, ev->node);
 	if (!t->kind || (uint32_t)ev->a != t->serial)
 		return;
+	/* Whatever a task does but to stop PostgreSQL needs the data directory. */
+	if (s->nodes[ev->node].files_slow && t->kind != TASK_DEMOTE) {
+		again(s, ev->node);
+		return;
+	}
 	ask_stop_again(s, ev->node);
 	run(s, ev->node);
 	again(s, ev->node);

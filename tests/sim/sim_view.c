@@ -58,7 +58,7 @@ static void senders(const struct sim *s, int node, struct pg_sql *sql)
 	}
 }
 
-static void view_sql(const struct sim *s, int node, int64_t now)
+static void view_sql(struct sim *s, int node, int64_t now)
 {
 	const struct sim_node *n = &s->nodes[node];
 	const struct sim_pg *p = &n->pg;
@@ -77,6 +77,8 @@ static void view_sql(const struct sim *s, int node, int64_t now)
 	sql->asked_at_ms = now;
 	sql->start_time_us = (p->started_ms + 1000000) * 1000;
 	snprintf(sql->synchronous_commit, sizeof(sql->synchronous_commit), "%s", "on");
+	if (late_unanswered(s, node))
+		return;
 	if (p->phase == PGP_RECOVERY) {
 		sql->rejecting = true;
 		sql->failed_since_ms = now;
@@ -106,6 +108,8 @@ static void view_files(const struct sim *s, int node, int64_t now)
 	const struct sim_pg *p = &s->nodes[node].pg;
 	struct pg_files *f = &scratch.files;
 	memset(f, 0, sizeof(*f));
+	if (s->nodes[node].files_slow)
+		return;
 	f->valid = true;
 	f->read_at_ms = now;
 	f->dir_exists = p->dir_exists;
@@ -210,7 +214,7 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	view_files(s, node, now);
 	marks_view(s, node, &scratch.files, v);
 	v->now_ms = now;
-	v->wall_us = (1000000000000 + now + n->wall_offset_ms) * 1000;
+	v->wall_us = late_wall_us(s, node);
 	snprintf(v->name, sizeof(v->name), "%s", sim_name(node));
 	if (n->pg.sysid && !n->pg.dir_empty)
 		snprintf(v->system_id, sizeof(v->system_id), "%llu",
@@ -234,16 +238,16 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	v->state_since_ms = w->state_since_ms;
 	v->sql = &scratch.sql;
 	v->files = &scratch.files;
-	v->can_rewind = set->use_pg_rewind && n->pg.can_rewind;
+	v->can_rewind = set->use_pg_rewind && n->pg.can_rewind && scratch.files.valid;
 	v->follow_known = w->follow_known;
 	snprintf(v->following, sizeof(v->following), "%s",
 		w->following >= 0 ? sim_name(w->following) : "");
 	v->recovery_settings_differ = w->recovery_differs;
 	v->callbacks_called = w->callbacks_called;
-	v->control_timeline = n->pg.checkpoint_tli;
+	v->control_timeline = scratch.files.valid ? n->pg.checkpoint_tli : 0;
 	v->checkpoint_done = w->checkpoint_done;
 	v->checkpoint_running = w->checkpoint_running;
-	v->shutdown_state = n->pg.control;
+	v->shutdown_state = scratch.files.control.state;
 	v->rewind_check_result = w->rewind_result;
 	v->local_history_count = view_history(s, node, scratch.history);
 	v->local_history = scratch.history;

@@ -976,8 +976,8 @@ static const struct row rows[] = {
 	{ "I3", "a", LOCK_HELD, 'S', start_late_peer, "I3", DEMOTE(DEMOTE_IMMEDIATE), VERDICT_HOLD,
 		"startup timeout" },
 	{ "I4", "a", LOCK_HELD, 'S', start_late, "I4", QUIET, VERDICT_HOLD, "continuing to wait" },
-	{ "I2", "b", LOCK_LOST, 'S', none, "X1", DEMOTE(DEMOTE_IMMEDIATE_NOLOCK), VERDICT_DROP,
-		"demoted" },
+	{ "I2", "b", LOCK_LOST, 'S', none, "I2", DEMOTE(DEMOTE_IMMEDIATE_NOLOCK), VERDICT_DROP,
+		"stopped PostgreSQL while starting up" },
 	{ "I5 switchover while starting", "a", LOCK_HELD, 'S', switch_from_me, "E-M",
 		DEMOTE(DEMOTE_GRACEFUL), VERDICT_HOLD, "demoting myself" },
 

@@ -74,12 +74,6 @@ static bool stage_adopt(struct step *s)
 static bool rule_foreign_key(struct step *s)
 {
 	bool held = s->v->lock == LOCK_HELD || s->v->lock == LOCK_UNCERTAIN;
-	if (held && s->unlocked && s->v->lock_busy) {
-		s->plan->verdict = VERDICT_HOLD;
-		plan_wake(s, s->v->now_ms + 200);
-		return plan_done(
-			s, "X3", "waiting for the answer about the leader key that vanished");
-	}
 	if (!held || s->has_lock || s->m->stage_count > 0)
 		return false;
 	return plan_reread(s, STAGE_CONFIRM_LOST, "X3");
@@ -93,7 +87,7 @@ static bool stage_confirm_lost(struct step *s)
 }
 
 /* X1: proof that the key is lost. Nothing is asked or read any more: another node may hold it
- * already (S1). */
+ * already (S1). I2 is the same for a primary that is still starting. */
 static bool rule_lock_lost(struct step *s)
 {
 	if (s->v->lock != LOCK_LOST || !s->primary || s->v->task == TASK_DEMOTE)
@@ -107,6 +101,9 @@ static bool rule_lock_lost(struct step *s)
 	if (s->v->task == TASK_NONE) {
 		plan_demote(s, DEMOTE_IMMEDIATE_NOLOCK);
 		s->plan->log_level = HA_LOG_ERROR;
+		if (s->starting)
+			return plan_done(s, "I2",
+				"stopped PostgreSQL while starting up because leader key was lost");
 		return plan_done(
 			s, "X1", "demoted self because failed to update leader lock in DCS");
 	}

@@ -222,12 +222,6 @@ bool rule_starting(struct step *s)
 		return false;
 	}
 	if (!s->has_lock) {
-		if (s->v->lock == LOCK_LOST && s->v->role == PG_ROLE_PRIMARY) {
-			plan_note(s, HA_LOG_INFO, "Lost lock while starting up. Demoting self.");
-			plan_demote(s, DEMOTE_IMMEDIATE_NOLOCK);
-			return plan_done(s, "I2",
-				"stopped PostgreSQL while starting up because leader key was lost");
-		}
 		plan_note(s, HA_LOG_INFO, "Still starting up as a standby.");
 		return false;
 	}
