@@ -133,6 +133,29 @@ static bool strict_in_force(struct sim *s, int node)
 	       s->now_ms - since_ms > set->ttl_ms;
 }
 
+/* The store took back what it had promised. Who can hear of it knows at once; who is cut off, slow
+ * or down just then goes on as the store said. Until then only another's key counts, and for the
+ * latter not even that. */
+static bool word_broken(const struct sim *s, bool *out_deaf)
+{
+	int64_t at = s->dcs.revoked_ms, ttl = 0;
+	*out_deaf = false;
+	if (!at)
+		return false;
+	for (unsigned v = 1; v <= s->settings_count; v++)
+		if (s->settings[v].ttl_ms > ttl)
+			ttl = s->settings[v].ttl_ms;
+	bool calm = !s->cfg.loss_per_mille && !s->cfg.unanswered_per_mille;
+	for (unsigned i = 0; i < s->faults.count && calm; i++) {
+		const struct sim_fault *f = &s->faults.list[i];
+		bool it = f->kind == FAULT_STORE_REVOKES || f->kind == FAULT_STORE_LOST;
+		calm = it || f->at_ms < 0 || f->at_ms > s->now_ms ||
+		       f->at_ms + f->for_ms < at - 5000;
+	}
+	*out_deaf = !calm && s->now_ms - at <= ttl;
+	return *out_deaf || (s->now_ms - at <= 150 && !s->dcs.now.c.leader_present);
+}
+
 void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
@@ -143,13 +166,11 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 		p->first_ack_ms = s->now_ms;
 	bool paused = node_in_pause(s, node);
 	bool thawed = s->nodes[node].resumed_ms && s->now_ms - s->nodes[node].resumed_ms <= 150;
-	/* The store broke its word; until the node can know, only another's key counts. */
-	bool revoked = s->dcs.revoked_ms && s->now_ms - s->dcs.revoked_ms <= 150 &&
-		       s->dcs.now.c.leader_present == false;
+	bool deaf, revoked = word_broken(s, &deaf);
 	if (!paused && !revoked && !lease_or_failsafe(s, node))
 		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)",
 			sim_name(node), sim_name(dcs_leader_node(s)));
-	for (unsigned i = 0; i < s->cfg.member_count && !paused && !thawed; i++)
+	for (unsigned i = 0; i < s->cfg.member_count && !paused && !thawed && !deaf; i++)
 		if ((int)i != node && k->last_ack_ms[i] >= p->first_ack_ms)
 			violation(s, "S1", "%s and %s acknowledge commits at the same time",
 				sim_name(node), sim_name((int)i));
@@ -260,7 +281,7 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
 	/* An interrupted bootstrap that goes on: nobody else has it, no client was there. */
-	bool own = s->nodes[node].pg.unpublished && !boot_sysid(s);
+	bool own = (s->nodes[node].pg.unpublished || s->checks.store_lost) && !boot_sysid(s);
 	if (s->nodes[node].pg.sysid != boot_sysid(s) && !own)
 		violation(
 			s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));

@@ -465,6 +465,7 @@ void dcs_lose_all(struct sim *s, bool sessions)
 	c->sync_quorum = 0;
 	c->failsafe_present = c->history_present = c->history_valid = false;
 	sim_log(s, -1, "store: every key is lost%s", sessions ? ", every lease, too" : "");
+	s->dcs.revoked_ms = s->now_ms;
 	set_leader(s, -1, 0);
 }
 

@@ -424,10 +424,11 @@ static void remember_position(struct step *s)
 	m->sampled_ms = s->v->now_ms;
 }
 
-/* Is this plan's end a moment at which PostgreSQL answers for itself? (A18) */
+/* Is this plan's end a moment at which PostgreSQL answers for itself? (A18) Not before the store
+ * was read: on_start would come before A15 could say that this node has to wait. */
 static bool slots_may_run(const struct step *s)
 {
-	if (!s->pg_there || s->starting || s->m->bootstrapping || s->v->store == STORE_FAILING ||
+	if (!s->v->c_fresh || !s->pg_there || s->starting || s->m->bootstrapping || s->v->store == STORE_FAILING ||
 		!s->v->sql->valid)
 		return false;
 	if (s->v->task != TASK_NONE && s->v->task != TASK_PROMOTE)
