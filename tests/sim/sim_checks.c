@@ -178,12 +178,19 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 		k->longest_outage_ms = s->now_ms - k->last_any_ack_ms;
 	if (paused)
 		k->last_any_ack_ms = s->now_ms;
+	if (deaf) { /* two may have written; from its end on it is judged anew */
+		p->first_ack_ms = s->now_ms + 1;
+		return;
+	}
 	if (thawed || paused)
 		return; /* the last words of a thawed node, or what pause does not promise */
 	k->last_ack_ms[node] = k->last_any_ack_ms = p->last_ack_ms = s->now_ms;
 	if (lsn > b->acked_lsn)
 		b->acked_lsn = lsn;
-	if (sync && lsn > b->acked_sync_lsn && settings_sync_mode(sim_config_now(s)) != SYNC_OFF)
+	/* What a store that lost /sync does not know, nobody who is elected can. */
+	bool known = !k->store_lost || s->dcs.now.c.sync_key_exists;
+	if (sync && known && lsn > b->acked_sync_lsn &&
+		settings_sync_mode(sim_config_now(s)) != SYNC_OFF)
 		b->acked_sync_lsn = lsn;
 	check_sync_promise(s, node);
 	if (!sync && strict_in_force(s, node))
