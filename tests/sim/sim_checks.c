@@ -153,6 +153,12 @@ static bool word_broken(const struct sim *s, bool *out_deaf)
 		       f->at_ms + f->for_ms < at - 5000;
 	}
 	*out_deaf = !calm && s->now_ms - at <= ttl;
+	/* /failsafe kept others from the race; a primary that stands on it cannot know. */
+	for (unsigned i = 0; i < s->cfg.member_count && s->checks.store_lost; i++) {
+		const struct sim_node *n = &s->nodes[i];
+		*out_deaf |= n->failsafe_round_ms > 0 &&
+			     s->now_ms <= n->failsafe_round_ms + n->failsafe_round_ttl_ms;
+	}
 	return *out_deaf || (s->now_ms - at <= 150 && !s->dcs.now.c.leader_present);
 }
 
