@@ -24,12 +24,7 @@ static void on_awaited(const struct dcs_event *e, void *arg)
 {
 	struct worker *w = arg;
 	store_answered(w, e->outcome);
-	if (e->outcome != DCS_OK)
-		log_warning("store %s: %s %s", dcs_op_name(e->kind),
-			e->outcome == DCS_CONFLICT ? "conflict"
-			: e->outcome == DCS_DENIED ? "denied"
-						   : "no answer",
-			e->text);
+	store_complain(w, e);
 	if (e->id != w->turn.await_id)
 		return; /* its deadline passed and the rules went on */
 	w->turn.await_id = 0;
@@ -82,10 +77,7 @@ static void write_failover(struct worker *w, const struct ha_action *a)
 	if (a->kind == HA_REWRITE_FAILOVER)
 		text = encode_failover(NULL, w->c->failover_candidate,
 			w->c->failover_scheduled ? w->c->failover_at_wall_us : 0);
-	struct dcs_op op = {
-		.kind = DCS_SET_FAILOVER, .value = text != NULL ? text : "{}", .version = a->version
-	};
-	submit(w, &op, false);
+	store_failover(w, text != NULL ? text : "{}", a->version);
 	free(text);
 }
 
@@ -223,8 +215,8 @@ static void poke_wal(struct worker *w)
 static void shutdown_done(struct worker *w, const struct ha_action *a)
 {
 	struct msg_shutdown_done m = { .leave_postgres = a->flag, .exit_code = 0 };
-	publish_member(w);
 	w->shutdown_answered = true;
+	publish_member(w);
 	w->shutdown_leave = a->flag;
 	link_send(w, MSG_SHUTDOWN_DONE, 0, &m, NULL, 0, NULL, 0);
 	log_info("shutdown done%s", a->flag ? ", PostgreSQL is left running" : "");

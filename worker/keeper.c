@@ -72,11 +72,7 @@ static void on_answer(const struct dcs_event *e, void *arg)
 	bool loud = e->outcome != DCS_OK && !(s->repeat && e->outcome == DCS_UNKNOWN);
 	free(s);
 	if (loud)
-		log_warning("store %s: outcome=%s %s", dcs_op_name(e->kind),
-			e->outcome == DCS_CONFLICT ? "conflict"
-			: e->outcome == DCS_DENIED ? "denied"
-						   : "unknown",
-			e->text);
+		store_complain(w, e);
 	store_answered(w, e->outcome);
 	run(w, &ev);
 }

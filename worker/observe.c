@@ -63,12 +63,22 @@ static void ask_history(struct worker *w)
 		&w->host, FILES_HISTORY, 0, 0, 0, (uint64_t)tli, NULL, 0, FACTS_MS, on_history, w);
 }
 
+/* Told to stop, and "shut down" in pg_control: it writes no more, whatever it was before. */
+void observe_shut_down(struct worker *w, const struct pg_files *f)
+{
+	if (w->host.pg.state == PG_PROC_STOPPING && f->control.valid &&
+		f->control.state == PG_DB_SHUTDOWNED)
+		send_proof(w, PROOF_SHUTDOWN_CONTROL, f->read_at_ms);
+}
+
 /* A standby that takes no connections yet is proven by pg_control (DESIGN 2, Reports). */
 static void prove_by_control(struct worker *w, int64_t at_ms)
 {
 	const struct pg_files *f = &w->files;
-	if (!has_postmaster(w) || w->host.pg.promote_sent || w->probe.facts.valid ||
-		!f->control.valid)
+	if (!has_postmaster(w) || w->probe.facts.valid || !f->control.valid)
+		return;
+	observe_shut_down(w, f);
+	if (w->host.pg.promote_sent)
 		return;
 	/* Somebody told it to promote: pg_control will say so only when it has. */
 	bool recovery = (f->control.state == PG_DB_IN_ARCHIVE_RECOVERY ||
@@ -76,8 +86,6 @@ static void prove_by_control(struct worker *w, int64_t at_ms)
 			!f->promote;
 	if (recovery && f->standby_signal)
 		send_proof(w, PROOF_RECOVERY_CONTROL, at_ms);
-	else if (w->host.pg.state == PG_PROC_STOPPING && f->control.state == PG_DB_SHUTDOWNED)
-		send_proof(w, PROOF_SHUTDOWN_CONTROL, at_ms);
 }
 
 static void take_files(struct worker *w, const struct pg_files *f)

@@ -52,6 +52,7 @@ static void round_done(struct worker *w)
 	if (w->on_peers != NULL) {
 		void (*fn)(struct worker *, void *) = w->on_peers;
 		w->on_peers = NULL;
+		w->on_peer = NULL;
 		fn(w, w->on_peers_arg);
 		return;
 	}
@@ -69,7 +70,10 @@ static void answered(struct question *q)
 	bool mine = q->serial == w->round.serial && w->round.running;
 	free(q->body);
 	free(q);
-	if (mine && --w->round.due == 0)
+	if (!mine)
+		return;
+	w->round.due--;
+	if (w->round.due == 0 || (w->on_peer != NULL && w->on_peer(w, w->on_peers_arg)))
 		round_done(w);
 }
 

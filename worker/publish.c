@@ -293,9 +293,8 @@ void publish_member(struct worker *w)
 		json_same(old, o))
 		return;
 	AUTO_FREE char *text = json_compact(o);
-	struct dcs_op op = { .kind = DCS_TOUCH_MEMBER, .value = text };
 	if (text != NULL)
-		store_submit(w, &op);
+		store_touch(w, text);
 }
 
 /* ---- leader's keys

@@ -134,21 +134,73 @@ void store_reread(struct worker *w)
 	dcs_submit(w->dcs, &op, on_reread, w);
 }
 
-static void on_write(const struct dcs_event *e, void *arg)
+void store_complain(struct worker *w, const struct dcs_event *e)
 {
-	struct worker *w = arg;
-	store_answered(w, e->outcome);
 	if (e->outcome != DCS_OK)
-		log_warning("store %s: %s %s", dcs_op_name(e->kind),
+		turn_note(w, LOG_WARNING, "store %s: %s %s", dcs_op_name(e->kind),
 			e->outcome == DCS_CONFLICT ? "conflict"
 			: e->outcome == DCS_DENIED ? "denied"
 						   : "no answer",
 			e->text);
 }
 
+static void on_write(const struct dcs_event *e, void *arg)
+{
+	struct worker *w = arg;
+	store_answered(w, e->outcome);
+	store_complain(w, e);
+}
+
 void store_submit(struct worker *w, const struct dcs_op *op)
 {
 	dcs_submit(w->dcs, op, on_write, w);
+}
+
+static void on_touched(const struct dcs_event *e, void *arg)
+{
+	struct worker *w = arg;
+	bool again = w->touch_again;
+	w->touch_running = w->touch_again = false;
+	on_write(e, arg);
+	if (again)
+		publish_member(w);
+}
+
+/* One at a time: each change of state writes the key, and a store that does not answer would hold
+ * many, to take them in any order. What changed meanwhile is written after it. */
+void store_touch(struct worker *w, const char *value)
+{
+	struct dcs_op op = { .kind = DCS_TOUCH_MEMBER, .value = value };
+	/* At the end of the agent there is no later. */
+	if (w->touch_running && !w->shutdown_answered) {
+		w->touch_again = true;
+		return;
+	}
+	w->touch_running = true;
+	dcs_submit(w->dcs, &op, on_touched, w);
+}
+
+static void on_failover(const struct dcs_event *e, void *arg)
+{
+	struct worker *w = arg;
+	w->failover_running = false;
+	/* Nobody knows: it may have happened, and the watch will tell. */
+	w->failover_unknown_ms = e->outcome == DCS_UNKNOWN ? clock_boot_ms() : 0;
+	on_write(e, arg);
+}
+
+/* The rules want it in every cycle as long as they see the key; a store that is slow is asked once,
+ * and after no answer once in loop_wait. */
+void store_failover(struct worker *w, const char *value, int64_t version)
+{
+	struct dcs_op op = { .kind = DCS_SET_FAILOVER, .value = value, .version = version };
+	bool waits = w->failover_unknown_ms != 0 &&
+		     clock_boot_ms() - w->failover_unknown_ms < w->set.loop_wait_ms;
+	if (w->failover_running || (waits && version == w->failover_version))
+		return;
+	w->failover_running = true;
+	w->failover_version = version;
+	dcs_submit(w->dcs, &op, on_failover, w);
 }
 
 static void fill_config(

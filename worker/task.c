@@ -13,9 +13,8 @@
 #include "worker/postgres/bootstrap.h"
 #include "worker/postgres/slot_copy.h"
 #include "worker/postgres/sync_names.h"
+#include "worker/task_demote.h"
 #include "worker/worker.h"
-
-#define DEMOTE_POLL_MS 3000 /* a standby must confirm the shutdown checkpoint within that time */
 
 /* All tasks share one place: one runs at a time. */
 static struct {
@@ -31,17 +30,6 @@ static struct {
 	struct seq_rewind rewind;
 	struct seq_crash crash;
 	struct seq_copy_slots copy;
-	struct seq_demote {
-		struct co co;
-		enum ha_demote_mode mode;
-		bool release_regardless, confirmed;
-		char names[LIMIT_MEMBERS][LIMIT_NAME];
-		unsigned name_count;
-		uint64_t lsn;
-		int64_t until_ms;
-		uint32_t ticket;
-		struct seq_archive_last archive;
-	} demote;
 	char hostaddr[64];
 	struct co *running;
 	struct ha_action action;
@@ -189,129 +177,6 @@ static void fail_now(struct worker *w, const char *why)
 		return;
 	start(w, &none, failed_step);
 	snprintf(none.result_text, sizeof(none.result_text), "%s", why);
-}
-
-/* ---- demote
- * --------------------------------------------------------------------------------------- */
-
-static bool mode_releases(enum ha_demote_mode m)
-{
-	return m == DEMOTE_GRACEFUL || m == DEMOTE_IMMEDIATE || m == DEMOTE_CLUSTER ||
-	       m == DEMOTE_SHUTDOWN;
-}
-
-static void on_released(struct worker *w, enum keeper_op op, enum ha_outcome outcome)
-{
-	if (op != KEEPER_OP_RELEASE)
-		return;
-	w->on_keeper_done = NULL;
-	/* An unknown outcome counts as released: the key runs out (DESIGN 2). */
-	w->task_released = true;
-	co_wake(&t.demote.co, t.demote.ticket, true,
-		outcome == HA_OUT_OK ? "" : "released, outcome unknown");
-}
-
-static void release_key(struct seq_demote *d)
-{
-	struct worker *w = t.w;
-	d->ticket = co_ticket(&d->co);
-	if (keeper_lock(&w->keeper, clock_boot_ms()) == LOCK_NONE) {
-		co_wake(&d->co, d->ticket, true, "not held");
-		return;
-	}
-	publish_status(w, d->lsn);
-	w->on_keeper_done = on_released;
-	struct keeper_event ev = { .kind = KEEPER_RELEASE,
-		.deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
-	keeper_event(w, &ev);
-}
-
-static void polled(struct worker *w, void *arg)
-{
-	struct seq_demote *d = arg;
-	for (unsigned i = 0; i < w->round.count; i++) {
-		const struct ha_peer *p = &w->round.peers[i];
-		if (p->answered && p->in_recovery && !p->nofailover && p->position >= d->lsn)
-			d->confirmed = true;
-	}
-	co_wake(&d->co, d->ticket, true, "");
-}
-
-static void poll_candidates(struct seq_demote *d)
-{
-	d->ticket = co_ticket(&d->co);
-	t.w->on_peers = polled;
-	t.w->on_peers_arg = d;
-	peers_poll(t.w, (const char(*)[LIMIT_NAME])d->names, d->name_count);
-}
-
-static void demote_step(struct co *co)
-{
-	struct seq_demote *d = (struct seq_demote *)co;
-	struct worker *w = t.w;
-	bool fast = d->mode == DEMOTE_OFFLINE || d->mode == DEMOTE_GRACEFUL ||
-		    d->mode == DEMOTE_CLUSTER || d->mode == DEMOTE_SHUTDOWN;
-	CO_BEGIN(co);
-	d->confirmed = false;
-	t.stop = (struct seq_stop){ .p = &w->pg,
-		.mode = fast ? PG_STOP_FAST : PG_STOP_IMMEDIATE,
-		.checkpoint = d->mode == DEMOTE_GRACEFUL,
-		.timeout_ms = settings_sync_mode(&w->set) != SYNC_OFF
-				      ? w->set.primary_stop_timeout_ms
-				      : 0 };
-	co_call(co, &t.stop.co, seq_stop_step);
-	CO_WAIT(co);
-	if (!co->ok)
-		CO_RETURN(co, false, "stop: %s", co->note);
-	d->lsn = t.stop.shutdown_seen ? t.stop.shutdown_lsn : 0;
-	if (w->pg.role != PG_ROLE_REPLICA && w->pg.role != PG_ROLE_STANDBY_LEADER)
-		pgctx_set_role(&w->pg, PG_ROLE_DEMOTED);
-	if (d->mode == DEMOTE_CLUSTER) {
-		/* The other cluster may read from the archive alone: without our last record it
-		 * forks off before it, and we would have to be rewound. With archiving the key is
-		 * kept: no election is wanted, we lead on as a standby. */
-		d->archive = (struct seq_archive_last){ .p = &w->pg };
-		co_call(co, &d->archive.co, seq_archive_last_step);
-		CO_WAIT(co);
-		if (!co->ok || !d->archive.configured)
-			log_info("shutdown checkpoint is not archived: %s", co->note);
-		if (d->archive.configured)
-			CO_RETURN(co, true, "the leader key is kept");
-	}
-	if (mode_releases(d->mode) && d->lsn != 0 && d->name_count > 0) {
-		/* PostgreSQL is down: who has its last word may have the key (S15). */
-		d->until_ms = clock_boot_ms() + DEMOTE_POLL_MS;
-		while (!d->confirmed && clock_boot_ms() < d->until_ms) {
-			poll_candidates(d);
-			CO_WAIT(co);
-			if (!d->confirmed) {
-				co_sleep(co, 200);
-				CO_WAIT(co);
-			}
-		}
-	}
-	if (d->mode == DEMOTE_CLUSTER && !d->confirmed)
-		CO_RETURN(co, true, "the leader key is kept");
-	if (mode_releases(d->mode)) {
-		if (!d->confirmed && !d->release_regardless && d->name_count > 0)
-			CO_RETURN(co, false,
-				"nobody confirmed the shutdown checkpoint: the key is kept");
-		release_key(d);
-		CO_WAIT(co);
-	}
-	CO_END(co);
-}
-
-static void start_demote(struct worker *w, const struct ha_action *a)
-{
-	struct seq_demote *d = &t.demote;
-	d->mode = a->demote;
-	d->release_regardless = a->flag;
-	d->name_count = 0;
-	for (unsigned i = 0; i < a->name_count; i++)
-		memcpy(d->names[d->name_count++], w->plan.names[a->name_first + i], LIMIT_NAME);
-	w->task_released = false;
-	start(w, &d->co, demote_step);
 }
 
 /* ---- bootstrap's leader key
@@ -577,7 +442,7 @@ void task_start(struct worker *w, const struct ha_action *a)
 			.lsn_limit = a->lsn };
 		start(w, &t.promote.co, seq_promote_step);
 		break;
-	case TASK_DEMOTE: start_demote(w, a); break;
+	case TASK_DEMOTE: start(w, demote_prepare(w, a), demote_step); break;
 	case TASK_RESTART: start(w, &restart_co, restart_step); break;
 	default: fail_now(w, "this task is not built yet"); break;
 	}

@@ -1,5 +1,6 @@
 /* One HA turn: gather facts, decide (ha_step), carry out, wait for what was asked (DESIGN 4).
  * Event-driven first, loop_wait second. Worker process. Nothing is decided here but when to ask. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,22 +25,37 @@ static void arm(struct worker *w)
 	loop_timer_set(&w->loop, &w->turn.timer, at_ms, on_timer, w);
 }
 
+/* Events may make a member decide very often; the log stays readable (declog.h). What is left out
+ * is there at level DEBUG. */
+void turn_note(struct worker *w, enum log_level level, const char *fmt, ...)
+{
+	char text[600];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	bool said = declog_note(&w->declog, text, clock_boot_ms(), w->set.loop_wait_ms);
+	log_line(said ? level : LOG_DEBUG, "%s", text);
+}
+
+/* Events may make a member decide very often; the log stays readable (declog.h). What is left out
+ * is there at level DEBUG. */
 static void log_plan(struct worker *w)
 {
 	const struct ha_plan *p = &w->plan;
+	int64_t now_ms = clock_boot_ms();
 	for (unsigned i = 0; i < p->note_count; i++)
-		log_line((enum log_level)p->note_level[i], "%s", p->notes[i]);
+		turn_note(w, (enum log_level)p->note_level[i], "%s", p->notes[i]);
 	if (p->reason[0] == '\0')
 		return;
-	log_line(p->log_level != 0 ? (enum log_level)p->log_level : LOG_INFO, "%s", p->reason);
-	snprintf(w->last_reason, sizeof(w->last_reason), "%s", p->reason);
-}
-
-static void log_owner(struct worker *w)
-{
+	const char *owner = cluster_unlocked(w->c) ? "None" : w->c->leader;
+	bool said = declog_decision(&w->declog, owner, p->reason, now_ms, w->set.loop_wait_ms);
 	if (w->c_fresh)
-		log_info("Lock owner: %s; I am %s", cluster_unlocked(w->c) ? "None" : w->c->leader,
+		log_line(said ? LOG_INFO : LOG_DEBUG, "Lock owner: %s; I am %s", owner,
 			w->welcome.name);
+	int level = p->log_level != 0 ? p->log_level : (int)LOG_INFO;
+	log_line(said ? (enum log_level)level : LOG_DEBUG, "%s", p->reason);
+	snprintf(w->last_reason, sizeof(w->last_reason), "%s", p->reason);
 }
 
 /* A cycle has ended: when is the next? */
@@ -58,10 +74,8 @@ static void plan_next(struct worker *w)
 static void decide(struct worker *w)
 {
 	bool begins = w->mem.awaiting == AWAIT_NONE;
-	if (begins) {
-		log_owner(w);
+	if (begins)
 		w->turn.view_at_ms = clock_boot_ms();
-	}
 	observe_build(w);
 	struct ha_result result = w->turn.result;
 	memset(&w->turn.result, 0, sizeof(w->turn.result));

@@ -4,6 +4,7 @@
 #include <jansson.h>
 
 #include "common/core/ipc.h"
+#include "common/core/log.h"
 #include "common/core/loop.h"
 #include "common/core/rng.h"
 #include "common/core/shm.h"
@@ -11,6 +12,7 @@
 #include "common/ext/http.h"
 #include "common/model/ha_plan.h"
 #include "common/model/ha_view.h"
+#include "worker/declog.h"
 #include "worker/ha/keeper_rules.h"
 #include "worker/ha/slots_plan.h"
 #include "worker/postgres/controljob.h"
@@ -119,6 +121,9 @@ struct worker {
 	int64_t last_seen_s;
 	struct loop_timer store_timer;
 	bool read_running;
+	bool touch_running, touch_again; /* the member key is written; it has changed meanwhile */
+	bool failover_running;
+	int64_t failover_version, failover_unknown_ms; /* of the last write without an answer */
 	bool wants_members; /* no leader, or a switchover runs: member keys matter at once */
 	char backend[16];
 
@@ -162,6 +167,7 @@ struct worker {
 	struct ha_view view;
 	struct ha_plan plan;
 	struct turn turn;
+	struct declog declog;
 	char last_reason[480];
 	struct ha_request request;
 	struct scheduled_restart scheduled;
@@ -179,6 +185,8 @@ struct worker {
 
 	struct peer_round round;
 	void (*on_peers)(struct worker *w, void *arg); /* a task polls; else the turn */
+	/* Beside it: called after each answer; true ends the round. */
+	bool (*on_peer)(struct worker *w, void *arg);
 	void *on_peers_arg;
 	bool reload_again, name_check_running, slots_again, config_loud, ready_sent, cache_asked;
 	struct msg_watchdog_config watchdog_sent;
@@ -228,6 +236,9 @@ MUST_USE enum err_code store_start(struct worker *w, struct err *err);
 void store_reconfigure(struct worker *w);
 void store_answered(struct worker *w, enum dcs_outcome outcome); /* for the failing-since clock */
 void store_submit(struct worker *w, const struct dcs_op *op);	 /* fire and forget, logged */
+void store_touch(struct worker *w, const char *value);		 /* the member key, one at a time */
+void store_failover(struct worker *w, const char *value, int64_t version); /* the same */
+void store_complain(struct worker *w, const struct dcs_event *e);
 void store_reread(struct worker *w);				 /* turn awaits it */
 void store_take_snapshot(struct worker *w, struct cluster *c);
 
@@ -239,6 +250,8 @@ void keeper_ack(struct worker *w, const struct msg_lease_ack *ack);
 
 /* turn.c */
 void turn_want(struct worker *w, const char *why); /* decide soon */
+/* A log line that may repeat: once in loop_wait. */
+void turn_note(struct worker *w, enum log_level level, const char *fmt, ...) PRINTF(3, 4);
 void turn_facts(struct worker *w);		   /* a fact came in */
 void turn_result(struct worker *w, enum ha_outcome outcome, int64_t version);
 void turn_start(struct worker *w);
@@ -248,6 +261,8 @@ void observe_ask(struct worker *w);	       /* SQL and files facts for the next d
 void observe_build(struct worker *w);	       /* w->view */
 void observe_keep_proving(struct worker *w);   /* a standby's proof is due every ttl/2 */
 bool observe_unproven(const struct worker *w); /* a standby runs without a fresh proof */
+/* Files that were read while PostgreSQL stops: the proof that it writes no more, if they are one. */
+void observe_shut_down(struct worker *w, const struct pg_files *f);
 void observe_on_pg(struct host *h, void *arg);
 void observe_on_probe(struct probe *p, void *arg);
 

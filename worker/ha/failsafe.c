@@ -92,6 +92,7 @@ static bool hold_by_failsafe(struct step *s)
 	/* The answers said how far cascading standbys are. */
 	if (s->v->sql->valid && s->v->task == TASK_NONE)
 		plan_add(s, HA_SYNC_SLOTS);
+	s->plan->log_level = HA_LOG_WARNING;
 	return plan_done(s, "J1",
 		"continue to run as a leader because failsafe mode is enabled and all members are "
 		"accessible");
@@ -262,9 +263,11 @@ bool rule_store_failing(struct step *s)
 		return plan_done(
 			s, "J2", "demoted self because DCS is not accessible and I was a leader");
 	}
+	s->plan->log_level = 0; /* what goes on as ever is no error */
 	if (!s->pg_there && s->v->task == TASK_NONE && s->v->proc != PG_PROC_FENCING &&
 		!s->paused && (rule_rewind_interrupted(s) || rule_after_demotion(s)))
 		return true;
+	s->plan->log_level = HA_LOG_ERROR;
 	if (s->pg_there && s->v->task == TASK_NONE && s->set->failsafe_mode && !s->primary &&
 		s->v->sql->valid)
 		plan_add(s, HA_SYNC_SLOTS);

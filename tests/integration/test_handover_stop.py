@@ -1,0 +1,75 @@
+"""A clean stop of the leader: who has its last record leads at once, also while the old server is still archiving (ha 3.5, V11); and
+when nobody is left to ask, nothing is waited for."""
+import os
+import signal
+import time
+
+import pytest
+
+from cluster import Cluster
+from util import alive, wait_until
+
+
+@pytest.fixture
+def cluster(work):
+    gate = os.path.join(work, "gate")
+    with open(gate, "w"):
+        pass
+    os.chmod(gate, 0o666)
+    command = "while [ ! -e %s ]; do sleep 0.05; done" % gate
+    c = Cluster(work, postgresql={
+        "use_pg_rewind": True, "parameters": {"archive_mode": "on", "archive_command": command}})
+    c.gate = gate
+    try:
+        yield c.start()
+    finally:
+        if not os.path.exists(gate):
+            with open(gate, "w"):
+                pass
+        c.stop()
+
+
+def said(m, what):
+    return what in m.proc.text()
+
+
+def test_the_key_is_given_away_while_the_old_server_archives(cluster):
+    c = cluster
+    n0 = c.leader()
+    n0.sql("CREATE TABLE t(i int)")
+    n0.sql("INSERT INTO t VALUES (1)")
+    os.unlink(c.gate)
+    n0.sql("SELECT pg_switch_wal()")
+    n0.sql("INSERT INTO t VALUES (2)")
+    pm = n0.postmaster()
+    n0.proc.signal(signal.SIGTERM)
+    new = c.wait_leader(5, n0)
+    assert alive(pm), "the old postmaster still archives"
+    assert said(n0, "the leader key is given away now")
+    # It writes no more, and the supervisor knows: nothing is fenced when the old lease runs out.
+    new.sql("INSERT INTO t VALUES (3)")
+    end = time.monotonic() + c.dcs["ttl"] + 1
+    wait_until(lambda: time.monotonic() > end, c.dcs["ttl"] + 3, "the old lease is over")
+    assert alive(pm)
+    with open(c.gate, "w"):
+        pass
+    assert n0.proc.wait(15) == 0
+    assert not alive(pm)
+    assert new.sql("SELECT i FROM t ORDER BY i") == [(1,), (2,), (3,)]
+    # It comes back as a replica, without a rewind.
+    n0.start()
+    wait_until(n0.streams_from_somebody, 30, "n0 streams")
+    assert not said(n0, "running pg_rewind")
+
+
+def test_nobody_is_left_to_ask(cluster):
+    c = cluster
+    n0 = c.leader()
+    for m in c.others(n0):
+        m.kill_all()
+        m.proc.wait(5)
+    began = time.monotonic()
+    n0.proc.signal(signal.SIGTERM)
+    assert n0.proc.wait(10) == 0
+    assert time.monotonic() - began < 2.5
+    assert c.etcd.get("leader") is None
