@@ -6,7 +6,7 @@ out=$(mktemp)
 trap 'rm -f "$out" "$out.sum"' EXIT
 user=postgres
 work=$(mktemp -d /tmp/pgregent-it.XXXXXX) || exit 1
-args=(/usr/bin/python3 -B -m pytest -p no:cacheprovider -q --no-header -rf tests/integration)
+args=(/usr/bin/python3 -B -m pytest -p no:cacheprovider -q --no-header -rfs tests/integration)
 # Most of the time is waiting for leases, so tests run side by side; those marked alone and root come after them.
 beside=(-n "$(nproc)" --dist load --durations=15 -m "not root and not alone")
 [ -n "${1:-}" ] && args+=(-k "$1")
@@ -21,7 +21,8 @@ if [ "$(id -u)" -eq 0 ]; then
 	chown "$user" "$work"
 	as_user=(setpriv --reuid="$user" --regid="$(id -g $user)" --init-groups --reset-env
 		env PATH="$PATH" PGREGENT_TEST_DIR="$work" PYTHONDONTWRITEBYTECODE=1
-		${PGREGENT_BUILD:+PGREGENT_BUILD="$PGREGENT_BUILD"})
+		${PGREGENT_BUILD:+PGREGENT_BUILD="$PGREGENT_BUILD"} ${PGREGENT_PG_BIN:+PGREGENT_PG_BIN="$PGREGENT_PG_BIN"}
+		${PGREGENT_PG_VERSIONS:+PGREGENT_PG_VERSIONS="$PGREGENT_PG_VERSIONS"} ${PGREGENT_ETCD_BIN:+PGREGENT_ETCD_BIN="$PGREGENT_ETCD_BIN"})
 	run "${as_user[@]}" "${args[@]}" "${beside[@]}"
 	run "${as_user[@]}" "${args[@]}" -m "alone and not root"
 	# Tests that need root (PID namespaces, capabilities) see PGREGENT_TEST_ROOT.
@@ -37,6 +38,8 @@ failed=$(grep -oE '[0-9]+ (failed|errors?)' "$out.sum" | awk '{n += $1} END {pri
 failed=$((failed + broken))
 [ "$((passed + failed))" -eq 0 ] && failed=1
 if [ "$failed" -eq 0 ]; then rm -rf "$work"; else echo "logs of the failed tests: $work"; fi
-echo "integration: $passed passed, $failed failed"
+# What the machine could not give is said where it is read.
+untested=$(grep -oE '[^ ]+ [^ ]+ IS NOT TESTED.*' "$out" | sort -u)
+echo "integration: $passed passed, $failed failed${untested:+; $(echo "$untested" | paste -sd ';')}"
 [ -n "${RESULT_FILE:-}" ] && echo "$passed $failed" >>"$RESULT_FILE"
 [ "$failed" -eq 0 ]

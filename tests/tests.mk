@@ -47,9 +47,28 @@ sim-mutations:
 
 # Programs that Debian 12 does not have in the version that the tests need, from a newer Debian.
 DEBS := build/debs
-integration-debs: $(DEBS)/trixie/usr/bin/patroni
+integration-debs: $(DEBS)/trixie/usr/bin/patroni $(DEBS)/pg17.ready
 $(DEBS)/trixie/usr/bin/patroni:
 	@tests/unpack-deb.sh trixie $(DEBS)/trixie patroni >$(DEBS).log 2>&1 || { tail -n 20 $(DEBS).log >&2; exit 1; }
+# PostgreSQL and etcd of other suites: name, suite, packages. Ubuntu's where Debian has none. Without a network the tests that
+# need one are skipped and named in the last lines; everything else that goes wrong is an error.
+DEBS_pg13 := bullseye postgresql-13 postgresql-client-13
+DEBS_pg14 := UBUNTU jammy postgresql-14 postgresql-client-14
+DEBS_pg16 := UBUNTU noble postgresql-16 postgresql-client-16
+DEBS_pg17 := trixie postgresql-17 postgresql-client-17
+DEBS_pg18 := forky postgresql-18 postgresql-client-18
+DEBS_etcd35 := trixie etcd-server etcd-client
+VERSIONS ?= 13 14 16 17 18
+ETCDS ?= 35
+$(DEBS)/%.ready: tests/unpack-postgres.sh tests/unpack-deb.sh
+	@tests/unpack-postgres.sh $(DEBS)/$* $(DEBS_$*)
+	@[ -e $(DEBS)/$*.unavailable ] || touch $@
+# The life of a cluster on each version; VERSIONS="17" and ETCDS="" for some of them.
+integration-versions:
+	@$(MAKE) --no-print-directory SAN=1 all integration-bins $(VERSIONS:%=$(DEBS)/pg%.ready) $(ETCDS:%=$(DEBS)/etcd%.ready)
+	@PGREGENT_PG_VERSIONS="$(VERSIONS)" tests/run-integration.sh test_versions
+	@set -e; for e in $(ETCDS); do PGREGENT_ETCD_BIN=$(CURDIR)/$(DEBS)/etcd$$e/usr/bin \
+		tests/run-integration.sh "test_etcd or test_cluster"; done
 integration:
 	@$(MAKE) --no-print-directory SAN=1 integration-bins integration-debs
 	@tests/run-integration.sh $(K)
@@ -114,7 +133,7 @@ lint:
 deps:
 	@tests/check-deps.sh
 
-.PHONY: deps-install test unit unit-run unit-bins integration-bins integration-debs sim-bin sim sim-run sim-long sim-nightly sim-mutations integration fuzz lint deps
+.PHONY: deps-install test unit unit-run unit-bins integration-bins integration-debs integration-versions sim-bin sim sim-run sim-long sim-nightly sim-mutations integration fuzz lint deps
 
 # The search includes guard.c itself and runs without sanitizers, for depth; test_guard runs with them.
 $(B)/tests/unit/test_guard_search.o: OPT := -O3 -g

@@ -137,8 +137,15 @@ static const struct pg_slot *existing(const struct worker *w, const char *name)
 	return NULL;
 }
 
+/* ha 7.4-2: left over from being primary; PostgreSQL refuses to sync over it. */
+static bool blocks_sync(const struct worker *w, const struct slots_in *in, const struct pg_slot *s)
+{
+	return w->probe.facts.in_recovery && in->leader[0] != '\0' &&
+	       strcmp(in->leader, in->me) != 0 && s->logical && s->failover && !s->synced;
+}
+
 /* ha 7.4-2, 3, 4: what has to go; true = a statement was sent. */
-static bool drop_one(struct worker *w)
+static bool drop_one(struct worker *w, const struct slots_in *in)
 {
 	const struct pg_sql *f = &w->probe.facts;
 	for (unsigned i = 0; i < f->slot_count; i++) {
@@ -150,13 +157,15 @@ static bool drop_one(struct worker *w)
 				(want->logical && (strcmp(want->database, s->database) != 0 ||
 							  strcmp(want->plugin, s->plugin) != 0)));
 		bool unwanted = want == NULL || s->invalidated;
-		bool drop = differs ||
+		bool stale = blocks_sync(w, in, s);
+		bool drop = differs || stale ||
 			    (unwanted && !plan.overflow && !w->set.pause &&
 				    !slots_ignored(&w->set, s) && !(s->logical && s->failover));
 		if (!drop || s->active)
 			continue;
 		log_info("dropping replication slot %s: %s", s->name,
-			differs	       ? "its definition differs"
+			stale ? "a failover slot from before, in the way of the one to be synced"
+			: differs      ? "its definition differs"
 			: want == NULL ? "not wanted here"
 				       : "its WAL is gone");
 		const char *args[] = { s->name };
@@ -213,7 +222,7 @@ void slots_sync(struct worker *w)
 		return;
 	struct slots_in in = plan_input(w);
 	slots_plan_make(&in, &plan);
-	if (drop_one(w))
+	if (drop_one(w, &in))
 		return;
 	slots_logical_sync(w, &in, &plan);
 	for (unsigned i = 0; i < plan.count; i++) {

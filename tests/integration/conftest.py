@@ -16,6 +16,8 @@ LOG_TAIL = 6000
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "root: needs root (PID namespaces, capabilities); run apart by run-integration.sh")
+    if os.environ.get("PGREGENT_ETCD_BIN"):
+        os.environ["PATH"] = os.environ["PGREGENT_ETCD_BIN"] + ":" + os.environ["PATH"]
     config.addinivalue_line("markers", "alone: counts processes of its user or measures; no other test beside it")
 
 

@@ -110,10 +110,12 @@ void probe_sql(struct buf *out, int32_t major, bool want_slots)
 			"xmin::text::bigint, catalog_xmin::text::bigint,"
 			" %s, %s, %s, (SELECT datname FROM pg_catalog.pg_database d WHERE d.oid = "
 			"datoid)))"
-			" FROM pg_catalog.pg_get_replication_slots() WHERE NOT temporary), "
+			" FROM pg_catalog.pg_get_replication_slots() WHERE NOT temporary%s), "
 			"'[]'::json)",
 			major >= 13 ? "wal_status" : "NULL", major >= 17 ? "failover" : "false",
-			major >= 17 ? "synced" : "false");
+			major >= 17 ? "synced" : "false",
+			/* PostgreSQL's own affair (ha 7.4-1). */
+			major >= 17 ? " AND NOT (failover AND synced)" : "");
 	settings_sql(out, major);
 	buf_adds(out, " FROM (SELECT pg_catalog.pg_is_in_recovery() AS rec) r"
 		      " LEFT JOIN pg_catalog.pg_stat_get_wal_receiver() w ON r.rec");
