@@ -240,6 +240,8 @@ struct ha_memory {
 	int64_t behind_checked_tli,
 		behind_checked_ms; /* F10: last check for this timeline of the leader */
 	int64_t sync_wait_ms;	   /* quorum RESTART: not before */
+	int64_t left_to_version,
+		left_to_ms; /* X57: request that others are left to answer, since */
 	int64_t stream_wait_version,
 		stream_wait_ms; /* X50: request, and since when it waits; 0 = never */
 };

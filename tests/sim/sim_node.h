@@ -163,8 +163,8 @@ struct sim_node {
 	int64_t initdb_ms, post_bootstrap_ms;
 	int64_t given_up_ms;	/* true time: the worker ended with an error, started again later */
 	int64_t last_paused_ms; /* an acknowledgement while its own agent was in pause */
-	int64_t config_behind_ms; /* an acknowledgement under a configuration that is not the newest
-				   */
+	int64_t config_behind_ms; /* the newest configuration was not in force then: it was learnt,
+				     or a commit acknowledged without it */
 	int64_t nofailover_ms;	  /* since when tagged */
 	int64_t resumed_ms;	  /* true time of the last thaw; 0 = never */
 	int64_t pre_promote_ms, clone_ms;

@@ -143,6 +143,7 @@ void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap)
 	w->snap = snap;
 	if (snap->c.config_valid && w->settings_version != (uint64_t)snap->c.config_version) {
 		w->settings_version = (uint64_t)snap->c.config_version;
+		s->nodes[node].config_behind_ms = s->now_ms;
 		keeper_config(s, node);
 		leader = true;
 	}

@@ -319,6 +319,126 @@ static void test_failing_store_is_asked(void **state)
 	free(f);
 }
 
+/* X57: c is named and healthy, or could take over from me, and nobody leads. */
+static void test_left_for_a_while(void **state)
+{
+	(void)state;
+	const struct {
+		const char *leader, *candidate;
+		int64_t since_ms, version;
+		bool wins;
+	} rows[] = {
+		{ "b", "c", FX_NOW - 29999, 5, false },
+		{ "b", "c", FX_NOW - 30000, 5, true },
+		{ "b", "c", FX_NOW - 30000, 4, false }, /* another request */
+		{ "a", "", FX_NOW - 59999, 5, false },
+		{ "a", "", FX_NOW - 60000, 5, true },
+		{ "a", "c", FX_NOW - 30000, 5, true },
+	};
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct fx *f = racer(SYNC_OFF, "", 0, "", "");
+		request(f, rows[i].leader, rows[i].candidate);
+		f->c.failover_version = 5;
+		fx_peer(f, "c", 1000);
+		f->m.left_to_version = rows[i].version;
+		f->m.left_to_ms = rows[i].since_ms;
+		assert_int_equal(wins(f), rows[i].wins);
+	}
+	struct fx *f = fx_new();
+	fx_as_replica(f);
+	f->m.left_to_ms = 1;
+	fx_run(f);
+	assert_int_equal(f->m.left_to_ms, 0);
+	free(f);
+}
+
+/* X58: I led when the request was made, b led after me. */
+static void test_led_last(void **state)
+{
+	(void)state;
+	for (int last = 0; last < 2; last++) {
+		struct fx *f = racer(SYNC_QUORUM, last ? "a" : "b", 1, last ? "b" : "a", "c");
+		request(f, "a", "");
+		assert_int_equal(wins(f), last);
+	}
+	struct fx *f = racer(SYNC_QUORUM, "b", 1, "a", "c");
+	request(f, "a", "");
+	fx_peer(f, "c", 1000);
+	assert_true(wins(f));
+	f = racer(SYNC_OFF, "", 0, "", "");
+	request(f, "a", "");
+	f->c.history_count = 1;
+	f->history[0] = (struct history_row){ .timeline = 1, .lsn = 999 };
+	assert_false(wins(f));
+}
+
+/* X59: the candidate alone is not enough votes; c answers, or it is waited for, or it was. */
+static void test_asks_the_voters_first(void **state)
+{
+	(void)state;
+	const struct {
+		bool c_answers, waited;
+		bool steps_down, clears;
+	} rows[] = {
+		{ true, false, true, false },
+		{ false, false, false, false },
+		{ false, true, false, true },
+	};
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct fx *f = leader("ANY 1 (b,c)", 1, 1000);
+		f->set.sync_mode = SYNC_QUORUM;
+		f->set.sync_node_count = 1;
+		request(f, "a", "b");
+		f->c.failover_version = 5;
+		f->m.stream_wait_version = 5;
+		f->m.stream_wait_ms = rows[i].waited ? FX_NOW - 10000 : 0;
+		fx_peer(f, "b", 1000);
+		if (rows[i].c_answers)
+			fx_peer(f, "c", 900);
+		fx_run(f);
+		assert_int_equal(strcmp(f->plan.rule, "E-M") == 0, rows[i].steps_down);
+		assert_int_equal(fx_find(f, HA_CLEAR_FAILOVER) != NULL, rows[i].clears);
+		free(f);
+	}
+}
+
+/* The vote of the one that gave way counts when others have led since. */
+static void test_vote_of_the_former(void **state)
+{
+	(void)state;
+	for (int answers = 0; answers < 2; answers++) {
+		struct fx *f = racer(SYNC_QUORUM, "c", 1, "a", "b");
+		request(f, "b", "a");
+		if (answers)
+			fx_peer(f, "b", 1000);
+		assert_int_equal(wins(f), answers);
+	}
+}
+
+/* X56 */
+static void test_follows_nobody_first(void **state)
+{
+	(void)state;
+	struct fx *f = racer(SYNC_OFF, "", 0, "", "");
+	f->c.history_count = 1;
+	f->history[0] = (struct history_row){ .timeline = 1, .lsn = 2000 };
+	FX_SET(f->v.following, "b");
+	fx_run(f);
+	assert_string_equal(f->plan.rule, "X56");
+	assert_non_null(fx_find(f, HA_FOLLOW_RELOAD));
+	assert_string_equal(fx_find(f, HA_FOLLOW_RELOAD)->target, "");
+	assert_null(fx_task(f));
+	f->v.following[0] = '\0';
+	f->v.recovery_settings_differ = f->v.recovery_needs_restart = true; /* before 13 */
+	fx_run(f);
+	assert_int_equal(fx_task(f)->task, TASK_CHANGE_CONNINFO);
+	f->v.recovery_settings_differ = f->v.recovery_needs_restart = false;
+	fx_run(f);
+	assert_int_equal(fx_task(f)->task, TASK_PROMOTE);
+	assert_int_equal(fx_task(f)->lsn, 2000);
+	free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -332,6 +452,11 @@ int main(void)
 		cmocka_unit_test(test_mode_changes_in_a_poll),
 		cmocka_unit_test(test_no_copy_before_promotion),
 		cmocka_unit_test(test_failing_store_is_asked),
+		cmocka_unit_test(test_left_for_a_while),
+		cmocka_unit_test(test_led_last),
+		cmocka_unit_test(test_asks_the_voters_first),
+		cmocka_unit_test(test_vote_of_the_former),
+		cmocka_unit_test(test_follows_nobody_first),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

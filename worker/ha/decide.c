@@ -384,6 +384,7 @@ static void remember_cluster(struct step *s)
 	if (!s->unlocked) {
 		m->race_backoff_ms = 0;
 		m->race_wait_ms = 0;
+		m->left_to_ms = 0;
 	}
 	if (s->has_lock)
 		m->held_ms = s->v->now_ms;

@@ -16,6 +16,40 @@ static const char *bare_word(const struct step *s)
 
 /* ---- 3.6 ---- */
 
+/* X19: a switchover promises that nothing acknowledged is lost (S15), and the leader may have died
+ * before it found out whether the candidate has everything. With a voter's word for each commit
+ * (priority) every candidate that D7 lets pass has it; with a quorum's word only the votes can
+ * tell, so the candidate must win them like anybody, and whoever is ahead of it does not wait for
+ * it. A failover names its target without a leader: that one is the operator's word. */
+static bool votes_wanted(const struct step *s)
+{
+	return s->quorum_active && s->c->failover_leader[0] != '\0';
+}
+
+/* X59: so before a leader stops for a candidate by name, it asks the voters too. Stopped for one
+ * that cannot win, the cluster would have no leader until the others no longer wait (X57). */
+static bool vote_asked(const struct step *s, const struct member *p)
+{
+	const struct cluster *c = s->c;
+	return !s->unlocked && c->failover_present && c->failover_candidate[0] != '\0' &&
+	       votes_wanted(s) && cluster_sync_is_voter(c, p->name) &&
+	       !str_eq(p->name, s->v->name) && p->api_url[0] != '\0';
+}
+
+static bool votes_short(const struct step *s)
+{
+	unsigned votes = 0, need = (unsigned)s->c->sync_quorum + 1;
+	if (s->unlocked || !s->c->failover_present || s->c->failover_candidate[0] == '\0' ||
+		!votes_wanted(s))
+		return false;
+	for (unsigned i = 0; i < s->peer_count; i++) {
+		const struct ha_peer *p = &s->v->peers[i];
+		if (p->answered && p->in_recovery && cluster_sync_is_voter(s->c, p->name))
+			votes++;
+	}
+	return votes < need;
+}
+
 static bool may_take_over(const struct step *s, const struct member *p, bool exclude_candidate)
 {
 	const struct cluster *c = s->c;
@@ -37,13 +71,17 @@ static bool may_take_over(const struct step *s, const struct member *p, bool exc
 bool failover_ask(struct step *s, enum poll_use use, bool exclude_candidate)
 {
 	struct ha_action *a;
+	bool any = false;
 	poll_begin(s, use, &a);
 	s->m->stage_arg[1] = exclude_candidate;
 	for (unsigned i = 0; i < s->c->member_count; i++) {
-		if (may_take_over(s, &s->c->members[i], exclude_candidate))
+		bool able = may_take_over(s, &s->c->members[i], exclude_candidate);
+		any |= able;
+		if (able || vote_asked(s, &s->c->members[i]))
 			plan_name(s, a, s->c->members[i].name);
 	}
-	if (a->name_count == 0) {
+	if (!any) {
+		s->plan->name_count = a->name_first;
 		s->plan->count--;
 		plan_note(s, HA_LOG_WARNING, "%s: candidates list is empty", handover_word(s));
 		return false;
@@ -102,7 +140,11 @@ bool failover_possible(struct step *s, bool exclude_candidate)
 	if (able > 0 && able < need)
 		plan_note(s, HA_LOG_INFO, "Quorum requirement %d can not be reached",
 			s->c->sync_quorum);
-	return able >= need;
+	bool voteless = votes_short(s);
+	if (voteless)
+		plan_note(s, HA_LOG_INFO, "%s: %s would not get the votes it needs rule=X59",
+			handover_word(s), s->c->failover_candidate);
+	return able >= need && !voteless;
 }
 
 void failover_names(struct step *s, struct ha_action *a)
@@ -155,22 +197,24 @@ static bool nobody_streams(const struct step *s)
 	return any;
 }
 
-static bool wait_for_streaming(struct step *s)
+static bool wait_a_moment(struct step *s, const char *what, int64_t again_ms)
 {
 	struct ha_memory *m = s->m;
-	if (!nobody_streams(s))
-		return false;
 	if (m->stream_wait_version != s->c->failover_version || m->stream_wait_ms == 0) {
 		m->stream_wait_version = s->c->failover_version;
 		m->stream_wait_ms = s->v->now_ms;
-		plan_note(s, HA_LOG_INFO,
-			"%s: no candidate streams from me yet, waiting up to %d seconds for it",
-			handover_word(s), STREAMING_WAIT_MS / 1000);
+		plan_note(s, HA_LOG_INFO, "%s: %s yet, waiting up to %d seconds for it",
+			handover_word(s), what, STREAMING_WAIT_MS / 1000);
 	}
 	if (s->v->now_ms - m->stream_wait_ms >= STREAMING_WAIT_MS)
 		return false;
-	plan_wake(s, s->v->now_ms + 250);
+	plan_wake(s, s->v->now_ms + again_ms);
 	return true;
+}
+
+static bool wait_for_streaming(struct step *s)
+{
+	return nobody_streams(s) && wait_a_moment(s, "no candidate streams from me", 250);
 }
 
 static bool step_down(struct step *s)
@@ -232,6 +276,9 @@ bool handover_leader_polled(struct step *s, bool possible)
 		return cycle_run(s);
 	if (possible)
 		return step_down(s);
+	/* X59: a voter that was just started, or that lags, is heard or dropped in a moment. */
+	if (votes_short(s) && wait_a_moment(s, "the votes for the candidate are not there", 1000))
+		return leader_after_handover(s);
 	plan_note(s, HA_LOG_WARNING, "%s: no healthy members found, %s is not possible",
 		handover_word(s), bare_word(s));
 	clear_key(s);
@@ -240,14 +287,41 @@ bool handover_leader_polled(struct step *s, bool possible)
 
 /* ---- D-M ---- */
 
-/* X19: a switchover promises that nothing acknowledged is lost (S15), and the leader may have died
- * before it found out whether the candidate has everything. With a voter's word for each commit
- * (priority) every candidate that D7 lets pass has it; with a quorum's word only the votes can
- * tell, so the candidate must win them like anybody, and whoever is ahead of it does not wait for
- * it. A failover names its target without a leader: that one is the operator's word. */
-static bool votes_wanted(const struct step *s)
+/* R: whoever led when the request was made is not asked, because it is the one that gave way. But
+ * others may have led since (the request outlives a leader that could not remove it), and then it
+ * is a voter like any other: without its word the votes may never be enough (V1). */
+static bool vote_counts(const struct step *s, const char *name)
 {
-	return s->quorum_active && s->c->failover_leader[0] != '\0';
+	return s->quorum_active && cluster_sync_is_voter(s->c, name) &&
+	       !str_eq_nocase(s->c->sync_leader, name);
+}
+
+/* X57: whoever is named, or might take over, may be healthy in every answer and still not lead: its
+ * votes are not there, its store, its watchdog or its script say no. It has one ttl for it, the
+ * others after it another; then it goes by the votes and the health of all who are left, as if
+ * nobody had been named. Nothing is given up by that: who may lead is decided as in any race (V1,
+ * V5). */
+static bool left_long_enough(struct step *s, int turns)
+{
+	struct ha_memory *m = s->m;
+	if (m->left_to_ms == 0 || m->left_to_version != s->c->failover_version) {
+		m->left_to_version = s->c->failover_version;
+		m->left_to_ms = s->v->now_ms;
+	}
+	if (s->v->now_ms - m->left_to_ms < turns * s->set->ttl_ms)
+		return false;
+	plan_note(s, HA_LOG_WARNING,
+		"%s: nobody took the leader key for %d seconds, no longer waiting rule=X57",
+		handover_word(s), (int)((s->v->now_ms - m->left_to_ms) / 1000));
+	return true;
+}
+
+/* X58: that I was the leader when the request was made does not mean that nobody led since. With a
+ * quorum only /sync tells who was the last, and anybody else needs the votes (S4). */
+static bool led_last(const struct step *s)
+{
+	return str_eq(s->c->failover_leader, s->v->name) &&
+	       (!s->quorum_active || str_eq(s->c->sync_leader, s->v->name));
 }
 
 /* The last part: I was not the leader (or nobody was named), and it goes by health without the lag
@@ -261,7 +335,7 @@ static enum may manual_race(struct step *s)
 	poll_begin(s, POLL_MANUAL_RACE, &a);
 	for (unsigned i = 0; i < c->member_count; i++) {
 		const struct member *p = &c->members[i];
-		if (!str_eq(p->name, c->failover_leader) &&
+		if (!(str_eq(p->name, c->failover_leader) && !vote_counts(s, p->name)) &&
 			race_wants(s, p->name, p->api_url, p->tags.nofailover) &&
 			(!s->sync_active || cluster_sync_is_voter(c, p->name)))
 			plan_name(s, a, p->name);
@@ -277,8 +351,10 @@ static enum may manual_race(struct step *s)
 /* No candidate, or the named one cannot. */
 static enum may manual_rest(struct step *s, bool candidate_failed)
 {
-	if (!str_eq(s->c->failover_leader, s->v->name))
+	if (!led_last(s))
 		return manual_race(s);
+	if (race_diverged(s))
+		return MAY_NO; /* S9 */
 	if (failover_ask(s, POLL_MANUAL_LEADER, candidate_failed))
 		return MAY_AWAIT;
 	return MAY_YES; /* the only healthy one */
@@ -341,7 +417,10 @@ static enum may target_polled(struct step *s)
 	}
 	/* X26. A failover without a leader is the operator's word, whatever its target lacks. */
 	bool barred = p != NULL && votes_wanted(s) && race_peer_barred(s, p);
-	if (p != NULL && p->answered && !p->nofailover && !p->watchdog_failed && !barred) {
+	bool fit = p != NULL && p->answered && !p->nofailover && !p->watchdog_failed && !barred;
+	if (fit && left_long_enough(s, 1))
+		return manual_rest(s, true);
+	if (fit) {
 		plan_note(s, HA_LOG_INFO, "%s: to %s, i am %s", handover_word(s), p->name,
 			s->v->name);
 		return MAY_NO;
@@ -354,6 +433,14 @@ static enum may target_polled(struct step *s)
 	return manual_rest(s, true);
 }
 
+/* I was the leader. Others could take over: they are left to it, for a while. */
+static enum may leader_polled(struct step *s)
+{
+	if (!failover_possible(s, s->m->stage_arg[1] != 0))
+		return MAY_YES;
+	return left_long_enough(s, 2) ? manual_race(s) : MAY_NO;
+}
+
 bool handover_no_leader_polled(struct step *s, enum poll_use use)
 {
 	if (!s->unlocked || s->primary || s->starting || !s->c->failover_present ||
@@ -363,7 +450,7 @@ bool handover_no_leader_polled(struct step *s, enum poll_use use)
 	if (use == POLL_MANUAL_TARGET)
 		may = target_polled(s);
 	else if (use == POLL_MANUAL_LEADER)
-		may = failover_possible(s, s->m->stage_arg[1] != 0) ? MAY_NO : MAY_YES;
+		may = leader_polled(s);
 	else if (race_self_ok(s, false))
 		may = race_health(s, "") ? MAY_YES : MAY_NO;
 	return may == MAY_AWAIT || race_answer(s, may == MAY_YES);

@@ -106,6 +106,28 @@ static void give_back(struct step *s)
 	s->plan->verdict = VERDICT_DROP;
 }
 
+/* X56: a standby on a timeline that has ended is as far as it may go, or not there yet; its
+ * upstream, the old primary with a tail that the history left behind, may come back at any moment,
+ * also between the last look and the moment in which the startup process sees the promotion (S9).
+ * So it follows nobody before it is promoted. */
+static bool detach(struct step *s)
+{
+	const struct ha_view *v = s->v;
+	bool restart = v->recovery_settings_differ && v->recovery_needs_restart;
+	if (race_timeline_end(s) == 0)
+		return false;
+	if (v->follow_known && v->following[0] == '\0' && !restart)
+		return false;
+	struct ha_action *a =
+		restart ? plan_task(s, TASK_CHANGE_CONNINFO) : plan_add(s, HA_FOLLOW_RELOAD);
+	a->role = PG_ROLE_REPLICA;
+	plan_wake(s, v->now_ms + 100);
+	return plan_done(s, "X56",
+		"following nobody before the promotion: timeline %d has ended, and %s may have "
+		"more of it than the cluster",
+		(int)my_timeline(s), v->following[0] != '\0' ? v->following : "its upstream");
+}
+
 /* The end of G5: everything that must be true before the promotion is. */
 bool promote_now(struct step *s)
 {
@@ -131,6 +153,8 @@ bool promote_now(struct step *s)
 			"the end of timeline %d in the history of the cluster",
 			(int)my_timeline(s));
 	}
+	if (detach(s))
+		return true;
 	/* X47: the supervisor said no, or did not answer. What it waits for (the next renewal)
 	 * takes its time, and each try runs pre_promote again. */
 	int64_t again_ms = s->m->promote_refused_ms + PROMOTE_AGAIN_MS;

@@ -562,6 +562,12 @@ static bool fresh(const struct pgctx *p, int64_t asked_ms)
 	return p->probe->facts.valid && p->probe->facts.asked_at_ms >= asked_ms;
 }
 
+/* X56: the upstream was taken away; its walreceiver ends when the startup process has read that. */
+static bool cut_off(const struct pgctx *p, int64_t asked_ms)
+{
+	return fresh(p, asked_ms) && !p->probe->facts.receiver_streaming;
+}
+
 void seq_promote_step(struct co *co)
 {
 	struct seq_promote *s = (struct seq_promote *)co;
@@ -581,9 +587,10 @@ void seq_promote_step(struct co *co)
 	}
 	/* X44: while pre_promote ran, WAL may have come from an upstream that is a dead end. */
 	s->asked_ms = clock_boot_ms();
-	while (s->lsn_limit != 0 && !co->cancelled && !fresh(p, s->asked_ms)) {
+	while (s->lsn_limit != 0 && !co->cancelled && !cut_off(p, s->asked_ms)) {
 		if (postmaster_gone(p) || clock_boot_ms() >= s->asked_ms + PROMOTE_ORDER_MS)
-			CO_RETURN(co, false, "PostgreSQL does not tell its wal position");
+			CO_RETURN(co, false,
+				"PostgreSQL still streams, or does not tell its wal position");
 		probe_ask(p->probe);
 		co_wait_pg(co, clock_boot_ms() + 50);
 		CO_WAIT(co);
