@@ -11,11 +11,12 @@
 	X(KILL_SUPERVISOR)                                                                                \
 	X(KILL_DEADMAN)                                                                                   \
 	X(KILL_API)                                                                                       \
-	X(STOP_WORKER) X(STOP_SUPERVISOR) X(STOP_DEADMAN) X(STOP_API) X(NODE_OFF) X(VM_PAUSE) X(          \
-		PG_CRASH) X(PG_HANG) X(PG_FREEZE) X(PG_STUCK_STOP) X(PG_SLOW_RECOVERY)                    \
-		X(PG_SLOW_PROMOTE) X(PG_SLOW_ARCHIVE) X(PG_LAG) X(STORE_DOWN) X(STORE_CUT) X(             \
-			STORE_NO_ANSWERS) X(STORE_SLOW) X(STORE_LOSSY) X(STORE_LEADER) X(NET_ISOLATE)     \
-			X(NET_SPLIT) X(NET_ONE_WAY) X(NET_LOSSY) X(WATCH_STALL) X(WALL_STEP) X(           \
+	X(STOP_WORKER)                                                                                    \
+	X(STOP_SUPERVISOR) X(STOP_DEADMAN) X(STOP_API) X(NODE_OFF) X(VM_PAUSE) X(PG_CRASH) X(             \
+		PG_HANG) X(PG_FREEZE) X(PG_STUCK_STOP) X(PG_SLOW_RECOVERY) X(PG_SLOW_PROMOTE)             \
+		X(PG_SLOW_ARCHIVE) X(PG_LAG) X(STORE_DOWN) X(STORE_CUT) X(STORE_NO_ANSWERS) X(            \
+			STORE_SLOW) X(STORE_LOSSY) X(STORE_LEADER) X(NET_ISOLATE) X(NET_SPLIT)            \
+			X(NET_ONE_WAY) X(NET_LOSSY) X(WATCH_STALL) X(WALL_STEP) X(                        \
 				PRE_PROMOTE_FAILS) X(PRE_PROMOTE_SLOW) X(REWIND_FAILS) X(CLONE_SLOW)      \
 				X(DIR_LOST) X(REPLAY_PAUSED) X(OP_PAUSE) X(OP_SWITCHOVER) X(              \
 					OP_SWITCHOVER_ANY) X(OP_FAILOVER) X(OP_RESTART)                   \

@@ -429,8 +429,8 @@ static void remember_position(struct step *s)
  * was read: on_start would come before A15 could say that this node has to wait. */
 static bool slots_may_run(const struct step *s)
 {
-	if (!s->v->c_fresh || !s->pg_there || s->starting || s->m->bootstrapping || s->v->store == STORE_FAILING ||
-		!s->v->sql->valid)
+	if (!s->v->c_fresh || !s->pg_there || s->starting || s->m->bootstrapping ||
+		s->v->store == STORE_FAILING || !s->v->sql->valid)
 		return false;
 	if (s->v->task != TASK_NONE && s->v->task != TASK_PROMOTE)
 		return false;
