@@ -224,6 +224,7 @@ static void forget_old(struct sup *s)
 {
 	bool in_charge = !s->dm.old_told;
 	fd_close(&s->dm.old_fd);
+	s->dm.old_pid = 0; /* the fence spares it, and the number may become a backend's */
 	if (in_charge)
 		connect_helpers(s);
 }

@@ -30,23 +30,26 @@
  * from then on, starts a new dead-man of its own, waits for its acknowledgement of both and for a
  * helper that watches it, and sends DM_END to the old one.
  *
- * - Superseded. D has no supervisor, and deadman.sock goes to a third dead-man: D leaves, that one
- *   enforces.
+ * - Superseded. D has no supervisor, and deadman.sock goes to a third dead-man, or leads to another
+ *   that answers while a supervisor holds its lock: D leaves, that one enforces.
  *
  * - End. DM_END: D leaves. Without a supervisor D leaves when no postmaster is left, or after the
  *   fence. A state with policy PAUSED disarms the lifeline, the next ENFORCE arms it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/core/buf.h"
 #include "common/core/clock.h"
 #include "common/core/duty.h"
 #include "common/core/log.h"
@@ -55,6 +58,7 @@
 
 #define CONN_FD	       3
 #define SOCKET_NAME    "deadman.sock"
+#define LOCK_NAME      "lock" /* flock: the supervisor's; its bytes: duty.h */
 #define ORPHAN_LOOK_MS 200 /* without a supervisor: does the name lead to a successor's by now? */
 #define FIFO_PRIO      10  /* above ordinary real-time work, far below the kernel's own threads */
 
@@ -175,23 +179,49 @@ static void publish_when_complete(const struct dm *d)
 		publish_or_log();
 }
 
-static void on_supervisor_lost(void)
+/* Somebody listens there. Asked with a socket of another type, which is refused either way and
+ * never looks like a supervisor. */
+static bool name_is_answered(void)
 {
-	ino_t ino = published_ino();
-	self.rival_ino = ino != self.socket_ino ? ino : 0;
-	if (ino == 0 && is_complete(&self.dm))
-		publish_or_log();
+	struct sockaddr_un addr = { .sun_family = AF_UNIX, .sun_path = SOCKET_NAME };
+	AUTO_FD fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 ||
+	       (errno != ECONNREFUSED && errno != ENOENT);
 }
 
-/* A supervisor that dies in the middle of a hand-over leaves two of us behind, and its successor
- * finds the one that has the name. When the name goes to a third, that successor has begun: the
- * other is superseded, and must not fence because nobody renews for it. */
+/* Asked for, never kept. */
+static bool supervisor_lives(void)
+{
+	AUTO_FD fd = open(LOCK_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+/* Without a supervisor. One that dies in the middle of a hand-over leaves two of us behind, and its
+ * successor finds the one that has the name. We are superseded, and must not fence because nobody
+ * renews for us, when the name goes to a third, or when a supervisor lives while another one of us
+ * answers for it: that one is obeyed, or is about to be (we were frozen when all that happened). A
+ * name that leads nowhere, or to one that died, we take: a successor has to find whoever enforces.
+ */
 static bool is_superseded(void)
 {
 	if (self.dm.conn_fd >= 0)
 		return false;
 	ino_t ino = published_ino();
-	return ino != 0 && ino != self.socket_ino && ino != self.rival_ino;
+	if (ino != 0 && ino == self.socket_ino)
+		return false;
+	if (ino == 0 || !name_is_answered()) {
+		if (is_complete(&self.dm))
+			publish_or_log();
+		return false;
+	}
+	return ino != self.rival_ino || supervisor_lives();
+}
+
+/* Whoever has the name at that moment was left behind with us. */
+static void on_supervisor_lost(void)
+{
+	ino_t ino = published_ino();
+	self.rival_ino = ino != self.socket_ino ? ino : 0;
 }
 
 static void unpublish(void)
@@ -251,6 +281,7 @@ static void turn(void)
 			log_error("poll: %s", strerror(errno));
 		return;
 	}
+	int64_t now_ms = clock_boot_ms(); /* before the messages: see dm_tick */
 	uint64_t expirations;
 	if (p[P_TIMER].revents != 0 && read(self.timer_fd, &expirations, sizeof(expirations)) < 0 &&
 		errno != EAGAIN)
@@ -264,10 +295,12 @@ static void turn(void)
 		on_supervisor_lost();
 	if (p[P_LISTEN].revents != 0)
 		accept_successor();
-	dm_tick(d);
+	/* Before the deadlines: what we know of the lease is no longer what is true. */
 	if (is_superseded()) {
 		log_info("superseded: another supervisor has a dead-man of its own");
 		d->ended = true;
+	} else {
+		dm_tick(d, now_ms);
 	}
 }
 
@@ -310,7 +343,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	/* Before the first state: whoever loses sight of another enforcer finds us by it. */
-	if (duty_take("lock", DUTY_ENFORCER) < 0)
+	if (duty_take(LOCK_NAME, DUTY_ENFORCER) < 0)
 		log_warning("cannot be seen on duty: %s/lock: %s", argv[1], strerror(errno));
 	raise_priority();
 	lock_memory();

@@ -44,7 +44,7 @@ static void ask_proof(struct sup *s, int64_t until_ms)
 
 struct guard_actions sup_guard(struct sup *s, struct guard_event ev)
 {
-	ev.wall_offset_ms = clock_wall_us() / 1000 - s->now_ms;
+	ev.wall_offset_ms = clock_wall_offset_ms();
 	struct guard_actions a = guard_step(&s->guard, &ev, s->now_ms);
 	s->want = a;
 	if ((a.flags & GUARD_THAWED) != 0)

@@ -167,10 +167,9 @@ static void carry_out(struct dm *d, const struct guard_event *ev, const struct g
 	d->wake_at_ms = a->wake_at_ms;
 }
 
-void dm_event(struct dm *d, struct guard_event *ev)
+static void event_at(struct dm *d, struct guard_event *ev, int64_t now_ms)
 {
-	int64_t now_ms = clock_boot_ms();
-	ev->wall_offset_ms = clock_wall_us() / 1000 - now_ms;
+	ev->wall_offset_ms = clock_wall_offset_ms();
 	struct guard_actions a = guard_step(&d->guard, ev, now_ms);
 	carry_out(d, ev, &a);
 	tell_fence(d);
@@ -178,6 +177,11 @@ void dm_event(struct dm *d, struct guard_event *ev)
 		fence_done(&d->fence);
 		d->fence_told = FENCE_IDLE;
 	}
+}
+
+void dm_event(struct dm *d, struct guard_event *ev)
+{
+	event_at(d, ev, clock_boot_ms());
 }
 
 void dm_postmaster_gone(struct dm *d)
@@ -192,12 +196,11 @@ void dm_postmaster_gone(struct dm *d)
 	dm_event(d, &ev);
 }
 
-void dm_tick(struct dm *d)
+void dm_tick(struct dm *d, int64_t now_ms)
 {
-	int64_t now_ms = clock_boot_ms();
 	if (now_ms >= d->wake_at_ms) {
 		struct guard_event ev = { .kind = GUARD_EV_TICK };
-		dm_event(d, &ev);
+		event_at(d, &ev, now_ms);
 	}
 	if (d->fence.next_ms != 0 && now_ms >= d->fence.next_ms) {
 		fence_step(&d->fence, now_ms);
@@ -226,8 +229,8 @@ static bool on_postmaster(struct dm *d, struct ipc_msg *m)
 	bool pinned = p->pid > 1 && (mask & (1u << DM_FD_PIDFD)) != 0;
 	/* One that has ended, while its proof is not in: there is the life file alone. */
 	bool gone = p->pid == 0 && (mask & (1u << DM_FD_PIDFD)) == 0;
-	if (mask != p->fd_mask || __builtin_popcount(mask) != m->fd_count ||
-		(p->generation != 0 && !pinned && !gone))
+	if (mask != p->fd_mask || __builtin_popcount(mask) != m->fd_count || (!pinned && !gone) ||
+		(p->generation == 0 && !gone))
 		return false;
 	let_go(d);
 	d->held_generation = p->generation;
@@ -312,6 +315,7 @@ static bool lost_supervisor(struct dm *d, const char *why)
 {
 	log_warning("supervisor is gone: %s", why);
 	fd_close(&d->conn_fd);
+	d->conn_pid = 0; /* the fence spares it, and the number may become a backend's */
 	struct guard_event ev = { .kind = GUARD_EV_PEER_DEAD };
 	dm_event(d, &ev);
 	return false;

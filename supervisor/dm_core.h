@@ -43,8 +43,10 @@ void dm_event(struct dm *d, struct guard_event *ev);
 bool dm_read(struct dm *d);
 /* The pidfd is readable. */
 void dm_postmaster_gone(struct dm *d);
-/* Deadlines that have passed; the fence goes on. */
-void dm_tick(struct dm *d);
+/* Deadlines that have passed; the fence goes on. now_ms: from before the messages were read, so
+ * that one who was frozen after that does not judge by a time that later messages may have renewed.
+ */
+void dm_tick(struct dm *d, int64_t now_ms);
 /* A successor has connected (its credentials are checked): obeyed from now on, told everything.
  * False: refused, since a supervisor is connected, and the descriptor stays the caller's. */
 bool dm_take_successor(struct dm *d, int fd, pid_t pid);

@@ -34,23 +34,35 @@ void fence_root_gone(struct fence *f)
 /* The postmaster inherited a shared lock and handed it to all its descendants: the exclusive one
  * can be had when the last of them has closed the file, which the kernel does for a process before
  * it can be waited for. */
-static bool try_proof(const struct fence *f)
+bool fence_life_is_free(int life_fd)
 {
-	if (f->life_fd < 0)
+	if (life_fd < 0)
 		return false;
-	if (flock(f->life_fd, LOCK_EX | LOCK_NB) < 0) {
+	if (flock(life_fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK)
 			log_error("fence: the life file cannot be locked: %s", strerror(errno));
 		return false;
 	}
-	if (flock(f->life_fd, LOCK_UN) < 0)
+	if (flock(life_fd, LOCK_UN) < 0)
 		log_error("fence: the life file cannot be unlocked: %s", strerror(errno));
 	return true;
+}
+
+static bool try_proof(const struct fence *f)
+{
+	return fence_life_is_free(f->life_fd);
 }
 
 static bool all_signalled(const struct killtree_report *r)
 {
 	return !r->unsettled && !r->overflow && r->denied == 0;
+}
+
+/* What holds the life file has its SIGKILL. With nobody to be seen behind a lock that is held (a
+ * /proc that hides him) nothing was killed, and nobody may rely on it. */
+static bool holders_signalled(const struct killtree_report *r)
+{
+	return all_signalled(r) && r->found > 0;
 }
 
 static void complain(const struct fence *f)
@@ -98,8 +110,9 @@ void fence_start(struct fence *f, const struct killtree_target *target, uint64_t
 	else
 		killtree_run(f->scratch, &f->target, false, &f->last);
 	const struct killtree_report *r = &f->last;
-	bool complete =
-		all_signalled(r) && (target->root == 0 || (r->root_signalled && r->root_stopped));
+	bool complete = target->root == 0
+				? holders_signalled(r)
+				: all_signalled(r) && r->root_signalled && r->root_stopped;
 	f->phase = complete ? FENCE_KILLED : FENCE_KILLING;
 	log_warning("fence: %s generation=%" PRIu64
 		    " postmaster=%d killed=%u passes=%u backends_us=%" PRId64 " us=%" PRId64,
@@ -129,7 +142,7 @@ static void kill_rest(struct fence *f, int64_t now_ms)
 	bool root_signalled = f->last.root_signalled;
 	unsigned alive = killtree_kill_holders(f->scratch, &rest, f->spare, 2, &f->last);
 	f->last.root_signalled = root_signalled;
-	if (f->phase == FENCE_KILLING && all_signalled(&f->last))
+	if (f->phase == FENCE_KILLING && holders_signalled(&f->last))
 		f->phase = FENCE_KILLED;
 	if (now_ms - f->reported_ms < REPORT_EVERY_MS)
 		return;

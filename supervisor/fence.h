@@ -40,5 +40,7 @@ void fence_start(struct fence *f, const struct killtree_target *target, uint64_t
 void fence_root_gone(struct fence *f);
 /* Goes on at next_ms. Returns the phase. */
 enum fence_phase fence_step(struct fence *f, int64_t now_ms);
+/* Nobody holds the shared lock of a postmaster. */
+bool fence_life_is_free(int life_fd);
 /* After FENCE_PROVEN, or when another generation exists: idle again. */
 void fence_done(struct fence *f);

@@ -18,6 +18,7 @@
 
 #include "common/core/buf.h"
 #include "common/core/clock.h"
+#include "common/core/duty.h"
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "supervisor/sup.h"
@@ -221,13 +222,25 @@ static int converse(struct sup *s, int fd, int64_t until_ms)
 	return 1;
 }
 
+static bool enforcer_on_duty(const struct sup *s)
+{
+	char path[LIMIT_PATH + 8];
+	return str_format(path, sizeof(path), "%s/lock", s->launch.runtime_dir) &&
+	       duty_held(path, DUTY_ENFORCER);
+}
+
 void handover_inherit(struct sup *s)
 {
 	int64_t until_ms = clock_boot_ms() + INHERIT_MS;
 	for (bool silent = false; !silent && clock_boot_ms() < until_ms; pause_ms(20)) {
 		int fd = connect_deadman(s);
-		if (fd < 0 && (errno == ENOENT || errno == ECONNREFUSED))
-			return; /* nobody enforces: there is nothing to inherit */
+		/* Nobody enforces: there is nothing to inherit. One who is on duty, and has lost
+		 * the name to another that died, takes it back. */
+		if (fd < 0 && (errno == ENOENT || errno == ECONNREFUSED)) {
+			if (!enforcer_on_duty(s))
+				return;
+			continue;
+		}
 		int got = fd >= 0 ? converse(s, fd, until_ms) : 0;
 		if (got == 1) {
 			struct ucred peer = { 0 };

@@ -143,12 +143,18 @@ static void turn(struct sup *s)
 	set_timer(s);
 	if (poll(fds, SLOT_COUNT, -1) < 0)
 		return; /* EINTR: every signal is blocked but those that stop or kill */
-	s->now_ms = clock_boot_ms();
+	int64_t read_ms = clock_boot_ms();
+	s->now_ms = read_ms;
 	read_all(s, fds);
 	reap(s);
+	/* By the time from before the reading: if we were frozen since, a renewal or a sign of life
+	 * waits in a socket, and the next turn reads it before it judges. What is carried out is
+	 * judged by the time at which it is. */
+	s->now_ms = read_ms;
 	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_TICK });
-	postmaster_tick(s, s->now_ms);
 	helpers_tick(s, s->now_ms);
+	s->now_ms = clock_boot_ms();
+	postmaster_tick(s, s->now_ms);
 	jobs_tick(s, s->now_ms);
 	deadlink_tick(s, s->now_ms);
 	sup_holds_tick(s, s->now_ms);

@@ -288,6 +288,26 @@ static void adopt(struct sup *s, pid_t pid, int pidfd)
 	deadlink_postmaster_changed(s);
 }
 
+/* No postmaster, and yet its life file is held: backends of one that was killed together with both
+ * enforcers and all helpers that would have noticed. A client that never waits keeps such a one
+ * alive, and nobody but us enforces anything on it. Taken for a generation that has just ended. */
+static bool sweep_leftover(struct sup *s)
+{
+	if (fence_life_is_free(s->life_fd))
+		return false;
+	struct guard_event ev = { .kind = GUARD_EV_ADOPT, .generation = s->pm.generation + 1 };
+	if ((sup_guard(s, ev).flags & GUARD_REFUSED) != 0)
+		return false;
+	log_warning("there is no postmaster, but what one left behind: it is killed");
+	s->pm.generation++;
+	s->pm.is_child = false;
+	s->pm.exit = (struct exit_info){ .cls = EXIT_CLASS_UNKNOWN };
+	ev.kind = GUARD_EV_EXIT;
+	sup_guard(s, ev);
+	deadlink_postmaster_changed(s);
+	return true;
+}
+
 void postmaster_pmpid(struct sup *s, struct ipc_msg *m)
 {
 	struct postmaster *pm = &s->pm;
@@ -319,6 +339,10 @@ void postmaster_pmpid(struct sup *s, struct ipc_msg *m)
 		if (starting)
 			pm_start_refuse(
 				s, ANSWER_REFUSED, "a postmaster runs already and was adopted");
+	} else if (sweep_leftover(s)) {
+		if (starting)
+			pm_start_refuse(s, ANSWER_REFUSED,
+				"backends of a postmaster that has ended are being killed");
 	} else if (starting && v == ADOPT_STALE) {
 		struct msg_pmpid_remove rm = { .file_id = f->file_id, .pid = f->pid };
 		log_warning("stale postmaster.pid pid=%d is removed", f->pid);

@@ -105,7 +105,7 @@ static void report(struct worker *w, const struct keeper_action *a)
 		.ttl_ms = a->ttl_ms,
 		.policy = a->policy,
 		.pause_enforce = a->pause_enforce,
-		.wall_offset_ms = clock_wall_us() / 1000 - clock_boot_ms() };
+		.wall_offset_ms = clock_wall_offset_ms() };
 	w->reported_ttl_ms = a->ttl_ms;
 	link_send(w, MSG_LEASE, 0, &m, NULL, 0, NULL, 0);
 }

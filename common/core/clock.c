@@ -5,6 +5,9 @@
 #include <sys/timerfd.h>
 #include <time.h>
 
+#define OFFSET_TRIES	   3
+#define OFFSET_TOGETHER_US 10000
+
 int64_t clock_boot_us(void)
 {
 	struct timespec ts;
@@ -22,6 +25,16 @@ int64_t clock_wall_us(void)
 	struct timespec ts;
 	clock_gettime(CLOCK_REALTIME, &ts);
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+int64_t clock_wall_offset_ms(void)
+{
+	for (int i = 0; i < OFFSET_TRIES; i++) {
+		int64_t before_us = clock_boot_us(), wall_us = clock_wall_us();
+		if (clock_boot_us() - before_us < OFFSET_TOGETHER_US)
+			return (wall_us - before_us) / 1000;
+	}
+	return 0;
 }
 
 int64_t clock_monotonic_us(void)

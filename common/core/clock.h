@@ -10,6 +10,9 @@ int64_t clock_boot_us(void);
 /* Wall clock, microseconds since 1970 (UTC): display, schedules, and the jump test of the lease
  * only. */
 int64_t clock_wall_us(void);
+/* Wall clock minus boot clock, the two read together: one who is frozen between two readings would
+ * see a jump that never was. 0 = they could not be read together. */
+int64_t clock_wall_offset_ms(void);
 /* CLOCK_MONOTONIC in microseconds: only for those who ask for that clock (sd_notify). */
 int64_t clock_monotonic_us(void);
 /* A descriptor whose read fails with ECANCELED after somebody has set the wall clock; or -1 with

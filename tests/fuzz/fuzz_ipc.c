@@ -52,6 +52,11 @@ int64_t clock_wall_us(void)
 	return 1700000000000000 + fuzz.now_ms * 1000;
 }
 
+int64_t clock_wall_offset_ms(void)
+{
+	return 1700000000000;
+}
+
 int64_t clock_monotonic_us(void)
 {
 	return fuzz.now_ms * 1000;

@@ -43,7 +43,7 @@ void target_turn(void)
 		return;
 	if (dm.conn_fd >= 0 && !dm_read(&dm))
 		INVARIANT(dm.conn_fd < 0);
-	dm_tick(&dm);
+	dm_tick(&dm, clock_boot_ms());
 	fuzz_drain(far_end);
 	INVARIANT(dm.wake_at_ms >= clock_boot_ms() || dm.ended);
 	INVARIANT(dm.held_pid == 0 || dm.held_pid > 1);

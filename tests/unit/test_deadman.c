@@ -1,6 +1,6 @@
-/* The program pgregent-deadman itself: two of them left behind by a supervisor that died in the
- * middle of a hand-over, and a third of its successor. Nobody may fence, and only the third may
- * stay. */
+/* The program pgregent-deadman itself, left behind by a supervisor that died: which of several goes
+ * on, who has the name by which a successor finds it, and that nobody kills a PostgreSQL that
+ * another one answers for. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -26,7 +27,8 @@ struct deadman {
 };
 
 static char program[4096], dir[64];
-static pid_t postmaster;
+static pid_t postmaster, started[8];
+static unsigned started_count;
 static struct ipc_rx rx;
 
 /* build/<kind>/tests/unit/test_deadman -> build/<kind>/pgregent-deadman */
@@ -57,10 +59,18 @@ static int tear_down(void **state)
 {
 	(void)state;
 	char path[96];
+	int status;
 	kill(postmaster, SIGKILL);
-	while (waitpid(-1, NULL, WNOHANG) > 0 || waitpid(postmaster, NULL, 0) > 0)
+	/* After a failure some are left; those that have been waited for are nobody's any more. */
+	for (unsigned i = 0; i < started_count; i++)
+		if (waitpid(started[i], &status, WNOHANG) == 0)
+			kill(started[i], SIGKILL);
+	started_count = 0;
+	while (waitpid(-1, NULL, 0) > 0)
 		;
 	snprintf(path, sizeof(path), "%s/deadman.sock", dir);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/lock", dir);
 	unlink(path);
 	return rmdir(dir);
 }
@@ -74,6 +84,7 @@ static struct deadman start_deadman(void)
 	if (d.pid == 0) {
 		int null = open("/dev/null", O_WRONLY);
 		int fd = fcntl(pair[1], F_DUPFD, 10);
+		dup2(null, 1);
 		dup2(null, 2);
 		dup2(fd, 3);
 		close_range(4, ~0u, 0);
@@ -81,18 +92,20 @@ static struct deadman start_deadman(void)
 		_exit(127);
 	}
 	close(pair[1]);
+	assert_true(started_count < sizeof(started) / sizeof(started[0]));
+	started[started_count++] = d.pid;
 	return d;
 }
 
 /* Tells it a leader of generation 1 under a lease of 20 s; waits until it has acknowledged all. */
-static void tell(struct deadman *d, uint64_t seq)
+static void tell_lease(struct deadman *d, uint64_t seq, int64_t lease_ms)
 {
 	struct err err = ERR_INIT;
-	int64_t now_ms = clock_boot_ms(), end_ms = now_ms + 5000;
+	int64_t now_ms = clock_boot_ms(), end_ms = now_ms + 10000;
 	struct msg_dm_state st = { .seq = seq,
 		.now_ms = now_ms,
 		.sent_at_ms = now_ms,
-		.lease_until_ms = now_ms + 20000,
+		.lease_until_ms = now_ms + lease_ms,
 		.ttl_ms = 20000,
 		.generation = 1,
 		.pm_state = PG_PROC_RUNNING,
@@ -114,6 +127,22 @@ static void tell(struct deadman *d, uint64_t seq)
 		done = m.type == MSG_DM_ACK && ack->seq == seq && ack->generation == 1;
 	}
 	assert_true(done);
+}
+
+static void tell(struct deadman *d, uint64_t seq)
+{
+	tell_lease(d, seq, 20000);
+}
+
+/* What a living supervisor holds. */
+static int lock_as_supervisor(void)
+{
+	char path[96];
+	snprintf(path, sizeof(path), "%s/lock", dir);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	return fd;
 }
 
 static bool has_left(const struct deadman *d, int bound_ms)
@@ -159,11 +188,15 @@ static void test_two_left_behind(void **state)
 	assert_false(has_left(&a, 300));
 	assert_false(has_left(&b, 1));
 	assert_int_equal(name_ino(), ino); /* the name is not taken away from the second */
+	/* The successor: it finds the second, and the first is superseded whenever it looks. */
+	int lock = lock_as_supervisor();
+	assert_true(has_left(&a, 10000));
+	assert_false(has_left(&b, 1));
 	struct deadman c = start_deadman();
 	tell(&c, 2);
 	name_changes(ino);
-	assert_true(has_left(&a, 5000));
-	assert_true(has_left(&b, 5000));
+	assert_true(has_left(&b, 10000));
+	close(lock);
 	assert_int_equal(kill(postmaster, 0), 0);
 	assert_int_equal(waitpid(postmaster, NULL, WNOHANG), 0);
 	struct err err = ERR_INIT;
@@ -171,6 +204,57 @@ static void test_two_left_behind(void **state)
 	assert_true(has_left(&c, 5000));
 	assert_int_equal(name_ino(), 0);
 	close(c.fd);
+}
+
+/* Frozen while its supervisor died and another one came up with a dead-man of its own: what it
+ * knows of the lease is spent when it wakes, and no longer true. */
+static void test_frozen_while_it_was_succeeded(void **state)
+{
+	(void)state;
+	struct deadman a = start_deadman();
+	tell_lease(&a, 1, 1500); /* ttl 20 s: it fences half a second before the end */
+	int64_t spent_ms = clock_boot_ms() + 1500;
+	ino_t ino = name_changes(0);
+	int status;
+	assert_int_equal(kill(a.pid, SIGSTOP), 0);
+	assert_int_equal(waitpid(a.pid, &status, WUNTRACED), a.pid);
+	close(a.fd);
+	int lock = lock_as_supervisor();
+	struct deadman b = start_deadman();
+	tell(&b, 2);
+	name_changes(ino);
+	while (clock_boot_ms() < spent_ms)
+		usleep(10000);
+	assert_int_equal(kill(a.pid, SIGCONT), 0);
+	assert_true(has_left(&a, 10000));
+	assert_int_equal(waitpid(postmaster, NULL, WNOHANG), 0);
+	struct err err = ERR_INIT;
+	assert_int_equal(ipc_send(b.fd, MSG_DM_END, 0, NULL, NULL, 0, NULL, 0, &err), ERR_OK);
+	assert_true(has_left(&b, 10000));
+	close(lock);
+	close(b.fd);
+}
+
+/* Of two that were left behind the one with the name is killed as well: the other takes the name,
+ * or a successor would find nobody and know nothing of the lease. */
+static void test_name_of_one_that_died(void **state)
+{
+	(void)state;
+	struct deadman a = start_deadman();
+	tell(&a, 1);
+	ino_t ino = name_changes(0);
+	struct deadman b = start_deadman();
+	tell(&b, 1);
+	ino = name_changes(ino);
+	close(a.fd);
+	close(b.fd);
+	kill(b.pid, SIGKILL);
+	assert_int_equal(waitpid(b.pid, NULL, 0), b.pid);
+	name_changes(ino);
+	assert_false(has_left(&a, 1));
+	kill(a.pid, SIGKILL);
+	assert_int_equal(waitpid(a.pid, NULL, 0), a.pid);
+	assert_int_equal(waitpid(postmaster, NULL, WNOHANG), 0);
 }
 
 static void test_ignores_signals(void **state)
@@ -193,6 +277,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_two_left_behind, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_frozen_while_it_was_succeeded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_name_of_one_that_died, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_ignores_signals, set_up, tear_down),
 	};
 	alarm(60);

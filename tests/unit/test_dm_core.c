@@ -131,7 +131,7 @@ static bool postmaster_killed(struct scene *s, int bound_ms)
 	int64_t end_ms = clock_boot_ms() + bound_ms;
 	int status = 0;
 	while (clock_boot_ms() < end_ms) {
-		dm_tick(&s->dm);
+		dm_tick(&s->dm, clock_boot_ms());
 		if (waitpid(s->pm, &status, WNOHANG) == s->pm) {
 			s->pm = fork(); /* for end_scene */
 			if (s->pm == 0)
@@ -172,22 +172,28 @@ static void test_fences_at_the_end_of_the_lease(void **state)
 {
 	(void)state;
 	struct scene *s = new_scene();
-	/* ttl 3 s: margin 1 s, the dead-man fences half a second before the end. */
-	struct msg_dm_state st = state_of(s, 900);
+	/* ttl 3 s: margin 1 s, the dead-man fences half a second before the end. The time is ours.
+	 */
+	struct msg_dm_state st = state_of(s, 3000);
+	int64_t fence_ms = st.lease_until_ms - 500;
 	send_postmaster(s);
 	send_msg(s, MSG_DM_STATE, &st, NULL, 0);
 	assert_true(dm_read(&s->dm));
-	dm_tick(&s->dm);
-	assert_int_equal(kill(s->pm, 0), 0);
-	assert_true(postmaster_killed(s, 2000));
-	int64_t now_ms = clock_boot_ms();
-	assert_true(now_ms >= st.lease_until_ms - 500 && now_ms < st.lease_until_ms);
+	dm_tick(&s->dm, clock_boot_ms());
+	assert_int_equal(s->dm.guard.pm_state, PG_PROC_RUNNING);
+	dm_tick(&s->dm, fence_ms - 1);
+	assert_int_equal(s->dm.guard.pm_state, PG_PROC_RUNNING);
+	assert_int_equal(waitpid(s->pm, NULL, WNOHANG), 0);
+	assert_false(last_ack(s).fencing);
+	dm_tick(&s->dm, fence_ms);
+	assert_int_not_equal(s->dm.guard.pm_state, PG_PROC_RUNNING);
+	assert_true(postmaster_killed(s, 5000));
 	assert_true(last_ack(s).fencing);
 	/* The proof comes from the lock, and then it is idle. */
-	int64_t end_ms = now_ms + 3000;
+	int64_t end_ms = clock_boot_ms() + 5000;
 	while (s->dm.guard.pm_state != PG_PROC_NONE && clock_boot_ms() < end_ms) {
 		dm_postmaster_gone(&s->dm);
-		dm_tick(&s->dm);
+		dm_tick(&s->dm, clock_boot_ms());
 		usleep(1000);
 	}
 	assert_int_equal(s->dm.guard.pm_state, PG_PROC_NONE);
@@ -210,7 +216,7 @@ static void test_orphan_with_a_spent_lease(void **state)
 	int64_t end_ms = clock_boot_ms() + 3000;
 	while (!s->dm.ended && clock_boot_ms() < end_ms) {
 		dm_postmaster_gone(&s->dm);
-		dm_tick(&s->dm);
+		dm_tick(&s->dm, clock_boot_ms());
 		usleep(1000);
 	}
 	assert_true(s->dm.ended);
@@ -251,7 +257,7 @@ static void test_farewell(void **state)
 		s->sup = -1;
 		while (dm_read(&s->dm) && !s->dm.ended)
 			;
-		dm_tick(&s->dm);
+		dm_tick(&s->dm, clock_boot_ms());
 		if (rows[i].superseded)
 			s->dm.ended = true; /* as deadman.c does it */
 		assert_true(s->dm.ended);
@@ -266,19 +272,31 @@ static void test_farewell(void **state)
 static void test_bad_messages(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 3; i++) {
+	static const struct {
+		const char *what;
+		uint64_t generation;
+		int32_t pid; /* 0 = that of the postmaster */
+		uint32_t mask;
+	} rows[] = {
+		{ "two named, one came", 1, 0, 3 },
+		{ "a descriptor that nobody knows", 1, 0, 16 },
+		{ "no pidfd", 1, 0, 2 },
+		{ "a number that is no process", 1, -7, 1 },
+		{ "no generation, and yet a process", 0, 0, 1 },
+		{ "no generation, and a number that is no process", 0, -7, 2 },
+	};
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		struct scene *s = new_scene();
-		struct msg_dm_postmaster p = { .generation = 1,
-			.pid = s->pm,
-			.fd_mask = i == 0   ? 3
-				   : i == 1 ? 16
-					    : 2 };
+		struct msg_dm_postmaster p = { .generation = rows[i].generation,
+			.pid = rows[i].pid != 0 ? rows[i].pid : s->pm,
+			.fd_mask = rows[i].mask };
 		int fds[] = { s->pidfd };
-		send_msg(s, MSG_DM_POSTMASTER, &p, fds,
-			1); /* two named, one came; unknown; no pidfd */
-		assert_false(dm_read(&s->dm));
+		send_msg(s, MSG_DM_POSTMASTER, &p, fds, 1);
+		if (dm_read(&s->dm))
+			fail_msg("%s", rows[i].what);
 		assert_int_equal(s->dm.conn_fd, -1);
 		assert_int_equal(s->dm.fds[DM_FD_PIDFD], -1);
+		assert_int_equal(s->dm.held_pid, 0);
 		end_scene(s);
 	}
 	struct scene *s = new_scene();
@@ -311,7 +329,7 @@ static void test_postmaster_that_is_gone(void **state)
 	assert_false(dm_read(&s->dm));
 	int64_t end_ms = clock_boot_ms() + 3000;
 	while (!s->dm.ended && clock_boot_ms() < end_ms)
-		dm_tick(&s->dm);
+		dm_tick(&s->dm, clock_boot_ms());
 	assert_int_equal(s->dm.guard.pm_state, PG_PROC_NONE);
 	assert_true(s->dm.ended);
 	end_scene(s);
