@@ -9,6 +9,7 @@
 #include "common/core/buf.h"
 #include "common/core/clock.h"
 #include "common/core/log.h"
+#include "common/core/str.h"
 #include "supervisor/lifeline.h"
 
 #define MESSAGES_A_TURN 64
@@ -91,11 +92,13 @@ static void start_fence(struct dm *d, const char *reason)
 		t.root = d->held_pid;
 		t.root_pidfd = d->fds[DM_FD_PIDFD];
 	}
+	if (d->held_generation == d->guard.generation && d->held_dir[0] != '\0')
+		t.data_dir = d->held_dir;
 	if (d->fds[DM_FD_LIFE] >= 0 && fstat(d->fds[DM_FD_LIFE], &st) == 0) {
 		t.life_dev = st.st_dev;
 		t.life_ino = st.st_ino;
 	}
-	if (t.root == 0 && t.life_ino == 0)
+	if (t.root == 0 && t.life_ino == 0 && t.data_dir == NULL)
 		log_fatal("fence: neither pidfd nor life file of generation=%" PRIu64
 			  ", cannot find it",
 			d->guard.generation);
@@ -215,10 +218,23 @@ static void refit_fence(struct dm *d)
 {
 	bool same = d->held_generation == d->fence.generation;
 	d->fence.life_fd = same ? d->fds[DM_FD_LIFE] : -1;
+	d->fence.target.data_dir = same && d->held_dir[0] != '\0' ? d->held_dir : NULL;
 	if (same && d->fence.target.root != 0)
 		d->fence.target.root_pidfd = d->fds[DM_FD_PIDFD];
 	else
 		fence_root_gone(&d->fence);
+}
+
+/* One without a lifeline is not of our making. Where it works tells later what it has left behind.
+ */
+static void look_where_it_works(struct dm *d)
+{
+	char path[40];
+	ssize_t n = -1;
+	if (d->fds[DM_FD_LINE_R] < 0 &&
+		str_format(path, sizeof(path), "/proc/%d/cwd", (int)d->held_pid))
+		n = readlink(path, d->held_dir, sizeof(d->held_dir) - 1);
+	d->held_dir[n > 0 && n < (ssize_t)sizeof(d->held_dir) - 1 ? n : 0] = '\0';
 }
 
 /* Takes the descriptors out of m. False: not as the mask says. */
@@ -232,6 +248,7 @@ static bool on_postmaster(struct dm *d, struct ipc_msg *m)
 	if (mask != p->fd_mask || __builtin_popcount(mask) != m->fd_count || (!pinned && !gone) ||
 		(p->generation == 0 && !gone))
 		return false;
+	bool same = p->generation == d->held_generation;
 	let_go(d);
 	d->held_generation = p->generation;
 	d->held_pid = p->pid;
@@ -241,6 +258,10 @@ static bool on_postmaster(struct dm *d, struct ipc_msg *m)
 		if (mask & (1u << i))
 			d->fds[i] = m->fds[next++];
 	m->fd_count = 0;
+	if (!gone)
+		look_where_it_works(d);
+	else if (!same)
+		d->held_dir[0] = '\0';
 	refit_fence(d);
 	struct guard_event ev = { .kind = GUARD_EV_PEER_SEEN };
 	dm_event(d, &ev); /* sets the lifeline of the new one */

@@ -19,10 +19,12 @@ struct dm {
 	int fds[DM_FD_COUNT]; /* of the postmaster; -1 = not held */
 	uint64_t held_generation;
 	pid_t held_pid;
-	bool root_gone;	       /* the pidfd said so: the number is not signalled any more */
-	bool is_child;	       /* of the supervisor, as it last said */
-	int peers[ROLE_COUNT]; /* sockets to worker, files and api: their other ends notice our
-				  death */
+	char held_dir[LIMIT_PATH]; /* where one works that somebody else started; "" = it has a life
+				      file */
+	bool root_gone;		   /* the pidfd said so: the number is not signalled any more */
+	bool is_child;		   /* of the supervisor, as it last said */
+	int peers[ROLE_COUNT];	   /* sockets to worker, files and api: their other ends notice our
+				      death */
 	enum fence_phase fence_told; /* to guard_step */
 	uint64_t fenced_generation;  /* this process began it */
 	int lifeline_state;	     /* -1 not known, 0 off, 1 armed */

@@ -48,9 +48,19 @@ bool fence_life_is_free(int life_fd)
 	return true;
 }
 
+/* Of a postmaster that somebody else started the file says nothing: nobody is left when nobody
+ * works in its directory. */
 static bool try_proof(const struct fence *f)
 {
-	return fence_life_is_free(f->life_fd);
+	struct killtree_report report;
+	struct killtree_target rest = f->target;
+	if (!fence_life_is_free(f->life_fd))
+		return false;
+	rest.root = 0;
+	rest.root_pidfd = -1;
+	return rest.data_dir == NULL ||
+	       (killtree_kill_holders(f->scratch, &rest, f->spare, 2, &report) == 0 &&
+		       !report.overflow);
 }
 
 static bool all_signalled(const struct killtree_report *r)

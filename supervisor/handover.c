@@ -172,6 +172,7 @@ static void take_postmaster(struct sup *s, struct ipc_msg *m)
 	m->fd_count = 0;
 	pm->generation = p->generation;
 	pm->pid = pm->pidfd >= 0 ? p->pid : 0;
+	pm->foreign = pm->line_r < 0;
 }
 
 static void take_state(struct sup *s, const struct msg_dm_state *st)

@@ -192,6 +192,7 @@ static void start_fork(struct sup *s)
 	}
 	pm->generation++;
 	pm->is_child = true;
+	pm->foreign = false;
 	pm->started_at_ms = s->now_ms;
 	pm->stop_mode = 0;
 	pm->exit = (struct exit_info){ 0 };
@@ -280,6 +281,7 @@ static void adopt(struct sup *s, pid_t pid, int pidfd)
 	pm->pid = pid;
 	pm->pidfd = pidfd;
 	pm->is_child = false;
+	pm->foreign = true;
 	pm->started_at_ms = s->now_ms;
 	pm->stop_mode = 0;
 	pm->exit = (struct exit_info){ 0 };
@@ -300,7 +302,7 @@ static bool sweep_leftover(struct sup *s)
 		return false;
 	log_warning("there is no postmaster, but what one left behind: it is killed");
 	s->pm.generation++;
-	s->pm.is_child = false;
+	s->pm.is_child = s->pm.foreign = false;
 	s->pm.exit = (struct exit_info){ .cls = EXIT_CLASS_UNKNOWN };
 	ev.kind = GUARD_EV_EXIT;
 	sup_guard(s, ev);

@@ -177,11 +177,14 @@ static void fence_report(struct sup *s, enum fence_phase phase)
 void postmaster_begin_fence(struct sup *s, bool fence, const char *why)
 {
 	struct postmaster *pm = &s->pm;
+	if (!fence && *why == '\0')
+		why = "the postmaster has ended";
 	struct killtree_target t = { .root = pm->pid,
 		.root_pidfd = pm->pidfd,
 		.uid = s->privs.uid,
 		.gid = s->privs.gid,
 		.as_user = s->privs.root,
+		.data_dir = pm->foreign ? s->launch.data_real : NULL,
 		.life_dev = s->life_dev,
 		.life_ino = s->life_ino };
 	if (fence) {

@@ -33,6 +33,7 @@ struct postmaster {
 	pid_t pid;			    /* 0 = none */
 	int pidfd, gate_fd, line_r, line_w; /* -1 = none */
 	bool is_child;
+	bool foreign; /* somebody else started it: it holds neither life file nor lifeline */
 	int64_t started_at_ms;
 	uint32_t stop_mode; /* enum pg_stop_mode, 0 = none */
 	int64_t stop_timeout_ms;

@@ -203,6 +203,8 @@ static bool fd_is_life(int dir, pid_t pid, const char *name, const struct killtr
 static bool holds_life(struct killtree *kt, pid_t pid, const struct killtree_target *t, int *hint)
 {
 	char path[40], name[16];
+	if (t->life_ino == 0)
+		return false;
 	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
@@ -227,10 +229,28 @@ static bool holds_life(struct killtree *kt, pid_t pid, const struct killtree_tar
 	return found;
 }
 
+/* By /proc alone: the directory may be on a disk that does not answer. */
+static bool works_in_data_dir(struct killtree *kt, pid_t pid, const struct killtree_target *t)
+{
+	char path[40];
+	if (t->data_dir == NULL)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/cwd", (int)pid);
+	ssize_t n = readlink(path, kt->text, sizeof(kt->text) - 1);
+	if (n < 0)
+		return false;
+	kt->text[n] = '\0';
+	if (strcmp(kt->text, t->data_dir) != 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	return read_file(path, kt->text, sizeof(kt->text)) > 0 &&
+	       (strcmp(kt->text, "postgres\n") == 0 || strcmp(kt->text, "postmaster\n") == 0);
+}
+
 static void list_holders(struct killtree *kt, const struct killtree_target *t, const pid_t *spare,
 	unsigned spare_count, struct killtree_report *out)
 {
-	if (t->life_ino == 0)
+	if (t->life_ino == 0 && t->data_dir == NULL)
 		return;
 	int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (proc < 0) {
@@ -249,7 +269,8 @@ static void list_holders(struct killtree *kt, const struct killtree_target *t, c
 			bool skip = pid == getpid() || pid == t->root;
 			for (unsigned i = 0; i < spare_count; i++)
 				skip |= pid == spare[i];
-			if (!skip && holds_life(kt, pid, t, &hint))
+			if (!skip &&
+				(holds_life(kt, pid, t, &hint) || works_in_data_dir(kt, pid, t)))
 				list_add(kt, pid, START_HOLDER, out);
 		}
 	}
@@ -282,7 +303,8 @@ static bool still_ours(
 	if (*out_dead)
 		return false;
 	if (kt->starts[index] == START_HOLDER)
-		return holds_life(kt, kt->pids[index], t, &hint);
+		return holds_life(kt, kt->pids[index], t, &hint) ||
+		       works_in_data_dir(kt, kt->pids[index], t);
 	if (kt->starts[index] == START_CHILD)
 		return st.ppid == t->root;
 	return st.start_ticks == kt->starts[index];

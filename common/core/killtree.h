@@ -26,6 +26,10 @@ struct killtree_target {
 	ino_t life_ino;
 	uid_t uid; /* who runs PostgreSQL */
 	gid_t gid;
+	/* Its real path where somebody else started the postmaster, which then holds no life file:
+	 * what runs as postgres in that directory counts as a holder. NULL = the file alone counts.
+	 * Borrowed. */
+	const char *data_dir;
 	bool any_holder; /* a job: whoever has the file (its output) open counts, lock or not */
 	bool as_user;	 /* we are root: look at /proc with the file system ids of uid and gid */
 };
