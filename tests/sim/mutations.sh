@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # make sim-mutations: breaks one rule at a time in a copy of the tree and asks the simulator whether it notices.
-# A row of the table below is: name | file | text | replacement (first occurrence, Perl literal text).
-# "~": a second line of defence; breaking it alone is not expected to show (the store's atomic create, the lease that runs
-# out, the supervisor that refuses, or a process the model does not take apart stand behind it).
+# A row of the table below is: name | file | text | replacement (first occurrence, Perl literal text), the last three
+# repeated where two rules stand for the same thing: then each of them is broken, and only both together show.
+# "~": nothing that can be modelled shows it; README.md says for each why.
 # Prints mutation -> after how many histories it was caught, and by which invariant. Fails when one survives that is
 # not marked "~", or when a text is not found any more: a mutation that changes nothing tests nothing.
 #
@@ -14,12 +14,13 @@ only=${2:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tar -cf - --exclude=./build --exclude=./.git . | tar -xf - -C "$work"
+mkdir -p "$work/original" && cp -a --parents worker/ha supervisor "$work/original"
 mkdir -p "$work/build" && [ -d build/release ] && cp -a build/release "$work/build/"
 
 table() {
 	cat <<'ROWS'
 race: nofailover is ignored | worker/ha/race.c | if (s->paused || is_nofailover(s)) | if (s->paused)
-~ race: a peer that says primary does not count | worker/ha/race.c | if (!p->in_recovery) { | if (false) {
+race: a peer that says primary does not count | worker/ha/race.c | if (!p->in_recovery) { | if (false) {
 race: a peer that is ahead does not count | worker/ha/race.c | if (p->position > my_position(s)) { | if (false) {
 race: lag is not looked at | worker/ha/race.c | if (with_lag && lagging(s, my_position(s))) { | if (false) {
 race: a non-voter may be elected | worker/ha/race.c | if (s->sync_active && !s->quorum_active && !cluster_sync_matches(s->c, s->v->name)) | if (false)
@@ -27,24 +28,24 @@ race: quorum votes are not counted | worker/ha/race.c | if (!s->quorum_active ||
 race: one vote less is enough | worker/ha/race.c | votes >= s->c->sync_quorum | votes + 1 >= s->c->sync_quorum
 race: a failsafe promise is forgotten by a restart (X13) | worker/ha/failsafe.c | int64_t until_ms = s->m->started_ms + s->m->ttl_most_ms; | int64_t until_ms = 0;
 race: whoever is not in /failsafe may be elected by hand (X16) | worker/ha/race.c | if (failsafe_excludes(s, s->v->name)) { | if (false) {
-~ leader: a late key is promoted on, whatever word was given (X17) | worker/ha/leader.c | if (failsafe_word_forbids(s)) { | if (false) {
+leader: a late key is promoted on, whatever word was given (X17; X18 comes first) | worker/ha/leader.c | if (failsafe_word_forbids(s)) { | if (false) { | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
 leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
 leader: a decision is good for as long as the answer takes (X51) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = s->m->lock_won; (void)promise_moved;
-~ race: answers count under another mode (X52) | worker/ha/race.c | || poll_outdated(s)) | )
+race: answers count under another mode (X52) | worker/ha/race.c | || poll_outdated(s)) | )
 ~ bootstrap: a leader that is not promoted yet is cloned (X53) | worker/ha/bootstrap_plan.c | if (leader != NULL && !s->injected && str_eq(leader->role, "replica")) | if (false)
 race: a candidate by name needs no votes (X19) | worker/ha/handover.c | return s->quorum_active && s->c->failover_leader[0] != '\0'; | return false;
 ~ race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
-~ failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@
+failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@
 sync: whoever was ready stays ready (X15, X29) | worker/ha/sync_state.c | if (s->sync == SYNC_QUORUM || partly || !ssn_lists(ssn, m->ready[i])) | if (!ssn_lists(ssn, m->ready[i]))
 sync: ready under ANY n is ready in priority mode (X29) | worker/ha/sync_state.c | s->sync == SYNC_QUORUM || partly || | s->sync == SYNC_QUORUM ||
 sync: older commits do not count for the votes (X25) | worker/ha/quorum.c | quorum = max(quorum, votes_for_older(w, &voters)); | 
 race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (failsafe_excludes(s, p->name)) | if (false)
-handover: a peer that may not lead is waited for (X26) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false)
+handover: a peer that may not lead is waited for (X26, in the list and in the answers) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false) | worker/ha/handover.c | else if (s->unlocked && race_peer_barred(s, p)) | else if (false)
 sync: strict mode waits for /sync (X27) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false)
 race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM
 leader: nobody looks for a dead end again (X44) | worker/ha/leader.c | a->lsn = race_timeline_end(s); | 
 failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
-~ race: an old primary with an older timeline may lead | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) {
+race: an old primary with an older timeline may lead | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) {
 race: proven divergence does not count (S9) | worker/ha/race.c | return end != 0 && my_position(s) > end; | return false;
 ~ race: unknown counts as acquired | worker/ha/race.c | case HA_OUT_UNKNOWN: | case HA_OUT_UNKNOWN: break;
 sync: the promise grows before PostgreSQL keeps it | worker/ha/sync.c | if (!set || st->ssn.quorum) { /* 7 */ | if (false) {
@@ -56,10 +57,10 @@ sync: strict mode lets commits through alone | worker/ha/sync.c | if (strict_ste
 sync: the new leader promises nothing before it writes | worker/ha/sync.c | n = n < least ? least : n; | n = 0; (void)least;
 keeper: the lease counts from the answer | worker/ha/keeper_rules.c | k->lease_until_ms = ev->sent_at_ms + ttl; | k->lease_until_ms = now_ms + ttl + 2000;
 keeper: unknown counts as renewed | worker/ha/keeper_rules.c | 	if (k->open)@@NL@@		k->open--;@@NL@@ | 	struct keeper_event yes = *ev;@@NL@@	yes.outcome = yes.outcome == HA_OUT_UNKNOWN ? HA_OUT_OK : yes.outcome;@@NL@@	ev = &yes;@@NL@@
-~ keeper: a conflict is not a loss | worker/ha/keeper_rules.c | 		lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
+keeper: a conflict is not a loss | worker/ha/keeper_rules.c | 		lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
 ~ keeper: the release leaves before lease 0 is acknowledged | worker/ha/keeper_rules.c | k->phase = KEEPER_ZEROING; | k->phase = KEEPER_RELEASING; send_op(k, plan, KEEPER_OP_RELEASE, false, ev->deadline_ms);
 keeper: a given-up key is renewed again | worker/ha/keeper_rules.c | k->given_up_version = open_end ? k->key_version : 0; | k->given_up_version = 0; (void)open_end;
-~ keeper: a stale verdict serves for ever | worker/ha/keeper_rules.c | return k->verdict == VERDICT_HOLD && | return k->verdict == VERDICT_HOLD \|\|
+keeper: a stale verdict serves for ever | worker/ha/keeper_rules.c | return k->verdict == VERDICT_HOLD && | return k->verdict == VERDICT_HOLD \|\|
 keeper: a shorter ttl does not cut the lease | worker/ha/keeper_rules.c | if (k->lease_until_ms > now_ms + ttl_ms) { | if (false) {
 keeper: no adoption, the predecessor's lease counts | worker/ha/keeper_rules.c | k->phase == KEEPER_ADOPTING ? KEEPER_OP_ADOPT : KEEPER_OP_RENEW | KEEPER_OP_RENEW
 guard: the supervisor never fences for the lease | supervisor/guard.c | if (is_live(g) && now_ms >= permitted_until(g)) | if (false && is_live(g) && now_ms >= permitted_until(g))
@@ -85,17 +86,28 @@ apply() { # file from to
 		END { exit($done ? 0 : 3); }' "$1"
 }
 
+restore() { # a new time stamp: it is compiled again
+	local f
+	for f in "${changed[@]}"; do cp "$work/original/$f" "$work/$f"; done
+}
+
 total=0 caught=0 bad=0
 while IFS= read -r row; do
 	# " | " separates; a text may hold "||".
-	IFS=$'\x1f' read -r name file from to < <(printf '%s\n' "${row// | /$'\x1f'}")
-	name=$(trim "$name") file=$(trim "$file")
+	IFS=$'\x1f' read -r -a part < <(printf '%s\n' "${row// | /$'\x1f'}")
+	name=$(trim "${part[0]}")
 	[ -n "$only" ] && [[ $name != *"$only"* ]] && continue
 	total=$((total + 1))
-	cp -p "$file" "$work/saved"
-	if ! (cd "$work" && apply "$file" "$from" "${to:-}"); then
-		printf '%-58s TEXT NOT FOUND in %s\n' "$name" "$file"
+	changed=() missing=
+	for ((i = 1; i < ${#part[@]}; i += 3)); do
+		file=$(trim "${part[i]}")
+		changed+=("$file")
+		(cd "$work" && apply "$file" "${part[i + 1]}" "${part[i + 2]:-}") || missing=$file
+	done
+	if [ -n "$missing" ]; then
+		printf '%-58s TEXT NOT FOUND in %s\n' "$name" "$missing"
 		bad=$((bad + 1))
+		restore
 		continue
 	fi
 	if ! make -C "$work" --no-print-directory -s SAN=0 WARN=-w sim-bin >"$work/log" 2>&1; then
@@ -110,7 +122,7 @@ while IFS= read -r row; do
 		esac
 		printf '%-58s %s\n' "$name" "${result:0:110}"
 	fi
-	cp "$work/saved" "$work/$file" # a new time stamp: it is compiled again
+	restore
 done < <(table)
 echo "mutations: $caught of $total caught"
 [ "$bad" -eq 0 ]

@@ -324,12 +324,30 @@ void check_release(struct sim *s, int node)
 			sim_name(node));
 }
 
+/* S10: the key makes a leader of a primary that runs. /history says that its timeline is left. */
+static void check_old_timeline(struct sim *s, int node)
+{
+	const struct cluster *c = &s->dcs.now.c;
+	int64_t tli = s->branches[s->nodes[node].pg.branch].tli;
+	const struct settings *set = worker_settings(s, node);
+	if (!pg_accepts_writes(s, node) || (set && set->pause) || s->checks.timeline_reused)
+		return;
+	for (unsigned i = 0; i < c->history_count; i++)
+		if (c->history[i].timeline >= tli)
+			violation(s, "S10",
+				"%s takes the key as a primary of timeline %" PRId64
+				", which /history says has ended",
+				sim_name(node), tli);
+}
+
 void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 {
 	rules_new_fact(s);
 	mix(s, (uint64_t)s->now_ms * 41 + (uint64_t)node * 7 + kind);
-	if (kind != DCS_ADOPT)
+	if (kind != DCS_ADOPT) {
 		s->checks.key_since_ms = s->now_ms;
+		check_old_timeline(s, node);
+	}
 }
 
 void check_plan(struct sim *s, int node, const struct ha_plan *plan)

@@ -31,7 +31,7 @@
 									X(FILES_SLOW) X(PROBE_SLOW) X(    \
 										OP_SCHEDULE_RESTART)      \
 										X(OP_SCHEDULE_SWITCHOVER) \
-											X(STORE_LOST)
+											X(STORE_LOST) X(STORE_HOLDS) X(RULES_STOP)
 
 enum sim_fault_kind {
 #define X(name) FAULT_##name,

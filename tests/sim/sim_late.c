@@ -137,6 +137,11 @@ void late_fault(struct sim *s, const struct sim_fault *f, bool begin)
 	case FAULT_OP_SCHEDULE_RESTART: schedule_restart(s, f); break;
 	case FAULT_OP_SCHEDULE_SWITCHOVER: schedule_switchover(s, f); break;
 	case FAULT_STORE_LOST: lose_store(s, f->arg & 1); break;
+	case FAULT_STORE_HOLDS:
+		s->net.held[f->hit].until_ms = begin ? s->now_ms + f->for_ms : 0;
+		s->net.held[f->hit].kinds = f->arg;
+		break;
+	case FAULT_RULES_STOP: n->rules_stopped_ms = begin ? s->now_ms + f->for_ms : 0; break;
 	default: break;
 	}
 }
@@ -147,6 +152,7 @@ void late_heal(struct sim *s)
 		s->dcs.watch_slow_ms[i] = 0;
 		s->nodes[i].files_slow = false;
 		s->nodes[i].probe_ms = 0;
+		s->nodes[i].rules_stopped_ms = 0;
 	}
 	put_init_back(s);
 }

@@ -259,14 +259,17 @@ static int usage(void)
 	return 2;
 }
 
-/* For mutations: how many histories until the first violation. */
+/* For mutations: how many histories until the first violation; count from every beginning. */
 static int until_caught(struct run *r, uint64_t count, uint64_t from)
 {
 	r->quiet = r->stop_at_first = true;
 	bool caught = !scenario_each(r->sim, SCENARIO_DIR, (scenario_fn)history, r);
 	caught = caught || !corpus_each(CORPUS_FILE, (corpus_fn)history, r);
-	for (uint64_t i = from; i < from + count && !caught; i++)
-		caught = !history(r, i, NULL);
+	for (int p = PROFILE_PLAIN; p < PROFILE_COUNT && !caught; p++) {
+		chosen_profile = (enum profile)p;
+		for (uint64_t i = from; i < from + count && !caught; i++)
+			caught = !history(r, i, NULL);
+	}
 	if (caught)
 		printf("caught after %llu by %s\n", (unsigned long long)(r->passed + r->failed),
 			r->first);

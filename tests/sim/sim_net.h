@@ -11,6 +11,10 @@ struct sim_net {
 	uint8_t cut[SIM_NODES + 1][SIM_NODES + 1]; /* [from][to]: how many faults cut it */
 	int64_t slow_ms[SIM_NODES + 1];		   /* added to whatever enters or leaves */
 	unsigned loss_per_mille[SIM_NODES + 1];
+	struct {
+		int64_t until_ms;
+		uint32_t kinds; /* bit per enum dcs_op_kind; 0 = all */
+	} held[SIM_NODES]; /* requests to the store that wait in a queue on the way */
 };
 
 bool net_open(const struct sim *s, int from, int to);

@@ -112,6 +112,8 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		sc->dup_per_mille = (unsigned)strtoul(value, NULL, 10);
 	else if (strcmp(key, "seed") == 0) /* the first of those that it is run with */
 		sc->first_seed = strtoull(value, NULL, 10);
+	else if (strcmp(key, "max_lag") == 0) /* maximum_lag_on_failover, bytes */
+		set->maximum_lag_on_failover = strtoll(value, NULL, 10);
 	else if (strcmp(key, "node_count") == 0)
 		set->sync_node_count = (int)strtol(value, NULL, 10);
 	else if (strcmp(key, "nofailover") == 0 && sim_index(value) >= 0)

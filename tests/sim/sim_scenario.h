@@ -5,6 +5,7 @@
  *   sync off|priority|quorum  strict 0|1  node_count N  failsafe 0|1  check_timeline 0|1
  *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S
  *   watchdog required|automatic|off    replicatefrom NODE NODE
+ *   max_lag BYTES
  *   nofailover NODE           empty 0|1 (no cluster yet: bootstrap)
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
  *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged

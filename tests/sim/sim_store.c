@@ -52,6 +52,9 @@ uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_req
 	if (s->cfg.loss_per_mille && sim_chance(&s->rng, s->cfg.loss_per_mille))
 		delay += sim_range(
 			&s->rng, 1000, 20000); /* sent again by TCP, or stuck in a queue */
+	if (s->net.held[node].until_ms > s->now_ms &&
+		(!s->net.held[node].kinds || (s->net.held[node].kinds >> op->kind) & 1))
+		delay += s->net.held[node].until_ms - s->now_ms;
 	sim_at(s, s->now_ms + delay, EV_OP_ARRIVES, -1, 0, 0, op);
 	if (s->cfg.dup_per_mille && sim_chance(&s->rng, s->cfg.dup_per_mille)) {
 		struct sim_op *copy = arena_take(&s->arena, ARENA_OP, sizeof(*copy));

@@ -269,6 +269,10 @@ static void turn(struct sim *s, int node)
 		w->turn_wanted = true;
 		return;
 	}
+	if (s->nodes[node].rules_stopped_ms > s->now_ms) {
+		node_turn_soon(s, node, s->nodes[node].rules_stopped_ms - s->now_ms);
+		return;
+	}
 	int64_t now = node_clock(s, node);
 	if (now >= w->next_turn_ms && !w->cycle_read) {
 		/* The beat of loop_wait: a fresh read, then the cycle. */
