@@ -34,7 +34,7 @@ leader: a decision is good for as long as the answer takes (X51) | worker/ha/lea
 race: answers count under another mode (X52) | worker/ha/race.c | || poll_outdated(s)) | )
 ~ bootstrap: a leader that is not promoted yet is cloned (X53) | worker/ha/bootstrap_plan.c | if (leader != NULL && !s->injected && str_eq(leader->role, "replica")) | if (false)
 race: a candidate by name needs no votes (X19) | worker/ha/handover.c | return s->quorum_active && s->c->failover_leader[0] != '\0'; | return false;
-~ race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
+race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
 failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@
 sync: whoever was ready stays ready (X15, X29) | worker/ha/sync_state.c | if (s->sync == SYNC_QUORUM || partly || !ssn_lists(ssn, m->ready[i])) | if (!ssn_lists(ssn, m->ready[i]))
 sync: ready under ANY n is ready in priority mode (X29) | worker/ha/sync_state.c | s->sync == SYNC_QUORUM || partly || | s->sync == SYNC_QUORUM ||
