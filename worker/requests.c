@@ -216,7 +216,9 @@ void requests_progress(struct worker *w)
 			waiting = true;
 		}
 	}
-	w->wants_members = waiting || cluster_unlocked(w->c);
+	/* A check for divergence waits until the leader's key says that it is primary. */
+	bool checks = w->mem.rewind_state == REWIND_CHECK;
+	w->wants_members = waiting || checks || cluster_unlocked(w->c);
 	arm(w);
 }
 

@@ -9,6 +9,7 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "worker/files/files_msgs.h"
+#include "worker/ha/upstream.h"
 #include "worker/postgres/archive.h"
 #include "worker/postgres/bootstrap.h"
 #include "worker/postgres/slot_copy.h"
@@ -322,10 +323,9 @@ static void start_clone(struct worker *w, const struct ha_action *a, bool reinit
 		.role = remote ? PG_ROLE_STANDBY_LEADER : PG_ROLE_REPLICA };
 	/* Cloned from a replica: stream from whom the rules say, usually the leader. */
 	const char *upstream =
-		w->set.tags.replicatefrom[0] != '\0' &&
-				cluster_member_peek(w->c, w->set.tags.replicatefrom) != NULL
-			? w->set.tags.replicatefrom
-			: w->c->leader;
+		upstream_named(w->c, w->c->leader, w->welcome.name, w->set.tags.replicatefrom);
+	if (upstream[0] == '\0')
+		upstream = w->c->leader;
 	struct pg_target follow;
 	if (source.kind == TARGET_MEMBER && upstream[0] != '\0' &&
 		task_target_of(w, upstream, &follow))

@@ -291,6 +291,25 @@ static void replicatefrom_c(struct fx *f)
 {
 	FX_SET(f->set.tags.replicatefrom, "c");
 }
+static void replicatefrom_circle(struct fx *f)
+{
+	FX_SET(f->v.following, "c");
+	FX_SET(f->set.tags.replicatefrom, "c");
+	FX_SET(f->members[2].tags.replicatefrom, "a");
+}
+/* c hangs on no circle that a is part of: a goes on as configured. */
+static void replicatefrom_below_circle(struct fx *f)
+{
+	FX_SET(f->v.following, "c");
+	FX_SET(f->set.tags.replicatefrom, "c");
+	FX_SET(f->members[2].tags.replicatefrom, "c");
+}
+static void rewind_check_promoting(struct fx *f)
+{
+	f->v.can_rewind = true;
+	f->m.rewind_state = REWIND_CHECK;
+	FX_SET(f->members[1].role, "promoted");
+}
 static void rewind_check_state(struct fx *f)
 {
 	f->v.can_rewind = true;
@@ -835,6 +854,12 @@ static const struct row rows[] = {
 		TASK(TASK_CHANGE_CONNINFO), VERDICT_NONE, "following a leader" },
 	{ "replicatefrom", "b", LOCK_NONE, 'R', replicatefrom_c, "E6", HA_FOLLOW_RELOAD, 0,
 		VERDICT_NONE, "following a leader (b)" },
+	{ "replicatefrom, a circle", "b", LOCK_NONE, 'R', replicatefrom_circle, "E6",
+		HA_FOLLOW_RELOAD, 0, VERDICT_NONE, "following a leader (b)" },
+	{ "replicatefrom, below a circle", "b", LOCK_NONE, 'R', replicatefrom_below_circle, "E6",
+		HA_SYNC_SLOTS, 0, VERDICT_NONE, "following a leader (b)" },
+	{ "rewind check, leader is being promoted", "b", LOCK_NONE, 'R', rewind_check_promoting,
+		"E6", HA_SYNC_SLOTS, 0, VERDICT_NONE, "following a leader (b)" },
 	{ "rewind check", "b", LOCK_NONE, 'R', rewind_check_state, "6.3", TASK(TASK_REWIND_CHECK),
 		VERDICT_NONE, "diverged" },
 	{ "rewind", "b", LOCK_NONE, 'R', rewind_need, "6.5", TASK(TASK_REWIND), VERDICT_NONE,

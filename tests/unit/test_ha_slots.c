@@ -86,6 +86,14 @@ static void test_members(void **state)
 	expect_plan(w, "b! c@300 d_1!");
 	FX_SET(w->members[2].tags.replicatefrom, "gone");
 	expect_plan(w, "b! c!@300 d_1!");
+	/* A circle gives way to the leader (X60); who hangs on it does not stream from here. */
+	FX_SET(w->members[1].tags.replicatefrom, "c");
+	FX_SET(w->members[2].tags.replicatefrom, "b");
+	FX_SET(w->members[3].tags.replicatefrom, "b");
+	expect_plan(w, "b!@200 c!@300 d_1@400");
+	FX_SET(w->members[1].tags.replicatefrom, "");
+	FX_SET(w->members[3].tags.replicatefrom, "");
+	FX_SET(w->members[2].tags.replicatefrom, "gone");
 	w->members[1].tags.nostream = true;
 	expect_plan(w, "c!@300 d_1!");
 	/* Without the ability to advance, or a time to live, only what is used. */
@@ -167,8 +175,13 @@ static void test_chain(void **state)
 	FX_SET(w->members[1].tags.replicatefrom, "c");
 	assert_true(slots_name_on_primary(&w->in, "a", name));
 	assert_string_equal(name, "c");
-	FX_SET(w->members[2].tags.replicatefrom, "b"); /* b and c point at each other */
+	FX_SET(w->members[2].tags.replicatefrom,
+		"b"); /* b and c point at each other: both follow d-1 */
+	assert_true(slots_name_on_primary(&w->in, "a", name));
+	assert_string_equal(name, "b");
+	w->in.leader = ""; /* nobody to give way to: the circle stays */
 	assert_false(slots_name_on_primary(&w->in, "a", name));
+	w->in.leader = "d-1";
 	w->members[2].tags.replicatefrom[0] = '\0';
 	w->members[2].tags.nostream = true;
 	assert_false(slots_name_on_primary(&w->in, "a", name));

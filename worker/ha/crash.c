@@ -36,11 +36,19 @@ static bool rewind_source(const struct step *s, char out[static LIMIT_NAME])
 	return str_copy(out, LIMIT_NAME, s->leader);
 }
 
+/* A new leader is in recovery until it was promoted, and cannot tell where its timeline begins: its
+ * member key says when (6.3). */
+static bool source_is_primary(const struct step *s)
+{
+	const struct member *m = s->standby ? NULL : cluster_member_peek(s->c, s->leader);
+	return m == NULL || str_eq(m->role, "primary") || str_eq(m->role, "master");
+}
+
 /* The reference keeps the state CHECK when it could not tell and asks again in its next cycle; ours
  * are more frequent. */
 static bool check_due(const struct step *s)
 {
-	return s->m->rewind_state == REWIND_CHECK &&
+	return s->m->rewind_state == REWIND_CHECK && source_is_primary(s) &&
 	       (s->m->rewind_checked_ms == 0 ||
 		       s->v->now_ms - s->m->rewind_checked_ms >= s->set->loop_wait_ms);
 }

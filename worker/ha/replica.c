@@ -1,20 +1,22 @@
 /* Rules of a node that must not be primary (F): whom to follow, how to change it, when to check for
  * divergence. Pure. */
 #include "worker/ha/step.h"
+#include "worker/ha/upstream.h"
 
-/* F2. A member that is named by replicatefrom but gone gives way to the leader. */
+/* F2. A member that is named by replicatefrom but gone gives way to the leader; so does a circle of
+ * such names (X60). */
 bool follow_target(const struct step *s, char out[static LIMIT_NAME])
 {
 	const struct tags *t = &s->set->tags;
 	const char *name = NULL;
+	const char *named = upstream_named(s->c, s->leader, s->v->name, t->replicatefrom);
 	out[0] = '\0';
 	if (t->nostream)
 		return false;
 	if (standby_target(s))
 		name = HA_TARGET_REMOTE;
-	else if (t->replicatefrom[0] != '\0' && !str_eq(t->replicatefrom, s->v->name) &&
-		 cluster_member_peek(s->c, t->replicatefrom) != NULL)
-		name = t->replicatefrom;
+	else if (named[0] != '\0')
+		name = named;
 	else if (!s->unlocked && s->leader[0] != '\0')
 		name = s->leader;
 	if (name == NULL || str_eq(name, s->v->name))
@@ -106,6 +108,12 @@ static bool follow_as_standby(struct step *s, enum follow_why why, const char *t
 	bool differs = !s->v->follow_known || !str_eq(s->v->following, target) ||
 		       s->v->recovery_settings_differ;
 	if (differs) {
+		if (!remote &&
+			upstream_is_circle(s->c, s->leader, s->v->name, s->set->tags.replicatefrom))
+			plan_note(s, HA_LOG_WARNING,
+				"replicatefrom leads from %s by way of %s back to itself: "
+				"following the leader rule=X60",
+				s->v->name, s->set->tags.replicatefrom);
 		change_target(s, target, role);
 	} else {
 		if (role == PG_ROLE_STANDBY_LEADER && s->v->role != role) {

@@ -5,6 +5,7 @@
 
 #include "common/core/invariant.h"
 #include "common/core/str.h"
+#include "worker/ha/upstream.h"
 
 static bool can_advance(const struct slots_in *in)
 {
@@ -69,6 +70,8 @@ static bool publishes_member_slots(const struct member *leader)
 static bool member_expected_active(const struct slots_in *in, const struct member *m)
 {
 	const char *from = m->tags.replicatefrom;
+	if (upstream_is_circle(in->c, in->leader, m->name, from))
+		from = "";
 	if (!in->leads)
 		return str_eq(from, in->me) && !str_eq(m->name, in->leader);
 	return from[0] == '\0' || str_eq(from, in->me) || cluster_member_peek(in->c, from) == NULL;
@@ -146,20 +149,21 @@ bool slots_name_on_primary(
 	const struct slots_in *in, const char *node, char out[static LIMIT_SLOT_NAME])
 {
 	out[0] = '\0';
-	/* A chain longer than there are members is a loop. */
+	/* A chain longer than there are members ends in a circle above this node. */
 	for (unsigned hops = 0; hops <= in->c->member_count; hops++) {
 		bool me = str_eq(node, in->me);
 		const struct member *m = cluster_member_peek(in->c, node);
 		const struct tags *tags = me ? &in->set->tags : m != NULL ? &m->tags : NULL;
 		if (tags != NULL && tags->nostream)
 			return false;
-		if (tags == NULL || tags->replicatefrom[0] == '\0' ||
-			cluster_member_peek(in->c, tags->replicatefrom) == NULL ||
-			str_eq(node, in->leader)) {
+		const char *from = "";
+		if (tags != NULL && !str_eq(node, in->leader))
+			from = upstream_named(in->c, in->leader, node, tags->replicatefrom);
+		if (from[0] == '\0') {
 			str_slot_name(node, out);
 			return true;
 		}
-		node = tags->replicatefrom;
+		node = from;
 	}
 	return false;
 }

@@ -43,7 +43,7 @@ const struct slot_wanted *slots_plan_find(const struct slots_plan *plan, const c
 /* 7.4: an entry of ignore_slots matches. */
 bool slots_ignored(const struct settings *set, const struct pg_slot *slot);
 /* Slot through which a node's changes reach the primary: its own, or that of the topmost node of
- * its replicatefrom chain. False: it has none (nostream, or a loop). */
+ * its replicatefrom chain. False: it has none (nostream, or below a circle that has no leader). */
 bool slots_name_on_primary(
 	const struct slots_in *in, const char *node, char out[static LIMIT_SLOT_NAME]);
 /* 7.6. */
