@@ -180,7 +180,8 @@ void config_apply(struct worker *w)
 	struct err err = ERR_INIT;
 	w->all_pgregent = all_pgregent(w);
 	if (dynamic_settings(w->dynamic, local.tree, w->all_pgregent, w->config_loud, &w->set,
-		    &err) != ERR_OK)
+		    &err) != ERR_OK &&
+		w->config_loud)
 		log_error("%s: the timings in force stay", err.text);
 	json_t *pg = dynamic_postgresql(w->dynamic, local.tree);
 	if (pg == NULL) {

@@ -252,5 +252,5 @@ void store_reconfigure(struct worker *w)
 	struct err err = ERR_INIT;
 	fill_config(w, &cfg, json_object_get(config_tree(w), w->backend), w->backend);
 	if (dcs_reconfigure(w->dcs, &cfg, &err) != ERR_OK)
-		log_error("store settings: %s", err.text);
+		turn_note(w, LOG_ERROR, "store settings: %s", err.text);
 }

@@ -81,6 +81,7 @@ struct etcd3 {
 	int64_t revision;
 	bool current_view, reading;
 	bool paged; /* the view is read in pages, collected here; a broken read starts anew */
+	bool large_told; /* that pages are needed; until one answer holds the view again */
 	struct dcs_kv *page_kvs;
 	unsigned page_count;
 	char *page_from; /* base64 */

@@ -319,7 +319,9 @@ static void read_failed(struct etcd3 *e, enum etcd_answer a, const char *text)
 	/* It may have been too large, or too much for the time: now in pages. */
 	e->paged = true;
 	if (at_once) {
-		log_warning("the scope in etcd is read in pages: %s", text);
+		if (!e->large_told)
+			log_warning("the scope in etcd is read in pages: %s", text);
+		e->large_told = true;
 		read_page(e);
 		return;
 	}
@@ -399,6 +401,7 @@ static void on_range(struct etcd3 *e, enum etcd_answer a, const json_t *body, in
 		return;
 	}
 	e->reading = false;
+	e->large_told = e->large_told && e->paged;
 	e->read_failed = e->paged = false;
 	e->watch_pause_ms = 0;
 	etcd_kvs_free(e->kvs, e->kv_count);

@@ -244,6 +244,18 @@ void render_texts_done(struct render_texts *t)
 	buf_done(&t->recovery);
 }
 
+/* Files are rendered at each start, reload and change of a standby: what is wrong with the settings
+ * is said once, and again when it is something else. */
+static void notes_changed(struct pgctx *p, const struct buf *notes)
+{
+	const char *text = buf_str(notes);
+	if (strcmp(text, p->notes != NULL ? p->notes : "") == 0)
+		return;
+	free(p->notes);
+	p->notes = strdup(text); /* NULL: said again next time */
+	render_log_notes(notes);
+}
+
 enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_target *target,
 	const struct pg_control *control, struct render_texts *out, struct err *err)
 {
@@ -274,7 +286,7 @@ enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_tar
 	else
 		render_lines(p, "pg_hba", role, &out->hba);
 	render_lines(p, "pg_ident", role, &out->ident);
-	render_log_notes(&notes);
+	notes_changed(p, &notes);
 	json_decref(params);
 	json_decref(recovery);
 	json_decref(diff);
