@@ -94,6 +94,8 @@ def test_huge_values(cluster):
         unharmed(c, w, n0, (before[0], pids(c)))
         put_back(c, good)
         assert settled(c) is n0
+        for m in c.others(n0):
+            assert m.proc.text().count("is read in pages") <= 1
     assert w.overlaps() == [] and w.missing_on(n0) == []
 
 
