@@ -1,11 +1,13 @@
 /* What others may see of this member: the shared page for api, the member key, status, history and
  * failsafe keys (dcs 1.3). Worker process. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/config/dynamic.h"
 #include "common/core/clock.h"
+#include "common/core/killtree.h"
 #include "common/core/log.h"
 #include "common/core/shm_layout.h"
 #include "common/core/str.h"
@@ -183,6 +185,24 @@ void publish_take_names(struct worker *w, int fd)
 		publish_names(w);
 }
 
+/* A supervisor that is frozen does not tell that its postmaster has ended, and the dead-man may
+ * have fenced it. The rules wait for the supervisor; what is shown need not. */
+static bool ended_unseen(const struct worker *w)
+{
+	struct killtree_stat st;
+	if (!w->sup_silent || w->host.pg.pid <= 1 || w->host.pg.state == PG_PROC_NONE)
+		return false;
+	if (killtree_stat((pid_t)w->host.pg.pid, &st) != 0)
+		return errno == ESRCH;
+	return st.state == 'Z' || st.state == 'X';
+}
+
+static enum pg_state shown_state(const struct worker *w)
+{
+	bool up = w->pg.state == PG_STATE_RUNNING || w->pg.state == PG_STATE_STARTING;
+	return up && ended_unseen(w) ? PG_STATE_CRASHED : w->pg.state;
+}
+
 void publish_page(struct worker *w)
 {
 	if (w->page.region == NULL)
@@ -193,7 +213,7 @@ void publish_page(struct worker *w)
 		       clock_boot_ms() - w->store_failing_ms >= w->set.retry_timeout_ms;
 	set(w, WRK_PID, w->pid);
 	set(w, WRK_ROLE, w->pg.role);
-	set(w, WRK_STATE, w->pg.state);
+	set(w, WRK_STATE, shown_state(w));
 	set(w, WRK_PAUSED, w->set.pause);
 	set(w, WRK_TTL_MS, w->set.ttl_ms);
 	set(w, WRK_LOOP_WAIT_MS, w->set.loop_wait_ms);
@@ -203,7 +223,8 @@ void publish_page(struct worker *w)
 		!w->c_fresh || failing ? 0
 		: w->watch_current     ? clock_boot_ms()
 				       : w->store_ok_ms);
-	set(w, WRK_POSTMASTER_ALIVE, e->state == PG_PROC_RUNNING || e->state == PG_PROC_STOPPING);
+	set(w, WRK_POSTMASTER_ALIVE,
+		(e->state == PG_PROC_RUNNING || e->state == PG_PROC_STOPPING) && !ended_unseen(w));
 	int64_t failsafe_ms = w->failsafe.last_ms != 0 ? w->failsafe.last_ms + w->set.ttl_ms : 0;
 	if (w->mem.failsafe_active_until_ms > failsafe_ms)
 		failsafe_ms = w->mem.failsafe_active_until_ms;
@@ -263,7 +284,7 @@ void publish_member(struct worker *w)
 	if (!w->c_fresh || w->dcs == NULL || !w->name_checked)
 		return;
 	json_auto_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "conn_url", w->pg.conn_url,
-		"api_url", w->api_url, "state", pg_state_word(w->pg.state), "role",
+		"api_url", w->api_url, "state", pg_state_word(shown_state(w)), "role",
 		pg_role_word(w->pg.role), "version", "4.1.4", "pgregent", PGREGENT_VERSION);
 	if (w->pg.proxy_url[0] != '\0')
 		json_object_set_new(o, "proxy_url", json_string(w->pg.proxy_url));
@@ -318,13 +339,13 @@ json_t *publish_slots(struct worker *w)
 	return slots;
 }
 
-void publish_status(struct worker *w, uint64_t release_lsn)
+bool publish_status(struct worker *w, uint64_t release_lsn)
 {
 	const struct pg_sql *f = &w->probe.facts;
 	uint64_t lsn = release_lsn != 0 ? release_lsn : f->valid ? pg_sql_position(f) : 0;
 	struct err err;
 	if (lsn == 0)
-		return;
+		return false;
 	json_auto_t *old = w->c->status_json != NULL
 				   ? json_read(w->c->status_json, strlen(w->c->status_json), &err)
 				   : NULL;
@@ -343,11 +364,11 @@ void publish_status(struct worker *w, uint64_t release_lsn)
 		json_object_set(o, "retain_slots", retain);
 	json_decref(retain);
 	if (old != NULL && json_same(old, o))
-		return;
+		return false;
 	AUTO_FREE char *text = json_compact(o);
-	struct dcs_op op = { .kind = DCS_SET_STATUS, .value = text, .leader_only = true };
 	if (text != NULL)
-		store_submit(w, &op);
+		store_status(w, text);
+	return text != NULL;
 }
 
 void publish_failsafe(struct worker *w)

@@ -156,6 +156,22 @@ void store_submit(struct worker *w, const struct dcs_op *op)
 	dcs_submit(w->dcs, op, on_write, w);
 }
 
+static void on_status_written(const struct dcs_event *e, void *arg)
+{
+	struct worker *w = arg;
+	void (*fn)(struct worker *) = w->on_status;
+	w->on_status = NULL;
+	on_write(e, arg);
+	if (fn != NULL)
+		fn(w);
+}
+
+void store_status(struct worker *w, const char *value)
+{
+	struct dcs_op op = { .kind = DCS_SET_STATUS, .value = value, .leader_only = true };
+	dcs_submit(w->dcs, &op, on_status_written, w);
+}
+
 static void on_touched(const struct dcs_event *e, void *arg)
 {
 	struct worker *w = arg;

@@ -16,6 +16,7 @@
 
 /* The stop is over and a switchover's candidate must still confirm the shutdown checkpoint. */
 #define CONFIRM_MS   3000
+#define POSITION_MS  300 /* for the write of the last position */
 #define ASK_AGAIN_MS 200
 #define ARCHIVING_MS 1000 /* between questions while the postmaster archives */
 
@@ -71,6 +72,26 @@ static void on_released(struct worker *w, enum keeper_op op, enum ha_outcome out
 	co_wake(&h->co, h->ticket, true, outcome == HA_OUT_OK ? "" : "released, outcome unknown");
 }
 
+static void on_status(struct worker *w)
+{
+	(void)w;
+	co_wake(&demote.hand.co, demote.hand.ticket, true, "");
+}
+
+/* The last position goes before the key: it can be written by its holder alone. False: there is
+ * nothing to wait for. */
+static bool write_position(struct seq_hand *h)
+{
+	struct worker *w = demote.w;
+	if (h->lsn == 0 || keeper_lock(&w->keeper, clock_boot_ms()) != LOCK_HELD ||
+		!publish_status(w, h->lsn))
+		return false;
+	co_sleep(&h->co, POSITION_MS);
+	h->ticket = h->co.serial;
+	w->on_status = on_status;
+	return true;
+}
+
 static void release_key(struct seq_hand *h)
 {
 	struct worker *w = demote.w;
@@ -79,7 +100,6 @@ static void release_key(struct seq_hand *h)
 		co_wake(&h->co, h->ticket, true, "not held");
 		return;
 	}
-	publish_status(w, h->lsn);
 	w->on_keeper_done = on_released;
 	struct keeper_event ev = { .kind = KEEPER_RELEASE,
 		.deadline_ms = clock_boot_ms() + w->set.retry_timeout_ms };
@@ -158,6 +178,8 @@ static void hand_step(struct co *co)
 			"PostgreSQL is shut down but has not ended, it may be archiving; a standby "
 			"has its last record: the leader key is given away now");
 	now_demoted(d->w);
+	if (write_position(h))
+		CO_WAIT(co);
 	release_key(h);
 	CO_WAIT(co);
 	CO_END(co);

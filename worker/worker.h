@@ -121,6 +121,7 @@ struct worker {
 	int64_t last_seen_s;
 	struct loop_timer store_timer;
 	bool read_running;
+	void (*on_status)(struct worker *w);
 	bool touch_running, touch_again; /* the member key is written; it has changed meanwhile */
 	bool failover_running;
 	int64_t failover_version, failover_unknown_ms; /* of the last write without an answer */
@@ -236,6 +237,7 @@ MUST_USE enum err_code store_start(struct worker *w, struct err *err);
 void store_reconfigure(struct worker *w);
 void store_answered(struct worker *w, enum dcs_outcome outcome); /* for the failing-since clock */
 void store_submit(struct worker *w, const struct dcs_op *op);	 /* fire and forget, logged */
+void store_status(struct worker *w, const char *value);
 void store_touch(struct worker *w, const char *value);		 /* the member key, one at a time */
 void store_failover(struct worker *w, const char *value, int64_t version); /* the same */
 void store_complain(struct worker *w, const struct dcs_event *e);
@@ -316,7 +318,8 @@ void publish_lease(struct worker *w);		   /* the lease scalars only */
 void publish_page(struct worker *w);		   /* scalars and documents */
 void publish_take_names(struct worker *w, int fd); /* the page of the worker before; borrowed */
 void publish_member(struct worker *w);		   /* the member key, when it changed */
-void publish_status(struct worker *w, uint64_t release_lsn);
+/* True: a write is on its way; w->on_status is called when it has ended. */
+bool publish_status(struct worker *w, uint64_t release_lsn);
 void publish_failsafe(struct worker *w);
 void publish_history(struct worker *w);
 json_t *publish_tags(const struct worker *w);

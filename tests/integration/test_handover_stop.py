@@ -1,5 +1,6 @@
 """A clean stop of the leader: who has its last record leads at once, also while the old server is still archiving (ha 3.5, V11); and
 when nobody is left to ask, nothing is waited for."""
+import json
 import os
 import signal
 import time
@@ -27,6 +28,15 @@ def cluster(work):
             with open(gate, "w"):
                 pass
         c.stop()
+
+
+def ended(pid):
+    """Gone, or waiting for a parent that does not look."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def said(m, what):
@@ -73,3 +83,26 @@ def test_nobody_is_left_to_ask(cluster):
     assert n0.proc.wait(10) == 0
     assert time.monotonic() - began < 2.5
     assert c.etcd.get("leader") is None
+
+
+def test_a_server_that_the_deadman_fenced_is_not_shown_as_running(work):
+    """The supervisor is frozen and cannot tell; the worker sees by itself that the postmaster has ended."""
+    c = Cluster(work, n=1)
+    try:
+        m = c.members[0]
+        m.start()
+        wait_until(lambda: c.etcd.get("leader") == "n0" and m.is_primary(), 40, "n0 leads")
+        pm = m.postmaster()
+        wait_until(lambda: json.loads(m.status()[1])["state"] == "running", 10, "it runs")
+        os.kill(m.proc.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: ended(pm), c.dcs["ttl"] + 3, "the dead-man fences")
+            wait_until(lambda: c.etcd.json("members/n0")["state"] == "crashed", 4, "the member key says so")
+            wait_until(lambda: json.loads(m.status()[1])["state"] == "crashed", 2, "the API says so")
+            wait_until(lambda: m.status("/readiness")[0] == 503, 2, "the lease is over")
+        finally:
+            os.kill(m.proc.pid, signal.SIGCONT)
+        wait_until(lambda: c.etcd.get("leader") == "n0" and m.is_primary(), 40, "n0 leads again")
+        wait_until(lambda: c.etcd.json("members/n0")["state"] == "running", 5, "and is shown")
+    finally:
+        c.stop()
