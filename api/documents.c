@@ -106,6 +106,11 @@ json_t *document_status(struct view *v, const struct health_facts *f, const json
 			settings->scope, "name", settings->name));
 	put(&d, "scheduled_restart", json_object_get(view_doc(v, DOC_MEMBER), "scheduled_restart"));
 	put_true(&d, "watchdog_failed", view_get(v, WRK_WATCHDOG_FAILED) != 0);
+	if (f->logs_lost > 0) {
+		/* Lines are written at once or lost: nothing of ours waits in a queue. */
+		put_new(&d, "logger_queue_size", json_integer(0));
+		put_new(&d, "logger_records_lost", json_integer((json_int_t)f->logs_lost));
+	}
 	return finish(&d);
 }
 

@@ -22,6 +22,7 @@ struct health_facts {
 	int64_t now_ms, next_cycle_ms, ttl_ms;
 	uint64_t last_lsn; /* optime of C */
 	int64_t max_lag_on_failover;
+	uint64_t logs_lost; /* lines, by worker and api */
 	/* of the status query */
 	bool query_ok, in_recovery;
 	bool not_asked; /* a role or lease question: nothing is known of the query, also no failure

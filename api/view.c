@@ -162,6 +162,7 @@ void view_facts(struct view *v, int64_t now_ms, const json_t *query, struct heal
 	f.ttl_ms = view_get(v, WRK_TTL_MS);
 	f.last_lsn = (uint64_t)view_get(v, WRK_LAST_LSN);
 	f.max_lag_on_failover = view_get(v, WRK_MAX_LAG_ON_FAILOVER);
+	f.logs_lost = (uint64_t)view_get(v, WRK_LOGS_LOST) + log_lost();
 	if (query != NULL && view_query_possible(v))
 		query_facts(query, &f);
 	if (f.query_ok && health_role(&f) != PG_ROLE_PRIMARY && view_sync_mode(v) != SYNC_OFF &&

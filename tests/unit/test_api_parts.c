@@ -323,6 +323,11 @@ static void test_status_not_asked(void **state)
 	f.mem_state = PG_STATE_STOPPED;
 	json_auto_t *stopped = document_status(&v, &f, NULL, &settings);
 	assert_null(json_object_get(stopped, "timeline"));
+	assert_null(json_object_get(stopped, "logger_records_lost"));
+	f.logs_lost = 7;
+	json_auto_t *lost = document_status(&v, &f, NULL, &settings);
+	assert_int_equal(json_integer_value(json_object_get(lost, "logger_records_lost")), 7);
+	assert_non_null(json_object_get(lost, "logger_queue_size"));
 	view_done(&v);
 }
 

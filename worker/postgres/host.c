@@ -318,7 +318,6 @@ bool host_message(struct host *h, const struct ipc_msg *m)
 		if (!ipc_str_ok(e->text, sizeof(e->text)))
 			return true;
 		h->pg = *e;
-		h->pg_known = true;
 		if (h->on_pg != NULL)
 			h->on_pg(h, h->on_pg_arg);
 		return true;

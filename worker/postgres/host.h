@@ -60,7 +60,6 @@ struct host {
 	struct host_orphan orphans[LIMIT_JOBS];
 	struct msg_welcome welcome;
 	struct msg_pg_event pg; /* last state of the postmaster */
-	bool pg_known;		/* an event came */
 	struct msg_watchdog_state watchdog;
 	/* Called after h->pg changed. */
 	void (*on_pg)(struct host *h, void *arg);

@@ -28,7 +28,6 @@ void pgctx_done(struct pgctx *p)
 	pgc_done(&p->sql);
 	pgc_done(&p->remote);
 	json_decref(p->pending_restart);
-	free(p->notes);
 	json_decref(p->recovery);
 	json_decref(p->custom_recovery);
 }

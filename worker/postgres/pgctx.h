@@ -64,7 +64,7 @@ struct pgctx {
 	bool hot_standby_feedback; /* forced on (ha 7.6) */
 	/* restart pending: name -> {old_value, new_value}; owned, may be NULL */
 	json_t *pending_restart;
-	char *notes; /* what render_all had to say about the settings last */
+	uint64_t notes_hash; /* of what render_all had to say about the settings last */
 	/* callbacks */
 	bool callbacks_called, bootstrapping;
 	/* recovery_conf of a custom bootstrap until the new cluster is whole; owned; NULL = none */

@@ -1,7 +1,6 @@
 /* Configuration to bytes. Worker process. See render.h. */
 #include "worker/postgres/render.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/core/log.h"
@@ -248,12 +247,12 @@ void render_texts_done(struct render_texts *t)
  * is said once, and again when it is something else. */
 static void notes_changed(struct pgctx *p, const struct buf *notes)
 {
-	const char *text = buf_str(notes);
-	if (strcmp(text, p->notes != NULL ? p->notes : "") == 0)
-		return;
-	free(p->notes);
-	p->notes = strdup(text); /* NULL: said again next time */
-	render_log_notes(notes);
+	uint64_t hash = 14695981039346656037u;
+	for (const char *c = buf_str(notes); *c != '\0'; c++)
+		hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+	if (hash != p->notes_hash)
+		render_log_notes(notes);
+	p->notes_hash = hash;
 }
 
 enum err_code render_all(struct pgctx *p, enum pg_role role, const struct pg_target *target,
