@@ -71,6 +71,32 @@ void observe_shut_down(struct worker *w, const struct pg_files *f)
 		send_proof(w, PROOF_SHUTDOWN_CONTROL, f->read_at_ms);
 }
 
+static void on_next_history(struct host *h, const struct host_reply *r, void *arg)
+{
+	struct worker *w = arg;
+	(void)h;
+	w->next_history_asked = false;
+	if (r->code != ANSWER_OK)
+		return;
+	w->next_history_tli = w->next_history_asked_tli;
+	turn_want(w, "next timeline");
+}
+
+/* F5: the walreceiver fetches the history files of its sender before it finds that it cannot stream
+ * from it. So the file of a timeline that our leader is not on tells of a remote primary that was
+ * replaced, also by one that lacks the end of what we have. */
+static void ask_next_history(struct worker *w)
+{
+	const struct member *leader = cluster_leader_peek(w->c);
+	if (!w->set.standby_cluster || leader == NULL || leader->timeline <= 0 ||
+		w->next_history_tli == leader->timeline + 1 || w->next_history_asked)
+		return;
+	w->next_history_asked = true;
+	w->next_history_asked_tli = leader->timeline + 1;
+	host_files(&w->host, FILES_HISTORY, 0, 0, 0, (uint64_t)w->next_history_asked_tli, NULL, 0,
+		FACTS_MS, on_next_history, w);
+}
+
 /* A standby that takes no connections yet is proven by pg_control (DESIGN 2, Reports). */
 static void prove_by_control(struct worker *w, int64_t at_ms)
 {
@@ -235,6 +261,7 @@ void observe_ask(struct worker *w)
 		probe_ask(&w->probe);
 	}
 	ask_history(w);
+	ask_next_history(w);
 }
 
 /* ---- the view
@@ -293,6 +320,7 @@ static void view_pg(struct worker *w, struct ha_view *v)
 	v->local_history = w->history;
 	v->local_history_count = w->history_count;
 	v->local_history_tli = w->history_tli;
+	v->next_history_tli = w->next_history_tli;
 	v->postmaster_start_us = w->probe.facts.start_time_us;
 	memcpy(v->system_id, w->system_id, sizeof(v->system_id));
 	memcpy(v->following, w->pg.following, sizeof(v->following));

@@ -242,6 +242,7 @@ struct ha_memory {
 	int64_t sync_wait_ms;	   /* quorum RESTART: not before */
 	int64_t left_to_version,
 		left_to_ms; /* X57: request that others are left to answer, since */
+	int64_t next_checked_tli, next_checked_ms; /* F5: last check for this next timeline */
 	int64_t stream_wait_version,
 		stream_wait_ms; /* X50: request, and since when it waits; 0 = never */
 };

@@ -173,6 +173,8 @@ struct ha_view {
 		*local_history; /* <tli>.history of the local timeline, ascending; may be NULL */
 	unsigned local_history_count;
 	int64_t local_history_tli; /* the timeline it was read for */
+	int64_t next_history_tli;  /* of a standby cluster: the timeline after that of C's leader,
+				      when  its history file is here; else 0 */
 	int64_t postmaster_start_us;
 	bool orphan_job;	  /* a job of an earlier worker works on the data directory */
 	enum ha_task orphan_task; /* the task that takes it over, TASK_NONE without one */

@@ -46,6 +46,7 @@ enum sim_kind {
 	EV_PG_TICK,	/* connect, notice broken links */
 	EV_PG_EXIT,	/* a: generation; b: exit class; the supervisor sees it */
 	/* outside */
+	EV_REMOTE, /* a: 0 = its clients write, 1 = it is promoted */
 	EV_CLIENT,
 	EV_FAULT, /* a: index; b: 1 begins, 0 ends */
 	EV_HEAL,
@@ -57,6 +58,9 @@ struct sim_config {
 	unsigned member_count;
 	bool mixed_clocks, has_watchdog;
 	bool logical_slots; /* every standby has to copy some */
+	bool remote;	    /* another site is there: it leads us, or is led */
+	bool backup;	    /* one is taken now and then */
+	bool archiving;	    /* a cluster that is demoted keeps its leader */
 	bool empty;	    /* begins without a cluster: somebody has to make one */
 	int64_t duration_ms, heal_ms;
 	unsigned loss_per_mille, dup_per_mille, unanswered_per_mille;
@@ -77,7 +81,7 @@ struct sim {
 	unsigned settings_count;
 	struct sim_dcs dcs;
 	struct sim_net net;
-	struct sim_node nodes[SIM_NODES];
+	struct sim_node nodes[SIM_ENDS]; /* members; SIM_REMOTE and SIM_BACKUP have no processes */
 	struct sim_branch branches[SIM_BRANCHES];
 	unsigned branch_count;
 	uint64_t next_generation;
@@ -133,6 +137,18 @@ int64_t late_wall_us(const struct sim *s, int node);
 void late_check_published(struct sim *s, int node, int sysid);
 void late_check_end(struct sim *s);
 
+/* sim_remote.c: the remote primary of a standby cluster, backups */
+void remote_profile(struct sim *s, uint64_t seed);
+void remote_begin(struct sim *s);
+void remote_event(struct sim *s, const struct sim_event *ev);
+void remote_fault(struct sim *s, const struct sim_fault *f, bool begin);
+void remote_heal(struct sim *s);
+int remote_target(const char *name); /* of a member, or HA_TARGET_REMOTE */
+void remote_check_ack(struct sim *s, int node);
+void remote_check_promoted(struct sim *s, int node);
+bool remote_stands_by(const struct sim *s);
+void remote_check_alive(struct sim *s, int leader);
+
 /* Timeline of a replay; costs nothing when it is off. */
 #define sim_log(s, node, ...)                                                                      \
 	do {                                                                                       \
@@ -148,7 +164,10 @@ void trace_free(void);
 static inline const char *sim_name(int node)
 {
 	static const char *const names[] = { "a", "b", "c", "d", "e", "f", "g" };
-	return node >= 0 && node < SIM_NODES ? names[node] : "-";
+	return node >= 0 && node < SIM_NODES ? names[node]
+	       : node == SIM_REMOTE	     ? "remote"
+	       : node == SIM_BACKUP	     ? "backup"
+					     : "-";
 }
 static inline int sim_index(const char *name)
 {

@@ -5,7 +5,8 @@
 
 #include "tests/sim/sim.h"
 
-#define BASE 7000000000000000000ull
+#define CUSTOM_SYSID 77 /* of the cluster whose backup a custom bootstrap restores */
+#define BASE	     7000000000000000000ull
 
 int boot_sysid(const struct sim *s)
 {
@@ -23,6 +24,8 @@ void boot_wipe(struct sim *s, int node)
 	p->mark = PG_MARK_NONE;
 	p->wounded = p->backup_label = false;
 	p->checkpoint_lsn = 0;
+	p->pitr = false;
+	p->heard_branch = 0;
 	p->standby_signal = p->fresh = p->unpublished = p->damaged = false;
 	p->ssn_file = (struct sim_ssn){ 0 };
 }
@@ -59,6 +62,11 @@ static void initdb_done(struct sim *s, int node)
 	p->checkpoint_lsn = 0x1000000;
 	p->checkpoint_tli = 1;
 	p->control = PG_DB_SHUTDOWNED;
+	if (worker_settings(s, node)->custom_bootstrap) {
+		p->pitr = true;
+		p->sysid = CUSTOM_SYSID; /* whoever restores it */
+		p->control = PG_DB_IN_ARCHIVE_RECOVERY;
+	}
 }
 
 /* As the real one: PostgreSQL runs as a primary only under the lease. */
@@ -144,9 +152,7 @@ void boot_task(struct sim *s, int node)
 	switch (s->nodes[node].w.task.kind) {
 	case TASK_BOOTSTRAP: run_bootstrap(s, node); break;
 	case TASK_POST_BOOTSTRAP: run_post_bootstrap(s, node); break;
-	default: /* standby clusters are not part of the model */
-		task_finish(s, node, TASK_RESULT_FALSE);
-		break;
+	default: /* no other task lives here */ task_finish(s, node, TASK_RESULT_FALSE); break;
 	}
 }
 

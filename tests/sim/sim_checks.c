@@ -168,6 +168,7 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 	struct sim_branch *b = &s->branches[p->branch];
 	struct sim_checks *k = &s->checks;
 	s->acks++;
+	remote_check_ack(s, node);
 	if (!p->first_ack_ms)
 		p->first_ack_ms = s->now_ms;
 	bool paused = node_in_pause(s, node);
@@ -280,7 +281,9 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	 * again, and 6.3 takes the two for one. Nobody who decides can see it; what is lost was
 	 * bounded by S14 and S4. Counted and shown, not judged; a named weakness in
 	 * tests/sim/README.md. */
-	if (b->tli <= s->checks.max_tli) {
+	remote_check_promoted(s, node);
+	bool first = s->nodes[node].pg.pitr; /* nobody else has it */
+	if (b->tli <= s->checks.max_tli && !first) {
 		sim_coverage.timelines_reused++;
 		s->checks.timeline_reused = true;
 		s->checks.liveness_exempt = true;
@@ -420,6 +423,8 @@ void check_alive(struct sim *s)
 	if (leader < 0)
 		violation(s, "V1", "no leader %" PRId64 " s after the heal",
 			(s->now_ms - s->cfg.heal_ms) / 1000);
+	else if (remote_stands_by(s))
+		remote_check_alive(s, leader);
 	else if (!pg_accepts_writes(s, leader))
 		violation(s, "V1", "leader %s does not accept writes %" PRId64 " s after the heal",
 			sim_name(leader), (s->now_ms - s->cfg.heal_ms) / 1000);
@@ -437,7 +442,9 @@ void check_at_end(struct sim *s)
 		return;
 	}
 	bool waits_by_design = s->cfg.member_count == 1 && sim_config_now(s)->sync_strict;
-	if (s->now_ms - s->checks.last_any_ack_ms > 5000 && !waits_by_design)
+	if (remote_stands_by(s))
+		remote_check_alive(s, leader);
+	else if (s->now_ms - s->checks.last_any_ack_ms > 5000 && !waits_by_design)
 		violation(s, "V7", "no commit was acknowledged for %" PRId64 " s at the end",
 			(s->now_ms - s->checks.last_any_ack_ms) / 1000);
 	if (s->checks.quiet_tasks > 2 * s->cfg.member_count)

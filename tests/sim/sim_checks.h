@@ -27,6 +27,7 @@ struct sim_checks {
 	int64_t last_ack_ms[SIM_NODES], last_any_ack_ms;
 	int64_t pause_ended_ms;
 	int64_t mode_changed_ms; /* synchronous_mode or _strict */
+	int64_t site_changed_ms; /* became a standby cluster, or is one no longer */
 	int64_t sync_changed_ms; /* on or off */
 	int64_t key_since_ms;	 /* the leader key was won; a change of lease does not count */
 	bool paused, strict;

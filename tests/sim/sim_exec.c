@@ -161,7 +161,7 @@ static void set_ssn(struct sim *s, int node, const struct ha_action *a)
 static void follow(struct sim *s, int node, const struct ha_action *a)
 {
 	struct sim_worker *w = &s->nodes[node].w;
-	w->following = (int8_t)sim_index(a->target);
+	w->following = (int8_t)remote_target(a->target);
 	w->follow_known = true;
 	w->role = a->role ? a->role : PG_ROLE_REPLICA;
 	pg_follow(s, node, w->following);

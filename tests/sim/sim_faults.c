@@ -26,7 +26,7 @@ static bool enforcer_ok(const struct sim *s, int node, enum sim_proc proc)
 	return o->alive && !o->frozen && p->alive && !p->frozen && !s->nodes[node].vm_paused;
 }
 
-static void change_config(
+void faults_change_config(
 	struct sim *s, void (*edit)(struct settings *set, uint32_t arg), uint32_t arg)
 {
 	if (s->settings_count + 1 >= SIM_SETTINGS)
@@ -184,6 +184,8 @@ static void net_fault(struct sim *s, struct sim_fault *f, bool begin)
 		cut_members(s, 1u << node, begin);
 		net_cut(s, node, SIM_STORE, begin);
 		net_cut(s, SIM_STORE, node, begin);
+		net_cut(s, node, SIM_REMOTE, begin);
+		net_cut(s, SIM_REMOTE, node, begin);
 		break;
 	case FAULT_NET_SPLIT: cut_members(s, f->arg, begin); break;
 	case FAULT_NET_ONE_WAY:
@@ -207,7 +209,7 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 	int node = f->hit, leader = dcs_leader_node(s);
 	struct ha_request *req = &s->nodes[node].w.request;
 	switch (f->kind) {
-	case FAULT_OP_PAUSE: change_config(s, edit_pause, begin); break;
+	case FAULT_OP_PAUSE: faults_change_config(s, edit_pause, begin); break;
 	case FAULT_OP_SWITCHOVER:
 	case FAULT_OP_SWITCHOVER_ANY:
 		if (leader >= 0)
@@ -224,11 +226,11 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 		req->reinit_force = f->arg & 1;
 		node_turn_soon(s, node, 1);
 		break;
-	case FAULT_OP_TTL: change_config(s, edit_ttl, f->arg); break;
-	case FAULT_OP_SYNC_MODE: change_config(s, edit_sync, f->arg); break;
-	case FAULT_OP_NODE_COUNT: change_config(s, edit_count, f->arg); break;
-	case FAULT_OP_STRICT: change_config(s, edit_strict, f->arg); break;
-	case FAULT_OP_FAILSAFE: change_config(s, edit_failsafe, f->arg); break;
+	case FAULT_OP_TTL: faults_change_config(s, edit_ttl, f->arg); break;
+	case FAULT_OP_SYNC_MODE: faults_change_config(s, edit_sync, f->arg); break;
+	case FAULT_OP_NODE_COUNT: faults_change_config(s, edit_count, f->arg); break;
+	case FAULT_OP_STRICT: faults_change_config(s, edit_strict, f->arg); break;
+	case FAULT_OP_FAILSAFE: faults_change_config(s, edit_failsafe, f->arg); break;
 	case FAULT_OP_NOFAILOVER:
 		s->nodes[node].tags.nofailover = begin;
 		s->nodes[node].nofailover_ms = s->now_ms;
@@ -263,7 +265,9 @@ void fault_event(struct sim *s, unsigned index, bool begin)
 	} else {
 		sim_log(s, f->hit, "fault %u %s ends", index, fault_name(f->kind));
 	}
-	if (f->kind >= FAULT_WATCH_SLOW)
+	if (f->kind >= FAULT_OP_DEMOTE_CLUSTER)
+		remote_fault(s, f, begin);
+	else if (f->kind >= FAULT_WATCH_SLOW)
 		late_fault(s, f, begin);
 	else if (f->kind >= FAULT_WATCHDOG_BROKEN)
 		topo_fault(s, f, begin);
@@ -298,8 +302,9 @@ void faults_heal(struct sim *s)
 	boot_heal(s);
 	topo_heal(s);
 	late_heal(s);
+	remote_heal(s);
 	if (sim_config_now(s)->pause)
-		change_config(s, edit_pause, 0);
+		faults_change_config(s, edit_pause, 0);
 	sim_log(s, -1, "HEAL: every fault has ended");
 }
 

@@ -32,7 +32,14 @@ static bool async_only; /* --async: histories without synchronous replication */
 
 static bool all_rules; /* --all-rules: a rule that never decided is a failure */
 /* How a history from a seed begins. */
-enum profile { PROFILE_PLAIN, PROFILE_EMPTY, PROFILE_TOPOLOGY, PROFILE_LATE, PROFILE_COUNT };
+enum profile {
+	PROFILE_PLAIN,
+	PROFILE_EMPTY,
+	PROFILE_TOPOLOGY,
+	PROFILE_LATE,
+	PROFILE_SITES,
+	PROFILE_COUNT
+};
 static const struct {
 	const char *name, *option;
 	void (*apply)(struct sim *s, uint64_t seed);
@@ -40,8 +47,9 @@ static const struct {
 	[PROFILE_PLAIN] = { "plain", "", NULL },
 	[PROFILE_EMPTY] = { "empty", "--empty", boot_profile },		 /* without a cluster */
 	[PROFILE_TOPOLOGY] = { "topology", "--topology", topo_profile }, /* members that differ */
-	[PROFILE_LATE] = { "late", "--late",
-		late_profile }, /* late facts, schedules, a lost store */
+	[PROFILE_LATE] = { "late", "--late", late_profile },
+	[PROFILE_SITES] = { "sites", "--sites", remote_profile },
+	/* standby clusters, backups */ /* late facts, schedules, a lost store */
 };
 static enum profile chosen_profile;
 
@@ -248,14 +256,14 @@ static int run_seed(
 
 static int usage(void)
 {
-	fprintf(stderr,
-		"usage: sim --short [--from SEED | --fresh] [--seconds N] | --long N "
-		"[--from SEED] | "
-		"--nightly N [--from SEED] |\n"
-		"  --seed SEED [--drop HEX] [--scenario FILE] [--async] [-v] | "
-		"--until-caught N [--from SEED]\n"
-		"  [--empty | --topology | --late] how histories begin; [--all-rules] unreached "
-		"rules fail\n");
+	fprintf(stderr, "usage: sim --short [--from SEED | --fresh] [--seconds N] | --long N "
+			"[--from SEED] | "
+			"--nightly N [--from SEED] |\n"
+			"  --seed SEED [--drop HEX] [--scenario FILE] [--async] [-v] | "
+			"--until-caught N [--from SEED]\n"
+			"  [--empty | --topology | --late | --sites] how histories begin; "
+			"[--all-rules] unreached "
+			"rules fail\n");
 	return 2;
 }
 

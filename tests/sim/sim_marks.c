@@ -7,11 +7,18 @@ static bool is_job(const struct sim_task *t)
 {
 	switch (t->kind) {
 	case TASK_CLONE:
+	case TASK_BOOTSTRAP_STANDBY_LEADER:
 	case TASK_REINIT:
 	case TASK_REWIND: return t->step == 2;
 	case TASK_CRASH_RECOVERY: return t->step == 1;
 	default: return false;
 	}
+}
+
+/* All of them copy. */
+static enum ha_task kind_of_job(enum ha_task kind)
+{
+	return kind == TASK_REINIT || kind == TASK_BOOTSTRAP_STANDBY_LEADER ? TASK_CLONE : kind;
 }
 
 /* The worker is gone, its job is not. */
@@ -21,7 +28,7 @@ void marks_worker_gone(struct sim *s, int node)
 	const struct sim_task *t = &n->w.task;
 	if (!is_job(t))
 		return;
-	n->orphan = t->kind == TASK_REINIT ? TASK_CLONE : t->kind;
+	n->orphan = kind_of_job(t->kind);
 	n->orphan_from = t->target;
 	n->orphan_until_ms = node_when(s, node, t->until_ms);
 	sim_log(s, node, "the job of %s goes on without its worker", ha_task_word(n->orphan));
@@ -116,13 +123,14 @@ static void orphan_ends(struct sim *s, int node)
 {
 	struct sim_node *n = &s->nodes[node];
 	enum ha_task job = n->orphan;
+	enum pg_mark mark = n->pg.mark;
 	bool good = readable(s, node, n->orphan_from) && sim_chance(&s->rng, 600);
 	n->orphan = TASK_NONE;
 	sim_log(s, node, "the job of %s ended without its worker%s", ha_task_word(job),
 		job == TASK_CRASH_RECOVERY || good ? "" : ", not at its end");
 	if (job == TASK_CLONE && good) {
 		marks_clone_done(s, node, n->orphan_from);
-		n->pg.mark = PG_MARK_COPYING; /* nobody was left to take it away */
+		n->pg.mark = mark; /* nobody was left to take it away */
 	} else if (job == TASK_REWIND && good) {
 		marks_rewind_done(s, node, n->orphan_from);
 		n->pg.mark = PG_MARK_REWIND;
@@ -137,7 +145,7 @@ bool marks_take_over(struct sim *s, int node, struct sim_task *t)
 	struct sim_node *n = &s->nodes[node];
 	if (n->orphan == TASK_NONE || s->now_ms >= n->orphan_until_ms)
 		return false;
-	enum ha_task kind = t->kind == TASK_REINIT ? TASK_CLONE : t->kind;
+	enum ha_task kind = kind_of_job(t->kind);
 	if (kind != n->orphan) {
 		if (t->kind != TASK_DEMOTE && t->kind != TASK_REWIND_CHECK)
 			violation(s, "S20", "%s begins %s while %s of an earlier worker runs",

@@ -5,9 +5,9 @@
 
 bool net_open(const struct sim *s, int from, int to)
 {
-	if (from < SIM_NODES && !s->nodes[from].on)
+	if (from != SIM_STORE && !s->nodes[from].on)
 		return false;
-	if (to < SIM_NODES && !s->nodes[to].on)
+	if (to != SIM_STORE && !s->nodes[to].on)
 		return false;
 	return s->net.cut[from][to] == 0;
 }

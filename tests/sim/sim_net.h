@@ -5,12 +5,15 @@
 
 #include "tests/sim/sim_dcs.h"
 
-#define SIM_STORE SIM_NODES /* the store as an end of a link */
+#define SIM_STORE  SIM_NODES	   /* the store as an end of a link */
+#define SIM_REMOTE (SIM_NODES + 1) /* the primary that a standby cluster follows */
+#define SIM_BACKUP (SIM_NODES + 2) /* what replicas can be made from without a leader */
+#define SIM_ENDS   (SIM_NODES + 3)
 
 struct sim_net {
-	uint8_t cut[SIM_NODES + 1][SIM_NODES + 1]; /* [from][to]: how many faults cut it */
-	int64_t slow_ms[SIM_NODES + 1];		   /* added to whatever enters or leaves */
-	unsigned loss_per_mille[SIM_NODES + 1];
+	uint8_t cut[SIM_ENDS][SIM_ENDS]; /* [from][to]: how many faults cut it */
+	int64_t slow_ms[SIM_ENDS];	 /* added to whatever enters or leaves */
+	unsigned loss_per_mille[SIM_ENDS];
 	struct {
 		int64_t until_ms;
 		uint32_t kinds; /* bit per enum dcs_op_kind; 0 = all */

@@ -125,7 +125,7 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 			p->control == PG_DB_SHUTDOWNED ? PG_DB_STARTUP : PG_DB_IN_CRASH_RECOVERY;
 	else
 		p->control = PG_DB_IN_ARCHIVE_RECOVERY;
-	later(s, node, ms, kind == PG_START_PRIMARY ? PGP_PRIMARY : PGP_STANDBY);
+	later(s, node, ms, kind == PG_START_PRIMARY && !p->pitr ? PGP_PRIMARY : PGP_STANDBY);
 	sim_at(s, s->now_ms + ms + 1, EV_PG_TICK, node, (int64_t)p->generation, 0, NULL);
 	sim_log(s, node, "postgres: starts as %s, timeline %" PRId64 " lsn %" PRIX64,
 		kind == PG_START_PRIMARY ? "primary" : "standby", s->branches[p->branch].tli,
@@ -249,6 +249,7 @@ static void become_primary(struct sim *s, int node)
 	p->checkpoint_lsn = p->lsn;
 	p->checkpoint_tli = s->branches[p->branch].tli;
 	p->promote_ms = 0;
+	p->pitr = false;
 }
 
 static void stopping(struct sim *s, int node)
@@ -297,11 +298,19 @@ static void phase_event(struct sim *s, int node, enum pg_phase phase)
 			enter(s, node, PGP_STANDBY);
 			if (p->promote_file)
 				pg_promote_file(s, node);
+			else if (p->pitr)
+				later(s, node, sim_range(&s->rng, 500, 20000), PGP_PROMOTING);
 		}
 		break;
 	case PGP_PRIMARY:
 		if (p->phase == PGP_PROMOTING || p->phase == PGP_RECOVERY)
 			become_primary(s, node);
+		break;
+	case PGP_PROMOTING: /* the end of what a custom bootstrap restored */
+		if (p->phase == PGP_STANDBY && p->pitr && !p->stop_mode) {
+			enter(s, node, PGP_PROMOTING);
+			later(s, node, sim_range(&s->rng, 30, 600), PGP_PRIMARY);
+		}
 		break;
 	case PGP_STOPPING: stopping(s, node); break;
 	case PGP_SHUT: shut(s, node); break;

@@ -46,6 +46,7 @@ struct sim_pg {
 	bool wounded; /* pg_rewind began and did not end */
 	bool backup_label;
 	int sysid;	  /* 0 = none */
+	bool pitr;	  /* restored by a custom bootstrap: it ends its recovery by itself */
 	bool fresh;	  /* initdb's: the next start finds no standby.signal, whatever is asked */
 	bool unpublished; /* initialize does not name it yet: no client comes here */
 	int16_t branch;
@@ -77,6 +78,7 @@ struct sim_pg {
 	unsigned waiting_count;
 	/* standby */
 	bool streaming;
+	int16_t heard_branch;  /* whose history files it fetched last; 0 none */
 	uint64_t arriving_lsn; /* sent to us, under way; 0 none */
 	/* knobs of faults */
 	int64_t recovery_ms, promote_ms, stop_ms, archive_ms, lag_ms;

@@ -176,6 +176,7 @@ static void begin(struct sim *s)
 		if (f->for_ms && f->at_ms + f->for_ms < s->cfg.heal_ms)
 			sim_at(s, f->at_ms + f->for_ms, EV_FAULT, -1, i, 0, NULL);
 	}
+	remote_begin(s);
 	sim_at(s, 1000, EV_CLIENT, -1, 0, 0, NULL);
 	sim_at(s, s->cfg.heal_ms, EV_HEAL, -1, 0, 0, NULL);
 	sim_at(s, s->cfg.duration_ms, EV_END, -1, 0, 0, NULL);
@@ -205,6 +206,7 @@ static void outside(struct sim *s, struct sim_event *ev)
 	case EV_SESSION:
 	case EV_WATCH_SEND: store_event(s, ev); break;
 	case EV_CLIENT: client(s); break;
+	case EV_REMOTE: remote_event(s, ev); break;
 	case EV_FAULT: fault_event(s, (unsigned)ev->a, ev->b == 1); break;
 	case EV_HEAL:
 		s->healed = true;

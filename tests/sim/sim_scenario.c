@@ -92,7 +92,10 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		bool *flag;
 	} flags[] = { { "strict", &set->sync_strict }, { "failsafe", &set->failsafe_mode },
 		{ "check_timeline", &set->check_timeline }, { "empty", &sc->empty },
-		{ "bootstrap", &set->have_bootstrap }, { "use_pg_rewind", &set->use_pg_rewind },
+		{ "bootstrap", &set->have_bootstrap }, { "custom", &set->custom_bootstrap },
+		{ "no_leader", &set->no_leader_methods }, { "standby", &set->standby_cluster },
+		{ "remote", &sc->remote }, { "archiving", &sc->archiving },
+		{ "use_pg_rewind", &set->use_pg_rewind },
 		{ "remove_on_diverged", &set->remove_on_diverged } };
 	for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 		if (strcmp(key, times[i].key) == 0) {
@@ -201,6 +204,12 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 	s->settings[1] = sc->set;
 	s->settings_count = 1;
 	s->cfg.empty = sc->empty;
+	s->cfg.remote = sc->remote || sc->set.standby_cluster;
+	s->cfg.archiving = sc->archiving;
+	s->cfg.backup = sc->set.no_leader_methods;
+	if (sc->set.standby_cluster)
+		snprintf(s->settings[1].standby_host, sizeof(s->settings[1].standby_host), "%s",
+			"remote");
 	s->settings[1].have_bootstrap |= sc->empty;
 	for (unsigned i = 0; i < sc->member_count; i++) {
 		node_init(s, (int)i);

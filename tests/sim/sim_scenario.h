@@ -32,7 +32,8 @@ struct sim_scenario {
 	struct settings set;
 	int64_t heal_ms, end_ms;
 	uint64_t first_seed;
-	bool empty; /* no cluster yet */
+	bool empty;		/* no cluster yet */
+	bool remote, archiving; /* another site; a demoted leader keeps its key */
 	struct sim_fault faults[SIM_FAULTS];
 	unsigned fault_count;
 	int promotions_min, promotions_max; /* -1 = not judged; the first election counts as one */

@@ -223,6 +223,12 @@ static bool polite(enum ha_demote_mode mode)
 	return mode == DEMOTE_GRACEFUL || mode == DEMOTE_SHUTDOWN;
 }
 
+/* Somebody may have its last word, and take over. */
+static bool asks_peers(const struct sim *s, enum ha_demote_mode mode)
+{
+	return polite(mode) || (mode == DEMOTE_CLUSTER && !s->cfg.archiving && s->cfg.remote);
+}
+
 /* Asked over the network, as 3.6 does it. */
 static bool confirmed(struct sim *s, int node)
 {
@@ -305,13 +311,13 @@ static void run_demote(struct sim *s, int node)
 		if (n->pg.phase == PGP_SHUT)
 			shut_down_seen(s, node);
 	}
-	if (t->step == 2 && polite(t->demote) && !t->confirmed && confirmed(s, node)) {
+	if (t->step == 2 && asks_peers(s, t->demote) && !t->confirmed && confirmed(s, node)) {
 		t->confirmed = true;
 		if (!t->release_asked)
 			release_key(s, node, n->pg.checkpoint_lsn);
 	}
 	if (!stopped(s, node) ||
-		(t->step == 2 && polite(t->demote) && !t->confirmed && now < t->until_ms))
+		(t->step == 2 && asks_peers(s, t->demote) && !t->confirmed && now < t->until_ms))
 		return;
 	n->w.role = PG_ROLE_DEMOTED;
 	n->w.state = PG_STATE_STOPPED;
@@ -379,7 +385,7 @@ static void run_rewind_check(struct sim *s, int node)
 	struct sim_task *t = &n->w.task;
 	if (node_clock(s, node) - t->since_ms < 60)
 		return;
-	int leader = leader_in_sight(s, node);
+	int leader = t->target == SIM_REMOTE ? SIM_REMOTE : leader_in_sight(s, node);
 	n->w.rewind_result = REWIND_CHECK;
 	if (source_ready(s, node, leader) && s->nodes[leader].pg.phase == PGP_PRIMARY)
 		n->w.rewind_result = rewind_verdict(s, node, leader);
@@ -430,7 +436,17 @@ static void run_clone(struct sim *s, int node)
 {
 	struct sim_node *n = &s->nodes[node];
 	struct sim_task *t = &n->w.task;
-	int from = t->target >= 0 ? t->target : leader_in_sight(s, node);
+	/* Without a source only from a backup (K3). */
+	int from = t->kind == TASK_BOOTSTRAP_STANDBY_LEADER ? SIM_REMOTE
+		   : t->target >= 0			    ? t->target
+							    : SIM_BACKUP;
+	t->target = (int8_t)from;
+	if (t->step == 3) {
+		int how = started(s, node);
+		if (how)
+			finish(s, node, how > 0 ? TASK_RESULT_TRUE : TASK_RESULT_FALSE);
+		return;
+	}
 	if (t->step == 0) {
 		t->step = 1;
 		if (!stopped(s, node))
@@ -449,6 +465,8 @@ static void run_clone(struct sim *s, int node)
 		t->step = 2;
 		t->until_ms = node_clock(s, node) + sim_range(&s->rng, 500, 8000) + n->clone_ms;
 		marks_clone_begins(s, node);
+		if (t->kind == TASK_BOOTSTRAP_STANDBY_LEADER)
+			n->pg.mark = PG_MARK_BOOTSTRAP;
 	}
 	if (node_clock(s, node) < t->until_ms)
 		return;
@@ -460,6 +478,15 @@ static void run_clone(struct sim *s, int node)
 	marks_clone_done(s, node, from);
 	n->w.role = PG_ROLE_REPLICA;
 	n->w.state = PG_STATE_STOPPED;
+	if (t->kind == TASK_BOOTSTRAP_STANDBY_LEADER) {
+		n->pg.mark = PG_MARK_ROLES;
+		n->w.role = PG_ROLE_STANDBY_LEADER;
+		n->w.following = SIM_REMOTE;
+		n->w.follow_known = true;
+		ask_start(s, node, PG_START_STANDBY);
+		t->step = 3;
+		return;
+	}
 	finish(s, node, TASK_RESULT_TRUE);
 }
 
@@ -510,6 +537,7 @@ static void run(struct sim *s, int node)
 	case TASK_REWIND: run_rewind(s, node); break;
 	case TASK_REWIND_CHECK: run_rewind_check(s, node); break;
 	case TASK_CLONE:
+	case TASK_BOOTSTRAP_STANDBY_LEADER:
 	case TASK_REINIT: run_clone(s, node); break;
 	case TASK_CRASH_RECOVERY: run_crash_recovery(s, node); break;
 	case TASK_COPY_SLOTS: topo_copy_slots(s, node); break;
@@ -570,7 +598,7 @@ void task_start(struct sim *s, int node, const struct ha_action *a)
 		.lsn_limit = a->lsn,
 		.flag = a->flag,
 		.quorum = a->quorum,
-		.target = (int8_t)(a->target[0] ? sim_index(a->target) : -1) };
+		.target = (int8_t)(a->target[0] ? remote_target(a->target) : -1) };
 	for (unsigned i = 0; i < a->name_count; i++) {
 		int n = sim_index(w->plan.names[a->name_first + i]);
 		t->names |= n >= 0 ? 1u << n : 0;

@@ -200,6 +200,27 @@ static void view_process(const struct sim_node *n, struct ha_view *v)
 	v->exit_class = n->exit_class;
 }
 
+static bool branch_has_tli(const struct sim *s, int16_t branch, int64_t tli)
+{
+	for (int16_t b = branch; b >= 0; b = s->branches[b].parent)
+		if (s->branches[b].tli == tli)
+			return true;
+	return false;
+}
+
+/* F5. Its own history, or one that the walreceiver fetched. */
+static int64_t next_history(const struct sim *s, int node)
+{
+	const struct sim_node *n = &s->nodes[node];
+	const struct member *leader = n->w.snap ? cluster_leader_peek(&n->w.snap->c) : NULL;
+	int64_t next = leader ? leader->timeline + 1 : 0;
+	if (next <= 1 || !worker_settings(s, node)->standby_cluster)
+		return 0;
+	bool here = branch_has_tli(s, n->pg.branch, next) ||
+		    (n->pg.heard_branch > 0 && branch_has_tli(s, n->pg.heard_branch, next));
+	return here ? next : 0;
+}
+
 void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_result *result)
 {
 	struct sim_node *n = &s->nodes[node];
@@ -241,7 +262,9 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	v->can_rewind = set->use_pg_rewind && n->pg.can_rewind && scratch.files.valid;
 	v->follow_known = w->follow_known;
 	snprintf(v->following, sizeof(v->following), "%s",
-		w->following >= 0 ? sim_name(w->following) : "");
+		w->following == SIM_REMOTE ? HA_TARGET_REMOTE
+		: w->following >= 0	   ? sim_name(w->following)
+					   : "");
 	v->recovery_settings_differ = w->recovery_differs;
 	v->callbacks_called = w->callbacks_called;
 	v->control_timeline = scratch.files.valid ? n->pg.checkpoint_tli : 0;
@@ -252,6 +275,7 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	v->local_history_count = view_history(s, node, scratch.history);
 	v->local_history = scratch.history;
 	v->local_history_tli = s->branches[n->pg.branch].tli;
+	v->next_history_tli = next_history(s, node);
 	v->postmaster_start_us = scratch.sql.start_time_us;
 	v->task = w->task.kind;
 	v->task_since_ms = w->task.since_ms;

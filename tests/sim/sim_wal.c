@@ -90,6 +90,10 @@ static void tick(struct sim *s, int node, int64_t generation)
 	int u = p->upstream;
 	bool can = u >= 0 && sends(s, u) && net_open(s, node, u) && net_open(s, u, node) &&
 		   pg_can_stream(s, node, u);
+	/* The history files come first, also from one that it then cannot stream from. */
+	if (u == SIM_REMOTE && !p->streaming && sends(s, u) && net_open(s, node, u) &&
+		net_open(s, u, node) && p->sysid == s->nodes[u].pg.sysid)
+		p->heard_branch = s->nodes[u].pg.branch;
 	if (p->streaming && (!can || !s->nodes[u].pg.standby[node].connected))
 		hang_up(s, node);
 	/* A startup process that has seen the promote file starts no walreceiver any more

@@ -505,6 +505,15 @@ static void no_leader_methods(struct fx *f)
 {
 	f->set.no_leader_methods = true;
 }
+static void no_leader_but_voter(struct fx *f)
+{
+	f->set.no_leader_methods = true;
+	f->set.sync_mode = SYNC_PRIORITY;
+	f->c.sync_key_exists = true;
+	FX_SET(f->c.sync_leader, "b");
+	FX_SET(f->voters[0], "a");
+	f->c.sync_voter_count = 1;
+}
 static void boot_recovery(struct fx *f)
 {
 	f->m.bootstrapping = true;
@@ -771,6 +780,23 @@ static void standby_cluster(struct fx *f)
 	f->set.standby_cluster = true;
 	FX_SET(f->set.standby_host, "remote");
 	FX_SET(f->v.following, HA_TARGET_REMOTE);
+}
+/* The walreceiver fetched the history of the timeline that the remote primary went on to. */
+static void standby_leader_role(struct fx *f);
+static void remote_moved_on(struct fx *f)
+{
+	standby_leader_role(f);
+	f->members[0].timeline = f->sql.timeline;
+	f->v.next_history_tli = f->sql.timeline + 1;
+	f->v.can_rewind = true;
+	f->m.rewind_state = REWIND_INITIAL;
+}
+static void remote_checked(struct fx *f)
+{
+	remote_moved_on(f);
+	f->m.next_checked_tli = f->sql.timeline + 1;
+	f->m.next_checked_ms = FX_NOW - 1000;
+	f->m.rewind_state = REWIND_NOT_NEED;
 }
 static void standby_leader_role(struct fx *f)
 {
@@ -1044,6 +1070,8 @@ static const struct row rows[] = {
 		"trying to bootstrap from replica 'c'" },
 	{ "K3", "", LOCK_NONE, 'E', no_leader_methods, "K3", TASK(TASK_CLONE), VERDICT_NONE,
 		"without leader" },
+	{ "X60", "", LOCK_NONE, 'E', no_leader_but_voter, "X60", QUIET, VERDICT_NONE,
+		"may lack acknowledged commits" },
 	{ "K4 somebody bootstraps", "", LOCK_NONE, 'E', init_empty, "K4", QUIET, VERDICT_NONE,
 		"waiting for leader to bootstrap" },
 	{ "K4", "", LOCK_NONE, 'E', none, "K4", QUIET, VERDICT_NONE,
@@ -1200,6 +1228,10 @@ static const struct row rows[] = {
 		"no action. I am (a), the standby leader with the lock" },
 	{ "S takes the lead", "a", LOCK_HELD, 'R', standby_cluster, "E4", HA_SET_ROLE, 0,
 		VERDICT_HOLD, "promoted self to a standby leader because i had the session lock" },
+	{ "F5", "a", LOCK_HELD, 'R', remote_moved_on, "6.3", TASK(TASK_REWIND_CHECK), VERDICT_HOLD,
+		"checking whether this node diverged from the remote member" },
+	{ "F5 once a loop_wait", "a", LOCK_HELD, 'R', remote_checked, "E4", QUIET, VERDICT_HOLD,
+		"the standby leader with the lock" },
 	{ "S race", "", LOCK_NONE, 'R', standby_race, "C2", HA_ACQUIRE, 0, VERDICT_HOLD,
 		"promoted self to a standby leader by acquiring session lock" },
 	{ "S replica", "b", LOCK_NONE, 'R', standby_replica, "E6", QUIET, VERDICT_NONE,

@@ -88,11 +88,26 @@ static bool target_has_address(const struct step *s, const char *target)
 	return m != NULL && m->conn_url[0] != '\0';
 }
 
+/* F5: a history file tells of a timeline after the one that our leader is on. It stays there until
+ * the leader's key shows the new timeline, so that it is looked at once a loop_wait. */
+static bool remote_moved_on(struct step *s)
+{
+	int64_t next = s->m->leader_timeline + 1;
+	if (!s->standby || s->m->leader_timeline <= 0 || s->v->next_history_tli != next ||
+		s->m->rewind_state == REWIND_CHECK)
+		return false;
+	if (s->m->next_checked_tli == next &&
+		s->v->now_ms - s->m->next_checked_ms < s->set->loop_wait_ms)
+		return false;
+	s->m->next_checked_tli = next;
+	s->m->next_checked_ms = s->v->now_ms;
+	return true;
+}
+
 /* F5 to F11. */
 static bool follow_as_standby(struct step *s, enum follow_why why, const char *target)
 {
-	if (s->standby && s->m->leader_timeline > 0 && s->v->local_history_count > 0 &&
-		s->v->local_history_tli == s->m->leader_timeline + 1)
+	if (remote_moved_on(s))
 		rewind_trigger(s); /* F5 */
 	if (rewind_step(s))	   /* F6 */
 		return true;
