@@ -127,6 +127,10 @@ static void on_done(struct co *co, void *arg)
 					 : t.check.out_state == 0 ? REWIND_NOT_NEED
 								  : REWIND_CHECK;
 	}
+	/* Of several remote hosts one is the primary. */
+	if ((ended == TASK_REWIND_CHECK && w->rewind_check_result == REWIND_CHECK) ||
+		(ended == TASK_REWIND && !co->result_ok))
+		w->remote_turn++;
 	log_line(co->result_ok ? LOG_INFO : LOG_WARNING,
 		"task %s ended after_ms=%lld result=%s: %s", ha_task_word(ended),
 		(long long)(clock_boot_ms() - w->task_since_ms), co->result_ok ? "ok" : "failed",
@@ -277,6 +281,8 @@ static void start_with_leader(struct worker *w, const struct ha_action *a)
 		fail_now(w, "the leader has no address");
 		return;
 	}
+	if (leader.kind == TARGET_REMOTE)
+		pgctx_one_host(&leader, w->remote_turn);
 	if (a->task == TASK_REWIND) {
 		const struct member *m = cluster_member_peek(w->c, leader.name);
 		t.rewind = (struct seq_rewind){ .p = &w->pg,

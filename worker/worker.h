@@ -157,9 +157,10 @@ struct worker {
 	struct history_row *history; /* local history file; owned */
 	unsigned history_count;
 	int64_t history_tli;
+	unsigned remote_turn; /* which of several remote hosts is asked next for a rewind */
 	bool next_history_asked;
 	int64_t next_history_tli, next_history_asked_tli; /* F5: found, asked for */
-	bool poke_due; /* HA_POKE_WAL waits for the connection */
+	bool poke_due;					  /* HA_POKE_WAL waits for the connection */
 	bool checkpoint_running, checkpoint_done;
 	uint64_t checkpoint_generation;
 	struct pgc checkpoint_conn;

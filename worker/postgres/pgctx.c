@@ -282,3 +282,30 @@ void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, const struct 
 	if (*out_differ)
 		log_info("recovery setting differs name=%s restart=%d", v.reason, v.confirmed);
 }
+
+static unsigned word_count(const char *list)
+{
+	unsigned n = 1;
+	for (; *list != '\0'; list++)
+		n += *list == ',';
+	return n;
+}
+
+/* The n-th word takes the place of the list, which is never shorter. */
+static void keep_word(char *list, unsigned n)
+{
+	const char *from = list;
+	for (; n > 0 && *from != '\0'; from++)
+		n -= *from == ',';
+	size_t len = strcspn(from, ",");
+	memmove(list, from, len);
+	list[len] = '\0';
+}
+
+void pgctx_one_host(struct pg_target *target, unsigned turn)
+{
+	unsigned hosts = word_count(target->host), ports = word_count(target->port);
+	turn %= hosts;
+	keep_word(target->host, turn);
+	keep_word(target->port, ports == hosts ? turn : 0); /* libpq: one port serves all */
+}

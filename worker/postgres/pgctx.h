@@ -102,6 +102,8 @@ void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, const struct 
 void pgctx_recovery_restarted(struct pgctx *p);
 /* A reload for the difference found last was sent. */
 void pgctx_recovery_reloaded(struct pgctx *p);
+/* Of a list of hosts (remote) the one whose turn it is, with its port; one host stays. */
+void pgctx_one_host(struct pg_target *target, unsigned turn);
 /* "host" and "port" of a conn_url "postgres://h[:p]/db"; false = not understood. */
 MUST_USE bool pgctx_parse_url(
 	const char *url, char *host, size_t host_len, char *port, size_t port_len);
