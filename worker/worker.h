@@ -244,7 +244,7 @@ void store_status(struct worker *w, const char *value);
 void store_touch(struct worker *w, const char *value);		 /* the member key, one at a time */
 void store_failover(struct worker *w, const char *value, int64_t version); /* the same */
 void store_complain(struct worker *w, const struct dcs_event *e);
-void store_reread(struct worker *w);				 /* turn awaits it */
+void store_reread(struct worker *w); /* turn awaits it */
 void store_take_snapshot(struct worker *w, struct cluster *c);
 
 /* keeper.c */
@@ -257,7 +257,7 @@ void keeper_ack(struct worker *w, const struct msg_lease_ack *ack);
 void turn_want(struct worker *w, const char *why); /* decide soon */
 /* A log line that may repeat: once in loop_wait. */
 void turn_note(struct worker *w, enum log_level level, const char *fmt, ...) PRINTF(3, 4);
-void turn_facts(struct worker *w);		   /* a fact came in */
+void turn_facts(struct worker *w); /* a fact came in */
 void turn_result(struct worker *w, enum ha_outcome outcome, int64_t version);
 void turn_start(struct worker *w);
 
@@ -266,7 +266,8 @@ void observe_ask(struct worker *w);	       /* SQL and files facts for the next d
 void observe_build(struct worker *w);	       /* w->view */
 void observe_keep_proving(struct worker *w);   /* a standby's proof is due every ttl/2 */
 bool observe_unproven(const struct worker *w); /* a standby runs without a fresh proof */
-/* Files that were read while PostgreSQL stops: the proof that it writes no more, if they are one. */
+/* Files that were read while PostgreSQL stops: the proof that it writes no more, if they are one.
+ */
 void observe_shut_down(struct worker *w, const struct pg_files *f);
 void observe_on_pg(struct host *h, void *arg);
 void observe_on_probe(struct probe *p, void *arg);
