@@ -315,7 +315,8 @@ void check_started_primary(struct sim *s, int node)
 
 void check_promote_signal(struct sim *s, int node)
 {
-	if (!node_in_pause(s, node) && !dcs_lease_of(s, node))
+	bool deaf;
+	if (!node_in_pause(s, node) && !dcs_lease_of(s, node) && !word_broken(s, &deaf))
 		violation(s, "S3", "%s promotes without the lease (key: %s)", sim_name(node),
 			sim_name(dcs_leader_node(s)));
 }

@@ -183,7 +183,7 @@ void late_profile(struct sim *s, uint64_t seed)
 		if (f->kind <= FAULT_PROBE_SLOW && f->kind >= FAULT_WATCH_SLOW)
 			f->for_ms = sim_range(&r, 5000, 90000);
 		if (f->kind == FAULT_OP_SCHEDULE_RESTART || f->kind == FAULT_OP_SCHEDULE_SWITCHOVER)
-			f->arg = (uint32_t)rng_below(&r, 90) + (sim_chance(&r, 100) ? 1000 : 0);
+			f->arg = (uint32_t)rng_below(&r, 50) + (sim_chance(&r, 100) ? 1000 : 0);
 	}
 	if (sim_chance(&r, 250) && s->faults.count + 2 < SIM_FAULTS) {
 		int64_t at = sim_range(&r, 40000, s->cfg.heal_ms - 100000);

@@ -118,6 +118,9 @@ void remote_fault(struct sim *s, const struct sim_fault *f, bool begin)
 		faults_change_config(s, edit_standby, 0);
 		s->checks.site_changed_ms = s->now_ms;
 		remote_on(s, false);
+		/* One that was being rewound from it has nothing left. */
+		for (unsigned i = 0; i < s->cfg.member_count; i++)
+			s->checks.liveness_exempt |= s->nodes[i].pg.wounded;
 		p->phase = PGP_NONE;
 		break;
 	case FAULT_REMOTE_DOWN: remote_on(s, !begin); break;

@@ -95,7 +95,7 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		{ "bootstrap", &set->have_bootstrap }, { "custom", &set->custom_bootstrap },
 		{ "no_leader", &set->no_leader_methods }, { "standby", &set->standby_cluster },
 		{ "remote", &sc->remote }, { "archiving", &sc->archiving },
-		{ "use_pg_rewind", &set->use_pg_rewind },
+		{ "logical_slots", &sc->logical_slots }, { "use_pg_rewind", &set->use_pg_rewind },
 		{ "remove_on_diverged", &set->remove_on_diverged } };
 	for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 		if (strcmp(key, times[i].key) == 0) {
@@ -206,6 +206,7 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 	s->cfg.empty = sc->empty;
 	s->cfg.remote = sc->remote || sc->set.standby_cluster;
 	s->cfg.archiving = sc->archiving;
+	s->cfg.logical_slots = sc->logical_slots;
 	s->cfg.backup = sc->set.no_leader_methods;
 	if (sc->set.standby_cluster)
 		snprintf(s->settings[1].standby_host, sizeof(s->settings[1].standby_host), "%s",

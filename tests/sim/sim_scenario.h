@@ -5,8 +5,9 @@
  *   sync off|priority|quorum  strict 0|1  node_count N  failsafe 0|1  check_timeline 0|1
  *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S
  *   watchdog required|automatic|off    replicatefrom NODE NODE
- *   max_lag BYTES
- *   nofailover NODE           empty 0|1 (no cluster yet: bootstrap)
+ *   bootstrap 0|1 (members could make a cluster)  custom 0|1 (by restoring a backup)
+ *   standby 0|1  remote 0|1  archiving 0|1        no_leader 0|1 (replicas from a backup)
+ *   logical_slots 0|1  max_lag BYTES         nofailover NODE           empty 0|1 (no cluster yet: bootstrap)
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
  *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged
  * commits) */
@@ -32,7 +33,8 @@ struct sim_scenario {
 	struct settings set;
 	int64_t heal_ms, end_ms;
 	uint64_t first_seed;
-	bool empty;		/* no cluster yet */
+	bool empty; /* no cluster yet */
+	bool logical_slots;
 	bool remote, archiving; /* another site; a demoted leader keeps its key */
 	struct sim_fault faults[SIM_FAULTS];
 	unsigned fault_count;
