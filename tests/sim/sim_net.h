@@ -17,7 +17,7 @@ struct sim_net {
 	struct {
 		int64_t until_ms;
 		uint32_t kinds; /* bit per enum dcs_op_kind; 0 = all */
-	} held[SIM_NODES]; /* requests to the store that wait in a queue on the way */
+	} held[SIM_NODES];	/* requests to the store that wait in a queue on the way */
 };
 
 bool net_open(const struct sim *s, int from, int to);

@@ -161,9 +161,9 @@ struct sim_node {
 	int64_t probe_ms; /* PostgreSQL takes so long to answer a new worker */
 	bool initdb_fails, post_bootstrap_fails, clone_fails;
 	int64_t initdb_ms, post_bootstrap_ms;
-	int64_t given_up_ms;	/* true time: the worker ended with an error, started again later */
+	int64_t given_up_ms; /* true time: the worker ended with an error, started again later */
 	int64_t rules_stopped_ms; /* no turn until then, whatever the rest of the worker does */
-	int64_t last_paused_ms; /* an acknowledgement while its own agent was in pause */
+	int64_t last_paused_ms;	  /* an acknowledgement while its own agent was in pause */
 	int64_t config_behind_ms; /* the newest configuration was not in force then: it was learnt,
 				     or a commit acknowledged without it */
 	int64_t nofailover_ms;	  /* since when tagged */

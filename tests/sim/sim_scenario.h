@@ -7,10 +7,9 @@
  *   watchdog required|automatic|off    replicatefrom NODE NODE
  *   bootstrap 0|1 (members could make a cluster)  custom 0|1 (by restoring a backup)
  *   standby 0|1  remote 0|1  archiving 0|1        no_leader 0|1 (replicas from a backup)
- *   logical_slots 0|1  max_lag BYTES         nofailover NODE           empty 0|1 (no cluster yet: bootstrap)
- *   fault KIND at S [for S] [on NODE|leader] [arg N]
- *   expect no_failover | failover | promotions N (at most) | outage S (at most, acknowledged
- * commits) */
+ *   logical_slots 0|1  max_lag BYTES         nofailover NODE           empty 0|1 (no cluster yet:
+ * bootstrap) fault KIND at S [for S] [on NODE|leader] [arg N] expect no_failover | failover |
+ * promotions N (at most) | outage S (at most, acknowledged commits) */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
