@@ -29,8 +29,11 @@ static void watchdog_changed(struct sup *s)
 
 static void watchdog_level(struct sup *s, enum guard_watchdog level)
 {
-	bool changed = level == GUARD_WD_ARMED ? watchdog_arm(&s->watchdog, s->guard.ttl_ms)
-					       : watchdog_disarm(&s->watchdog);
+	bool changed = false;
+	if (level == GUARD_WD_CLOSED)
+		changed = watchdog_disarm(&s->watchdog);
+	else if (guard_watchdog_may_open(&s->guard, s->watchdog.config.timeout_ms, s->now_ms))
+		changed = watchdog_arm(&s->watchdog, s->guard.ttl_ms);
 	if (changed)
 		watchdog_changed(s);
 }

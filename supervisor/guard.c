@@ -173,6 +173,11 @@ static void tick_peer(struct guard *g, int64_t now_ms, struct guard_actions *out
 	}
 }
 
+bool guard_watchdog_may_open(const struct guard *g, int64_t timeout_ms, int64_t now_ms)
+{
+	return g->lease_until_ms - now_ms >= timeout_ms;
+}
+
 static bool watchdog_feedable(const struct guard *g, int64_t now_ms)
 {
 	return g->role == GUARD_SUPERVISOR && g->wd_timeout_ms > 0 && is_enforced(g) &&

@@ -105,7 +105,8 @@ enum guard_flag {
 
 enum guard_watchdog {
 	GUARD_WD_CLOSED = 0, /* disarm and close */
-	GUARD_WD_ARMED = 1,  /* open if its mode wants it; fed by GUARD_WD_FEED alone */
+	/* Open if its mode wants it and guard_watchdog_may_open; fed by GUARD_WD_FEED alone. */
+	GUARD_WD_ARMED = 1,
 };
 
 struct guard_actions {
@@ -141,4 +142,7 @@ int64_t guard_margin_ms(int64_t ttl_ms);
 int64_t guard_peer_interval_ms(int64_t ttl_ms);
 /* The watchdog may be armed with this timeout (DESIGN 2, Watchdog). */
 bool guard_watchdog_fits(int64_t timeout_ms, int64_t ttl_ms);
+/* It may be opened now. Opening starts it as feeding does, so the same rule holds: it must bite
+ * before the lease has passed. */
+bool guard_watchdog_may_open(const struct guard *g, int64_t timeout_ms, int64_t now_ms);
 const char *guard_event_name(enum guard_event_kind kind);

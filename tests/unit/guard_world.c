@@ -7,7 +7,7 @@
 
 static const char *const move_names[MV_COUNT] = {
 	[MV_TIME_NEXT] = "time passes to the next deadline",
-	[MV_TIME_THIRD] = "ttl/3 passes",
+	[MV_TIME_THIRD] = "ttl/3 passes (ttl/6 under a watchdog)",
 	[MV_RENEW] = "worker renews",
 	[MV_FAILSAFE] = "failsafe round of the worker succeeds",
 	[MV_REPORT] = "worker reports the renewal",
@@ -42,6 +42,9 @@ static const char *const move_names[MV_COUNT] = {
 	[MV_DM_NEW] = "a new dead-man starts",
 	[MV_DM_END_OLD] = "the supervisor ends the old dead-man",
 	[MV_STATE_LOST] = "the last state to the dead-man is lost (queue full)",
+	[MV_WALL_JUMPS] = "the machine stands still unseen, the wall clock jumps",
+	[MV_KILL] = "a stop takes too long: the fence is ordered",
+	[MV_OVERTAKES] = "the last order overtakes the one before it",
 };
 
 const char *world_move_name(enum w_move move)
@@ -113,6 +116,12 @@ static void check_lifeline(struct world *w)
 		kill_pg(w, w->pg.generation); /* the backends by a helper */
 }
 
+static struct guard_actions step(const struct world *w, struct guard *g, struct guard_event *ev)
+{
+	ev->wall_offset_ms = w->wall_ms;
+	return guard_step(g, ev, w->now_ms);
+}
+
 /* ---- the supervisor -------------------------------------------------------------------- */
 
 static void sup_step(struct world *w, struct guard_event *ev);
@@ -126,6 +135,25 @@ static void sup_send(struct world *w)
 		guard_export(&w->s.g, w->now_ms, &d->inbox);
 		d->inbox_pg = w->s.g.pm_state == PG_PROC_NONE ? 0 : w->s.g.generation;
 		d->has_inbox = 1;
+	}
+}
+
+/* As dispatch.c does it: opening starts the device, so it is opened only when it might be fed. */
+static void sup_watchdog(struct world *w, const struct guard_actions *a)
+{
+	struct guard_event ev = { .kind = GUARD_EV_WATCHDOG };
+	if (a->flags & GUARD_WD_FEED)
+		w->bite_at_ms = w->now_ms + W_BITE_MS;
+	if (a->watchdog == GUARD_WD_ARMED && !w->device_open &&
+		guard_watchdog_may_open(&w->s.g, W_BITE_MS, w->now_ms)) {
+		w->device_open = 1;
+		w->bite_at_ms = w->now_ms + W_BITE_MS;
+		ev.timeout_ms = W_BITE_MS;
+		sup_step(w, &ev);
+	} else if (a->watchdog == GUARD_WD_CLOSED && w->device_open) {
+		w->device_open = 0;
+		w->bite_at_ms = 0;
+		sup_step(w, &ev);
 	}
 }
 
@@ -157,18 +185,20 @@ static void sup_acts(struct world *w, const struct guard_event *ev, const struct
 		w->s.gate_generation = 0;
 		sup_step(w, &killed);
 	}
+	if (w->extra & W_WATCHDOG)
+		sup_watchdog(w, a);
 }
 
 static void sup_step(struct world *w, struct guard_event *ev)
 {
-	struct guard_actions a = guard_step(&w->s.g, ev, w->now_ms);
+	struct guard_actions a = step(w, &w->s.g, ev);
 	sup_acts(w, ev, &a);
 }
 
 static void sup_lease(struct world *w, struct w_order *o)
 {
 	o->ev.lease = &o->lease;
-	struct guard_actions a = guard_step(&w->s.g, &o->ev, w->now_ms);
+	struct guard_actions a = step(w, &w->s.g, &o->ev);
 	if (!(a.flags & GUARD_REFUSED)) {
 		if (w->s.g.policy == POLICY_PAUSED)
 			w->promise = 0, w->promise_seq = 0;
@@ -190,7 +220,7 @@ static void sup_lease(struct world *w, struct w_order *o)
 static void sup_start(struct world *w, struct w_order *o)
 {
 	o->ev.generation = w->last_generation + 1;
-	struct guard_actions a = guard_step(&w->s.g, &o->ev, w->now_ms);
+	struct guard_actions a = step(w, &w->s.g, &o->ev);
 	if (!(a.flags & GUARD_REFUSED)) {
 		w->last_generation++;
 		w->s.gate_generation = o->ev.generation;
@@ -212,7 +242,7 @@ static void sup_takes(struct world *w, struct w_order *o)
 		sup_step(w, &o->ev);
 		return;
 	case GUARD_EV_PROMOTE: {
-		struct guard_actions a = guard_step(&w->s.g, &o->ev, w->now_ms);
+		struct guard_actions a = step(w, &w->s.g, &o->ev);
 		if (!(a.flags & GUARD_REFUSED)) {
 			w->s.promote_seq = a.hold_seq;
 			w->s.promote_generation = o->ev.generation;
@@ -224,7 +254,7 @@ static void sup_takes(struct world *w, struct w_order *o)
 		return;
 	}
 	case GUARD_EV_STOP: {
-		struct guard_actions a = guard_step(&w->s.g, &o->ev, w->now_ms);
+		struct guard_actions a = step(w, &w->s.g, &o->ev);
 		if (!(a.flags & GUARD_REFUSED))
 			w->pg.stopping = 1;
 		sup_acts(w, &o->ev, &a);
@@ -261,7 +291,7 @@ static void sup_synced(struct world *w)
 		.generation = s->gate_generation,
 		.deadline_ms = s->gate_deadline_ms,
 		.lease_until_ms = s->gate_lease_ms };
-	struct guard_actions a = guard_step(&s->g, &ev, w->now_ms);
+	struct guard_actions a = step(w, &s->g, &ev);
 	s->gate_generation = 0;
 	if (a.flags & GUARD_REFUSED) {
 		kill_pg(w, ev.generation);
@@ -357,7 +387,7 @@ static void sup_tick(struct world *w)
 
 static void dm_step(struct world *w, struct w_deadman *d, struct guard_event *ev)
 {
-	struct guard_actions a = guard_step(&d->g, ev, w->now_ms);
+	struct guard_actions a = step(w, &d->g, ev);
 	d->wake_at_ms = a.wake_at_ms;
 	d->fence_at_ms = a.fence_at_ms;
 	if (d->has_pg != 0 && d->has_pg == w->pg.generation && d->has_pg == d->g.generation &&
@@ -485,6 +515,20 @@ static int64_t next_wake_of(const struct world *w)
 	return at;
 }
 
+/* The watchdog resets the machine. */
+static void reset_machine(struct world *w)
+{
+	pg_dead(w);
+	w->pg.line_armed = 0;
+	w->s = (struct w_supervisor){ 0 };
+	memset(w->d, 0, sizeof(w->d));
+	w->bite_at_ms = 0;
+	w->device_open = 0;
+	w->promote_token = 0;
+	w->has_renewal = w->has_proof = w->zero_acked = 0;
+	w->promise_seq = 0;
+}
+
 static void pass_time(struct world *w, int64_t until_ms)
 {
 	while (!world_broken(w)) {
@@ -492,7 +536,11 @@ static void pass_time(struct world *w, int64_t until_ms)
 		if (w->now_ms >= until_ms)
 			break;
 		int64_t at = earlier(next_wake_of(w), until_ms);
+		if (w->bite_at_ms != 0)
+			at = earlier(at, w->bite_at_ms);
 		w->now_ms = at > w->now_ms ? at : w->now_ms + 1;
+		if (w->bite_at_ms != 0 && w->now_ms >= w->bite_at_ms)
+			reset_machine(w);
 	}
 }
 
@@ -506,6 +554,7 @@ static bool pass_to_next(struct world *w)
 {
 	int64_t at = INT64_MAX;
 	consider(&at, w->store_until_ms, w->now_ms);
+	consider(&at, w->bite_at_ms, w->now_ms);
 	if (w->s.life == W_RUNS)
 		consider(&at, w->s.fence_at_ms, w->now_ms);
 	for (int i = 0; i < W_DEADMEN; i++)

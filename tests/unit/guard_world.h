@@ -6,7 +6,8 @@
  * in time; at any instant supervisor or dead-man runs, or both are dead; a helper that still lives
  * kills the backends that outlive the postmaster when both are dead; the worker tells the truth
  * about renewals and proofs, but may say anything else at any time, late or never; a dead-man that
- * has not been told anything yet is no second enforcer. */
+ * has not been told anything yet is no second enforcer; time that the boot clock does not see shows
+ * on the wall clock, and leaves an enforcer that runs the time to look at it. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,19 @@
 #define W_DEADMEN 2
 #define W_QUEUE	  2
 #define W_T0	  1000000
+#define W_WALL_MS INT64_C(1700000000000)
+#define W_JUMP_MS 1100 /* just above the margin: the smallest that is noticed */
+#define W_BITE_MS 2000 /* timeout of the watchdog: ttl - 1 s, the longest that is armed */
+
+/* What a world has besides, each from a start of its own (test_guard_search.c): in all of them at
+ * once the search would not come far. */
+enum w_extra {
+	W_WALL = 1,	/* the wall clock is known, and jumps once: time that the boot clock did
+			   not see */
+	W_KILL = 2,	/* stops by the fence, ordered or because a stop took too long */
+	W_LATE = 4,	/* orders overtake each other on the way */
+	W_WATCHDOG = 8, /* a watchdog device; with it all enforcers may freeze at once */
+};
 
 enum w_life { W_DEAD = 0, W_RUNS, W_FROZEN };
 
@@ -62,7 +76,12 @@ struct w_pg {
 
 struct world {
 	int64_t now_ms;
-	uint64_t store_away;	/* all renewals are rounds of failsafe */
+	uint64_t store_away; /* all renewals are rounds of failsafe */
+	uint64_t extra;	     /* enum w_extra */
+	int64_t wall_ms;     /* wall clock minus boot clock; 0 = not known */
+	int64_t renewal_wall_ms;
+	int64_t bite_at_ms; /* the watchdog resets the machine then; 0 = it does not run */
+	uint64_t device_open;
 	int64_t store_until_ms; /* the store may give the lease away from then on */
 	uint64_t lease_seq, last_generation;
 	uint8_t promise; /* pause ends it; with the dead-man's acknowledgement of its end it begins
@@ -114,6 +133,9 @@ enum w_move {
 	MV_DM_NEW,
 	MV_DM_END_OLD,
 	MV_STATE_LOST,
+	MV_WALL_JUMPS,
+	MV_KILL,
+	MV_OVERTAKES,
 	MV_COUNT,
 };
 

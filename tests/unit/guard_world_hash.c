@@ -46,6 +46,8 @@ static void relate_guard(struct guard *g, const struct world *w, struct under_wa
 	relate(&g->grace_until_ms, w->now_ms);
 	relate(&g->orphan_until_ms, w->now_ms);
 	relate(&g->wake_at_ms, w->now_ms);
+	relate(&g->wd_fed_ms, w->now_ms);
+	g->wall_offset_ms = g->wall_offset_ms != 0 ? w->wall_ms - g->wall_offset_ms : 0;
 	if (g->pm_state == PG_PROC_NONE)
 		g->kind = g->promote_sent = 0;
 	if (g->pm_state != PG_PROC_FENCING)
@@ -103,6 +105,7 @@ static void relate_inbox(struct msg_dm_state *s, const struct world *w)
 	s->lease_seq = 0;
 	s->policy = s->policy == POLICY_PAUSED ? POLICY_PAUSED : POLICY_ENFORCE;
 	relate_deadline(&s->lease_until_ms, w->now_ms);
+	s->wall_offset_ms = s->wall_offset_ms != 0 ? w->wall_ms - s->wall_offset_ms : 0;
 	only_whether(&s->started_at_ms);
 	only_whether(&s->stopped_at_ms);
 	only_whether(&s->proof_at_ms);
@@ -203,6 +206,9 @@ static void relate_worker(struct world *n, const struct world *w)
 	relate_deadline(&n->store_until_ms, w->now_ms);
 	relate_deadline(&n->told_until_ms, w->now_ms);
 	relate(&n->renewal_sent_ms, w->now_ms);
+	relate(&n->bite_at_ms, w->now_ms);
+	n->wall_ms -= W_WALL_MS;
+	n->renewal_wall_ms = w->has_renewal ? w->wall_ms - w->renewal_wall_ms : 0;
 	relate(&n->proof_at_ms, w->now_ms);
 	n->renewal_failsafe = 0;
 	if (!w->has_renewal)

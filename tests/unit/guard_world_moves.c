@@ -23,6 +23,7 @@ static bool report(struct world *w, int64_t sent_ms, int64_t until_ms, enum leas
 		.sent_at_ms = sent_ms,
 		.lease_until_ms = until_ms,
 		.ttl_ms = W_TTL_MS,
+		.wall_offset_ms = until_ms > 0 ? w->renewal_wall_ms : w->wall_ms,
 		.policy = policy };
 	w->told_until_ms = until_ms;
 	w->zero_acked = 0;
@@ -36,6 +37,7 @@ static bool renew(struct world *w, bool failsafe)
 		return false;
 	w->store_until_ms = w->now_ms + W_TTL_MS;
 	w->renewal_sent_ms = w->now_ms;
+	w->renewal_wall_ms = w->wall_ms;
 	w->renewal_failsafe = failsafe;
 	w->has_renewal = 1;
 	w->zero_acked = 0;
@@ -92,6 +94,15 @@ static bool worker_move(struct world *w, enum w_move move)
 	case MV_START_STANDBY: return order_start(w, PG_START_STANDBY);
 	case MV_PROMOTE: return !w->pg.primary && order_pg(w, GUARD_EV_PROMOTE);
 	case MV_STOP: return order_pg(w, GUARD_EV_STOP);
+	case MV_KILL: return (w->extra & W_KILL) && order_pg(w, GUARD_EV_FENCE_ORDER);
+	case MV_OVERTAKES: {
+		struct w_order *q = w->s.queue, first = q[0];
+		if (!(w->extra & W_LATE) || w->s.queued < W_QUEUE)
+			return false;
+		q[0] = q[1];
+		q[1] = first;
+		return true;
+	}
 	case MV_PROMOTE_FILE:
 		/* Late, even: the process that makes it may have been frozen after its last look at
 		 * the clock. The next generation removes an old file when it starts, not one that
@@ -152,6 +163,26 @@ static bool pg_move(struct world *w, enum w_move move)
 }
 
 /* ---- faults ---------------------------------------------------------------------------- */
+
+/* Once, and not so shortly before the end that nobody could look in between. */
+static bool wall_jumps(struct world *w)
+{
+	int64_t look_ms = 2 * guard_peer_interval_ms(W_TTL_MS);
+	bool granted = w->store_until_ms > w->now_ms;
+	if (!(w->extra & W_WALL) || w->wall_ms != W_WALL_MS ||
+		(granted && w->store_until_ms - W_JUMP_MS <= w->now_ms + look_ms))
+		return false;
+	w->wall_ms += W_JUMP_MS;
+	if (granted)
+		w->store_until_ms -= W_JUMP_MS;
+	return true;
+}
+
+/* Nobody who enforces need run: the device runs. */
+static bool is_watched(const struct world *w)
+{
+	return w->bite_at_ms != 0;
+}
 
 static bool sup_new(struct world *w)
 {
@@ -236,8 +267,9 @@ static bool sup_move(struct world *w, enum w_move move)
 		/* Allowed with both dead (the kernel acts), not with a frozen dead-man left alone.
 		 */
 		bool frozen = w->d[0].life == W_FROZEN || w->d[1].life == W_FROZEN;
-		if (s->life == W_DEAD || (frozen && !any_dm_enforces(w)))
+		if (s->life == W_DEAD || (frozen && !any_dm_enforces(w) && !is_watched(w)))
 			return false;
+		w->device_open = 0; /* and nothing said to the device: it goes on */
 		if (w->pg.at_gate)
 			kill_pg(w, w->pg.generation);
 		*s = (struct w_supervisor){ 0 };
@@ -251,7 +283,7 @@ static bool sup_move(struct world *w, enum w_move move)
 		return true;
 	}
 	case MV_SUP_FREEZES:
-		if (s->life != W_RUNS || !any_dm_enforces(w))
+		if (s->life != W_RUNS || (!any_dm_enforces(w) && !is_watched(w)))
 			return false;
 		s->life = W_FROZEN;
 		return true;
@@ -293,8 +325,10 @@ static bool dm_move(struct world *w, int i, enum w_move base)
 		dm_reads(w, i);
 		return true;
 	case MV_DM0_DIES:
-		if (d->life == W_DEAD || (w->s.life == W_FROZEN && !dm_is_enforcer(w, 1 - i)) ||
-			(w->s.life == W_DEAD && w->d[1 - i].life == W_FROZEN))
+		if (d->life == W_DEAD ||
+			(!is_watched(w) &&
+				((w->s.life == W_FROZEN && !dm_is_enforcer(w, 1 - i)) ||
+					(w->s.life == W_DEAD && w->d[1 - i].life == W_FROZEN))))
 			return false;
 		d->life = W_DEAD;
 		d->has_ack = 0;
@@ -303,7 +337,8 @@ static bool dm_move(struct world *w, int i, enum w_move base)
 		check_lifeline(w);
 		return true;
 	case MV_DM0_FREEZES:
-		if (d->life != W_RUNS || (w->s.life != W_RUNS && !dm_is_enforcer(w, 1 - i)))
+		if (d->life != W_RUNS ||
+			(w->s.life != W_RUNS && !dm_is_enforcer(w, 1 - i) && !is_watched(w)))
 			return false;
 		d->life = W_FROZEN;
 		return true;
@@ -321,7 +356,10 @@ bool world_move(struct world *w, enum w_move move)
 {
 	switch (move) {
 	case MV_TIME_NEXT: return pass_to_next(w);
-	case MV_TIME_THIRD: pass_time(w, w->now_ms + W_TTL_MS / 3); return true;
+	case MV_TIME_THIRD:
+		/* A device that is fed too late shows in shorter steps only. */
+		pass_time(w, w->now_ms + W_TTL_MS / (w->extra & W_WATCHDOG ? 6 : 3));
+		return true;
 	case MV_PG_PROMOTES:
 	case MV_PG_SHUT_DOWN:
 	case MV_PG_EXITS:
@@ -338,6 +376,7 @@ bool world_move(struct world *w, enum w_move move)
 	case MV_DM0_DIES:
 	case MV_DM0_FREEZES:
 	case MV_DM0_THAWS: return dm_move(w, 0, move);
+	case MV_WALL_JUMPS: return wall_jumps(w);
 	case MV_DM1_READS: return dm_move(w, 1, MV_DM0_READS);
 	case MV_DM1_DIES: return dm_move(w, 1, MV_DM0_DIES);
 	case MV_DM1_FREEZES: return dm_move(w, 1, MV_DM0_FREEZES);

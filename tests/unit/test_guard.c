@@ -105,6 +105,15 @@ static void test_release_after_exit(void **state)
 		{ 1002, GUARD_EV_PROVEN, 0, .gen = 1 }, { 1003, LEASE, HOLD, .a = 1003, .b = 0 });
 }
 
+static void test_kill_ordered(void **state)
+{
+	ROWS(SUP, LEADER, { 1000, GUARD_EV_FENCE_ORDER, GUARD_REFUSED, .gen = 2 },
+		{ 1001, GUARD_EV_FENCE_ORDER, GUARD_FENCE, .gen = 1, .reason = "ordered" },
+		{ 1002, GUARD_EV_FENCE_ORDER, GUARD_REFUSED, .gen = 1 },
+		{ 1003, LEASE, GUARD_REFUSED, .a = 1000, .b = 0, .reason = "fence" },
+		{ 1004, GUARD_EV_KILLED, 0, .gen = 1 }, { 1005, LEASE, HOLD, .a = 1005, .b = 0 });
+}
+
 static void test_lease_shortened(void **state)
 {
 	ROWS(SUP, LEADER, { 1000, LEASE, HOLD, .a = 900, .b = 10900, .gen = 10000 },
@@ -293,6 +302,7 @@ int main(void)
 		cmocka_unit_test(test_lease_sequence),
 		cmocka_unit_test(test_release),
 		cmocka_unit_test(test_release_after_exit),
+		cmocka_unit_test(test_kill_ordered),
 		cmocka_unit_test(test_lease_shortened),
 		cmocka_unit_test(test_start_primary),
 		cmocka_unit_test(test_start_after_renewal),

@@ -163,6 +163,17 @@ static void test_watchdog_fits(void **state)
 	assert_false(guard_watchdog_fits(0, 30000));
 }
 
+/* Opening starts the device: it must bite before the lease has passed, as after a keepalive. */
+static void test_watchdog_may_open(void **state)
+{
+	(void)state;
+	struct guard g = { .lease_until_ms = T0 + 25000 };
+	assert_true(guard_watchdog_may_open(&g, 25000, T0));
+	assert_false(guard_watchdog_may_open(&g, 25000, T0 + 1));
+	g.lease_until_ms = 0;
+	assert_false(guard_watchdog_may_open(&g, 25000, T0));
+}
+
 /* ---- the dead-man -----------------------------------------------------------------------------
  */
 
@@ -276,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_watchdog),
 		cmocka_unit_test(test_watchdog_closes),
 		cmocka_unit_test(test_watchdog_fits),
+		cmocka_unit_test(test_watchdog_may_open),
 		cmocka_unit_test(test_dm_lease),
 		cmocka_unit_test(test_dm_shorter_lease),
 		cmocka_unit_test(test_dm_malformed),

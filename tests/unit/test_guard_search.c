@@ -236,6 +236,8 @@ static unsigned number(const char *argument, const char *variable, unsigned othe
 static const enum w_move must_be_reached[] = { MV_RELEASE, MV_PROMOTE_FILE, MV_PG_PROMOTES,
 	MV_PG_CRASHES, MV_PG_SHUT_DOWN, MV_SUP_NEW, MV_DM_END_OLD, MV_SUP_THAWS, MV_DM0_THAWS,
 	MV_PROOF_SEND };
+/* From the starts that have them. */
+static const enum w_move extra_must_be_reached[] = { MV_WALL_JUMPS, MV_KILL, MV_OVERTAKES };
 
 /* Where the search begins. The first one is the whole; the others lie deeper, where the dangerous
  * moments are. share: of the time, in percent of all. */
@@ -243,29 +245,47 @@ static const struct {
 	const char *name;
 	enum w_move moves[16];
 	unsigned count, share;
+	unsigned extra; /* enum w_extra */
 } starts[] = {
-	{ "nothing runs", { 0 }, 0, 50 },
-	{ "a leader", { MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 8 },
+	{ "nothing runs", { 0 }, 0, 50, 0 },
+	{ "a leader", { MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 6,
+		0 },
 	{ "a standby that may promote",
-		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT }, 5, 8 },
+		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT }, 5, 6, 0 },
 	{ "a promotion in flight",
 		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT, MV_PROMOTE,
 			MV_DM0_READS, MV_SUP_READS },
-		8, 8 },
+		8, 6, 0 },
 	{ "a hand-over under a leader",
 		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS, MV_SUP_DIES,
 			MV_SUP_NEW, MV_DM_NEW },
-		8, 8 },
+		8, 6, 0 },
 	{ "a hand-over under a standby",
 		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_SUP_DIES, MV_SUP_NEW, MV_DM_NEW,
 			MV_DM1_READS, MV_RENEW, MV_REPORT },
-		9, 8 },
+		9, 6, 0 },
 	{ "a stop of a leader",
 		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS, MV_STOP,
 			MV_PG_SHUT_DOWN },
-		7, 6 },
+		7, 6, 0 },
 	{ "failsafe under a leader",
-		{ MV_FAILSAFE, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 4 },
+		{ MV_FAILSAFE, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 4, 0 },
+	{ "a leader, and a wall clock that jumps",
+		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 4,
+		W_WALL },
+	{ "a promotion, and a wall clock that jumps",
+		{ MV_START_STANDBY, MV_DM0_READS, MV_SUP_READS, MV_RENEW, MV_REPORT }, 5, 4,
+		W_WALL },
+	{ "a leader that is killed by order",
+		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 4,
+		W_KILL },
+	{ "a frozen supervisor, and orders out of order",
+		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS,
+			MV_SUP_FREEZES },
+		6, 4, W_LATE | W_KILL },
+	{ "a leader under a watchdog",
+		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 4,
+		W_WATCHDOG },
 };
 #define STARTS (sizeof(starts) / sizeof(starts[0]))
 
@@ -273,6 +293,9 @@ static bool begin(unsigned start)
 {
 	world_init(&search.stack[0]);
 	search.stack[0].store_away = starts[start].moves[0] == MV_FAILSAFE;
+	search.stack[0].extra = starts[start].extra;
+	if (starts[start].extra & W_WALL)
+		search.stack[0].wall_ms = W_WALL_MS;
 	for (unsigned i = 0; i < starts[start].count; i++) {
 		enum w_move move = starts[start].moves[i];
 		if (!world_move(&search.stack[0], move) || world_broken(&search.stack[0])) {
@@ -320,6 +343,13 @@ int main(int argc, char **argv)
 	if (search.nodes == NULL)
 		return 2;
 	bool failed = search_all(seconds, complete, time(NULL));
+	for (unsigned i = 0; search.only_start >= STARTS && complete[0] >= 8 &&
+			     i < sizeof(extra_must_be_reached) / sizeof(extra_must_be_reached[0]);
+		i++)
+		if (search.reached[extra_must_be_reached[i]] == 0) {
+			printf("never happened: %s\n", world_move_name(extra_must_be_reached[i]));
+			failed = true;
+		}
 	for (unsigned i = 0;
 		complete[0] >= 8 && i < sizeof(must_be_reached) / sizeof(must_be_reached[0]); i++)
 		if (search.reached[must_be_reached[i]] == 0) {
