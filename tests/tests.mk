@@ -139,7 +139,10 @@ deps:
 $(B)/tests/unit/test_guard_search.o: OPT := -O3 -g
 guard-mutations:
 	@tests/guard-mutations.sh $(K)
-.PHONY: guard-mutations
+# Does the bound of the search hide anything? DEPTH= moves from every start, K= a mutation's name.
+guard-bound:
+	@tests/guard-bound.sh $(K)
+.PHONY: guard-mutations guard-bound
 
 # Figures of DESIGN section 8, one program each.
 bench-fence:

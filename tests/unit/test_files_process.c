@@ -311,6 +311,33 @@ static void test_sigterm(void **state)
 	close_all(&r);
 }
 
+/* A message with more descriptors than it should have leaves none behind (found by the fuzzer). */
+static void test_descriptors_too_many(void **state)
+{
+	(void)state;
+	struct run r;
+	struct err err = ERR_INIT;
+	struct ipc_msg m;
+	struct msg_pmpid_read q = { 0 };
+	int ends[2];
+	start(&r);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	int both[2] = { ends[1], ends[1] };
+	assert_int_equal(ipc_send(r.sup, MSG_LOG, 0, NULL, NULL, 0, both, 2, &err), ERR_OK);
+	close(ends[1]);
+	send_to(r.sup, MSG_PMPID_READ, 1, &q, NULL, 0, -1); /* answered after it */
+	assert_int_equal(receive(r.sup, ROLE_SUPERVISOR, &m), ERR_OK);
+	for (int i = 0; i < m.fd_count; i++)
+		close(m.fds[i]);
+	struct pollfd p = { .fd = ends[0], .events = POLLIN };
+	assert_int_equal(poll(&p, 1, 0), 1);
+	assert_true(p.revents & POLLHUP); /* nobody has the other end */
+	close(ends[0]);
+	kill(r.pid, SIGTERM);
+	assert_int_equal(wait_end(r.pid), 0);
+	close_all(&r);
+}
+
 /* The supervisor dies, then the dead-man: PostgreSQL is killed. */
 static void test_last_fence(void **state)
 {
@@ -515,6 +542,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_sigterm),
+		cmocka_unit_test(test_descriptors_too_many),
 		cmocka_unit_test(test_last_fence),
 		cmocka_unit_test(test_relieved),
 		cmocka_unit_test(test_last_fence_late),

@@ -252,8 +252,9 @@ static void on_sup_message(struct ipc_msg *m)
 		break;
 	case MSG_PAGE: on_page(m); break;
 	case MSG_LOG:
+		/* More than one is none of ours: the caller closes what is left in the message. */
 		log_take(m->fd_count == 1 ? m->fds[0] : -1);
-		m->fd_count = 0;
+		m->fd_count = m->fd_count == 1 ? 0 : m->fd_count;
 		break;
 	case MSG_PEER: on_peer(m); break;
 	case MSG_WELCOME: on_welcome(m->payload); break;
