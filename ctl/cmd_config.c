@@ -9,6 +9,7 @@
 #include "common/ext/json.h"
 #include "common/ext/yaml.h"
 #include "ctl/ctl.h"
+#include "ctl/external.h"
 #include "ctl/diff.h"
 
 #define PATCH_WAIT_MS 40000
@@ -92,44 +93,6 @@ static void set_one(json_t *config, const char *text, bool parameter)
 	json_decref(value);
 }
 
-static const char *editor_path(char *buf, size_t len)
-{
-	const char *names[] = { getenv("EDITOR"), "editor", "vi" };
-	const char *path = getenv("PATH");
-	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		if (names[i] == NULL || names[i][0] == '\0')
-			continue;
-		if (strchr(names[i], '/') != NULL)
-			return names[i];
-		for (const char *p = path != NULL ? path : "/usr/bin:/bin"; *p != '\0';) {
-			size_t n = strcspn(p, ":");
-			if (str_format(buf, len, "%.*s/%s", (int)n, p, names[i]) &&
-				access(buf, X_OK) == 0)
-				return buf;
-			p += n + (p[n] == ':');
-		}
-	}
-	fail("EDITOR environment variable is not set. editor or vi are not available");
-}
-
-static int run_editor(const char *file)
-{
-	char path[LIMIT_PATH];
-	const char *editor = editor_path(path, sizeof(path));
-	(void)fflush(stdout);
-	pid_t pid = fork();
-	if (pid < 0)
-		fail("The editor cannot be started");
-	if (pid == 0) {
-		(void)execl(editor, editor, file, (char *)NULL);
-		_exit(127);
-	}
-	int status = 0;
-	while (waitpid(pid, &status, 0) < 0)
-		continue;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
 static json_t *edit(const char *scope, const char *text)
 {
 	char name[LIMIT_PATH], safe[LIMIT_NAME];
@@ -145,7 +108,7 @@ static json_t *edit(const char *scope, const char *text)
 	size_t len = strlen(text);
 	if (fd < 0 || write(fd, text, len) != (ssize_t)len)
 		fail("The temporary file %s cannot be written", name);
-	int rc = run_editor(name);
+	int rc = external_edit(name);
 	if (rc != 0) {
 		(void)unlink(name);
 		fail("Editor exited with return code %d", rc);
@@ -174,9 +137,11 @@ static json_t *changed(const struct args *a, const struct view *v, const char *t
 	return config;
 }
 
+/* On a terminal coloured, and through a pager. */
 static void show_diff(const char *before, const char *after)
 {
 	AUTO(buf) out = BUF_INIT(LIMIT_CONFIG_FILE);
+	AUTO(buf) shown = BUF_INIT(2 * LIMIT_CONFIG_FILE);
 	if (!diff_write(before, after, &out))
 		fail("The configuration is too long to be compared");
 	if (!isatty(STDOUT_FILENO)) {
@@ -189,9 +154,13 @@ static void show_diff(const char *before, const char *after)
 				     : *p == '-' ? "\033[31m"
 				     : *p == '@' ? "\033[36m"
 						 : "";
-		printf("%s%.*s%s\n", colour, (int)n, p, colour[0] != '\0' ? "\033[0m" : "");
+		buf_addf(&shown, "%s%.*s%s\n", colour, (int)n, p,
+			colour[0] != '\0' ? "\033[0m" : "");
 		p += n + (p[n] == '\n');
 	}
+	if (shown.failed)
+		fail("The configuration is too long to be shown");
+	external_page(buf_str(&shown));
 }
 
 /* What turns a into b by the patch rule, so that a change of another key at the same time stays. */
