@@ -1,4 +1,4 @@
-/* The etcd v3 backend: lease and operations (dcs 3.3, DESIGN 2). The leader key is never compared
+/* The etcd v3 backend: operations (dcs 3.3, DESIGN 2). The leader key is never compared
  * by value: by my lease where I write as the holder, by revision where a new incarnation takes it
  * over. */
 #include "common/dcs/etcd3.h"
@@ -12,9 +12,6 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "common/ext/json.h"
-
-static void op_run(struct etcd_op *o);
-static void on_wait_over(struct loop *l, void *arg);
 
 /* ---- bodies
  * --------------------------------------------------------------------------------------- */
@@ -61,29 +58,11 @@ static json_t *txn(json_t *compare, json_t *success)
 	return json_pack("{s:o,s:o}", "compare", compare, "success", success);
 }
 
-/* ---- lease
- * ---------------------------------------------------------------------------------------- */
+/* ---- operations
+ * ----------------------------------------------------------------------------------- */
 
-/* The ttl changed: keys move to a new lease. The old one still holds the leader key until a renewal
- * has moved it. */
-static void forget_lease(struct etcd3 *e)
-{
-	e->lease[0] = '\0';
-	e->lease_ttl_ms = 0;
-	e->lease_used_ms = 0;
-}
-
-/* The store says that this lease does not exist any more. */
-static void drop_lease(struct etcd3 *e, const char *id)
-{
-	if (strcmp(id, e->leader_lease) == 0)
-		e->leader_lease[0] = '\0';
-	if (strcmp(id, e->lease) == 0)
-		forget_lease(e);
-}
-
-static void finish_op(struct etcd_op *o, enum dcs_outcome outcome, const char *text,
-	int64_t version, struct cluster *cluster, bool lease_gone)
+void etcd_op_finish(struct etcd_op *o, enum dcs_outcome outcome, const char *text, int64_t version,
+	struct cluster *cluster, bool lease_gone)
 {
 	struct dcs_event ev = { .id = o->id,
 		.kind = o->op.kind,
@@ -108,162 +87,6 @@ static void finish_op(struct etcd_op *o, enum dcs_outcome outcome, const char *t
 	free(o);
 	fn(&ev, arg);
 }
-
-static void release_lease_waiters(struct etcd3 *e, enum dcs_outcome outcome, const char *text)
-{
-	struct etcd_op *list = e->lease_waiters;
-	e->lease_waiters = NULL;
-	while (list != NULL) {
-		struct etcd_op *o = list;
-		list = o->next_waiter;
-		loop_timer_stop(e->loop, &o->timer);
-		if (outcome == DCS_OK) {
-			memcpy(o->lease, e->lease, sizeof(o->lease));
-			o->sent_at_ms = e->lease_used_ms;
-			o->granted_ttl_ms = e->lease_ttl_ms;
-			op_run(o);
-		} else {
-			finish_op(o, outcome, text, 0, NULL, false);
-		}
-	}
-}
-
-static void on_wait_over(struct loop *l, void *arg)
-{
-	(void)l;
-	struct etcd_op *o = arg;
-	for (struct etcd_op **p = &o->e->lease_waiters; *p != NULL; p = &(*p)->next_waiter) {
-		if (*p == o) {
-			*p = o->next_waiter;
-			break;
-		}
-	}
-	finish_op(o, DCS_UNKNOWN, "no lease was granted in time", 0, NULL, false);
-}
-
-static void on_grant(struct etcd3 *e, enum etcd_answer a, const json_t *body, int64_t sent_at_ms,
-	const char *text, void *arg)
-{
-	(void)arg;
-	e->lease_granting = false;
-	const char *id = json_string_value(json_object_get(body, "ID"));
-	int64_t ttl = etcd_int(json_object_get(body, "TTL"));
-	if (a == ETCD_ANSWER_OK && id != NULL && ttl > 0 &&
-		str_copy(e->lease, sizeof(e->lease), id)) {
-		e->lease_ttl_ms = ttl * 1000;
-		e->lease_used_ms = sent_at_ms;
-		release_lease_waiters(e, DCS_OK, "");
-	} else {
-		release_lease_waiters(e, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text);
-	}
-}
-
-/* The operation goes on when there is a lease. A lease that was lost in between is no lease: the
- * new one is granted. */
-static void grant_then(struct etcd_op *o)
-{
-	struct etcd3 *e = o->e;
-	o->next_waiter = e->lease_waiters;
-	e->lease_waiters = o;
-	/* The grant has the budget of the operation that asked for it first. */
-	loop_timer_set(e->loop, &o->timer, o->op.deadline_ms + 1, on_wait_over, o);
-	if (e->lease_granting)
-		return;
-	e->lease_granting = true;
-	etcd_call(e, "/lease/grant", json_pack("{s:I}", "TTL", (json_int_t)(e->ttl_ms / 1000)),
-		o->op.deadline_ms, ETCD_CURRENT, on_grant, NULL);
-}
-
-static void on_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body,
-	int64_t sent_at_ms, const char *text, void *arg)
-{
-	struct etcd_op *o = arg;
-	int64_t ttl = etcd_int(json_path(body, "result.TTL"));
-	if (a == ETCD_ANSWER_OK && ttl > 0) {
-		if (strcmp(o->lease, e->lease) == 0) {
-			e->lease_ttl_ms = ttl * 1000;
-			if (sent_at_ms > e->lease_used_ms)
-				e->lease_used_ms = sent_at_ms;
-		}
-		o->sent_at_ms = sent_at_ms;
-		o->granted_ttl_ms = ttl * 1000;
-		if (o->endpoint != ETCD_CURRENT)
-			o->endpoint = (int)e->answered_at;
-		op_run(o);
-		return;
-	}
-	if (a == ETCD_ANSWER_OK || a == ETCD_ANSWER_LEASE_GONE) {
-		/* Without TTL: expired (dcs 3.3). */
-		drop_lease(e, o->lease);
-		if (o->op.kind == DCS_RENEW && e->leader_lease[0] == '\0')
-			finish_op(o, DCS_CONFLICT, "the lease has expired", 0, NULL, true);
-		else
-			grant_then(o);
-		return;
-	}
-	finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL, false);
-}
-
-static void keepalive_then(struct etcd_op *o)
-{
-	struct etcd3 *e = o->e;
-	memcpy(o->lease, e->lease, sizeof(o->lease));
-	if (o->op.kind == DCS_RENEW || o->op.kind == DCS_ADOPT) {
-		e->renewed_at =
-			o->op.other_endpoint ? (e->renewed_at + 1) % e->endpoint_count : e->current;
-		o->endpoint = o->op.other_endpoint ? (int)e->renewed_at : ETCD_CURRENT;
-	}
-	etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", o->lease), o->op.deadline_ms,
-		o->endpoint, on_keepalive, o);
-}
-
-/* A replica's lease carries its member key: kept alive on a timer while nothing else does it. */
-static void on_idle_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body,
-	int64_t sent_at_ms, const char *text, void *arg)
-{
-	(void)text;
-	AUTO_FREE char *asked = arg;
-	int64_t ttl = etcd_int(json_path(body, "result.TTL"));
-	if (a == ETCD_ANSWER_OK && ttl > 0) {
-		if (!str_eq(asked, e->lease))
-			return; /* an answer about an earlier lease */
-		e->lease_ttl_ms = ttl * 1000;
-		if (sent_at_ms > e->lease_used_ms)
-			e->lease_used_ms = sent_at_ms;
-	} else if (a == ETCD_ANSWER_OK || a == ETCD_ANSWER_LEASE_GONE) {
-		log_info("etcd lease has expired");
-		drop_lease(e, asked);
-	} else if (a == ETCD_ANSWER_UNKNOWN) {
-		etcd_watch_doubt(e, "a keepalive went unanswered");
-	}
-}
-
-static void on_lease_timer(struct loop *l, void *arg)
-{
-	struct etcd3 *e = arg;
-	/* A little over ttl/3: a holder's own renewals come first, and a replica stays at 6
-	 * requests a minute. */
-	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3 + e->ttl_ms / 30;
-	/* A leader's lease is renewed by DCS_RENEW alone: whoever stops renewing wants the key to
-	 * run out. */
-	const struct dcs_kv *leader = etcd_cache_peek(e, "leader");
-	bool leads = leader != NULL && strcmp(leader->session, e->lease) == 0;
-	char *asked = e->lease[0] != '\0' && !leads && now_ms - e->lease_used_ms >= every_ms
-			      ? strdup(e->lease)
-			      : NULL;
-	if (asked != NULL)
-		etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", asked),
-			now_ms + e->retry_timeout_ms, ETCD_CURRENT, on_idle_keepalive, asked);
-	if (e->topology_ms == 0 || now_ms - e->topology_ms > e->ttl_ms * 10)
-		etcd_refresh_topology(e);
-	int64_t next_ms = e->lease_used_ms + every_ms;
-	if (next_ms <= now_ms)
-		next_ms = now_ms + every_ms;
-	loop_timer_set(l, &e->lease_timer, next_ms, on_lease_timer, e);
-}
-
-/* ---- operations
- * ----------------------------------------------------------------------------------- */
 
 static const char *key_of(const struct etcd_op *o, char *buf, size_t len)
 {
@@ -337,16 +160,16 @@ static void note_holder(struct etcd_op *o, bool won)
 static void on_lease_gone(struct etcd_op *o, const char *text)
 {
 	struct etcd3 *e = o->e;
-	drop_lease(e, o->lease);
+	etcd_lease_drop(e, o->lease);
 	if (o->op.kind == DCS_RENEW && o->moving)
-		finish_op(o, DCS_UNKNOWN, text, 0, NULL,
+		etcd_op_finish(o, DCS_UNKNOWN, text, 0, NULL,
 			false); /* the old lease still holds the key */
 	else if (!o->retried && uses_lease(o->op.kind) && o->op.kind != DCS_RENEW &&
 		 o->op.deadline_ms - clock_boot_ms() >= 1000) {
 		o->retried = true;
-		grant_then(o);
+		etcd_lease_grant(o);
 	} else {
-		finish_op(o, DCS_CONFLICT, text, 0, NULL, true);
+		etcd_op_finish(o, DCS_CONFLICT, text, 0, NULL, true);
 	}
 }
 
@@ -363,7 +186,7 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 	if (a != ETCD_ANSWER_OK) {
 		if (o->op.kind == DCS_RELEASE)
 			note_holder(o, false);
-		finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL,
+		etcd_op_finish(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL,
 			false);
 		return;
 	}
@@ -374,12 +197,12 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 			 */
 			o->moving = false;
 			o->moved = true;
-			op_run(o);
+			etcd_op_run(o);
 			return;
 		}
 		note_holder(o, false);
 		etcd_watch_restart(e, "a compare failed: the view may be old");
-		finish_op(o, DCS_CONFLICT, "a compare failed", 0, NULL, false);
+		etcd_op_finish(o, DCS_CONFLICT, "a compare failed", 0, NULL, false);
 		return;
 	}
 	note_holder(o, true);
@@ -392,7 +215,7 @@ static void on_done(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 	/* The answer first, then the view that shows it: whoever asked must not see its own key as
 	 * a stranger's. */
 	bool closing = e->closing;
-	finish_op(o, DCS_OK, "", revision, NULL, false);
+	etcd_op_finish(o, DCS_OK, "", revision, NULL, false);
 	if (!closing)
 		etcd_cache_publish(e);
 }
@@ -403,7 +226,7 @@ static void on_read(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 	struct etcd_op *o = arg;
 	o->sent_at_ms = sent_at_ms;
 	if (a != ETCD_ANSWER_OK) {
-		finish_op(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL,
+		etcd_op_finish(o, a == ETCD_ANSWER_DENIED ? DCS_DENIED : DCS_UNKNOWN, text, 0, NULL,
 			false);
 		return;
 	}
@@ -415,9 +238,9 @@ static void on_read(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 				etcd_int(json_path(body, "header.revision")), sent_at_ms);
 	etcd_kvs_free(kvs, n < 0 ? 0 : (unsigned)n);
 	if (c == NULL)
-		finish_op(o, DCS_UNKNOWN, "no memory", 0, NULL, false);
+		etcd_op_finish(o, DCS_UNKNOWN, "no memory", 0, NULL, false);
 	else
-		finish_op(o, DCS_OK, "", c->revision, c, false);
+		etcd_op_finish(o, DCS_OK, "", c->revision, c, false);
 }
 
 static json_t *range_json(const struct etcd3 *e)
@@ -529,11 +352,11 @@ static void run_with_lease(struct etcd_op *o)
 {
 	struct etcd3 *e = o->e;
 	if (e->lease[0] == '\0' && o->op.kind == DCS_RENEW && e->leader_lease[0] == '\0') {
-		finish_op(o, DCS_CONFLICT, "there is no lease", 0, NULL, true);
+		etcd_op_finish(o, DCS_CONFLICT, "there is no lease", 0, NULL, true);
 		return;
 	}
 	if (e->lease[0] == '\0') {
-		grant_then(o);
+		etcd_lease_grant(o);
 		return;
 	}
 	if (o->op.kind == DCS_TOUCH_MEMBER) {
@@ -541,14 +364,14 @@ static void run_with_lease(struct etcd_op *o)
 		memcpy(o->lease, e->lease, sizeof(o->lease));
 		send_write(o);
 	} else if (o->granted_ttl_ms == 0 || strcmp(o->lease, e->lease) != 0) {
-		keepalive_then(o);
+		etcd_lease_keepalive(o);
 	} else {
 		send_leader(o);
 	}
 }
 
 /* First or next step of an operation. */
-static void op_run(struct etcd_op *o)
+void etcd_op_run(struct etcd_op *o)
 {
 	struct etcd3 *e = o->e;
 	if (uses_lease(o->op.kind)) {
@@ -576,7 +399,7 @@ static void op_run(struct etcd_op *o)
 static void on_start(struct loop *l, void *arg)
 {
 	(void)l;
-	op_run(arg);
+	etcd_op_run(arg);
 }
 
 static uint64_t etcd3_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn fn, void *arg)
@@ -632,7 +455,7 @@ static enum err_code etcd3_reconfigure(struct dcs *d, const struct dcs_config *c
 	/* Keys move to a lease of the new ttl: the member key because its session differs from mine
 	 * now, the leader key with the next renewal. */
 	if (e->ttl_ms != 0 && e->ttl_ms != cfg->ttl_ms)
-		forget_lease(e);
+		etcd_lease_forget(e);
 	e->ttl_ms = cfg->ttl_ms;
 	e->loop_wait_ms = cfg->loop_wait_ms;
 	e->retry_timeout_ms = cfg->retry_timeout_ms;
@@ -662,7 +485,7 @@ static void etcd3_close(struct dcs *d)
 		if (e->ops != NULL) {
 			loop_timer_stop(e->loop, &e->ops->timer);
 			e->lease_waiters = NULL;
-			finish_op(e->ops, DCS_UNKNOWN, "closed", 0, NULL, false);
+			etcd_op_finish(e->ops, DCS_UNKNOWN, "closed", 0, NULL, false);
 		}
 	}
 	etcd_calls_drop(e);
@@ -704,7 +527,7 @@ static enum err_code etcd3_open(struct dcs **out, const struct dcs_config *cfg, 
 		return rc;
 	}
 	if (!e->is_ctl)
-		loop_timer_set(loop, &e->lease_timer, clock_boot_ms() + 1000, on_lease_timer, e);
+		loop_timer_set(loop, &e->lease_timer, clock_boot_ms() + 1000, etcd_lease_timer, e);
 	*out = (struct dcs *)e;
 	return ERR_OK;
 }

@@ -80,7 +80,7 @@ struct etcd3 {
 	unsigned kv_count, kv_cap;
 	int64_t revision;
 	bool current_view, reading;
-	bool paged; /* the view is read in pages, collected here; a broken read starts anew */
+	bool paged;	 /* the view is read in pages, collected here; a broken read starts anew */
 	bool large_told; /* that pages are needed; until one answer holds the view again */
 	struct dcs_kv *page_kvs;
 	unsigned page_count;
@@ -137,6 +137,18 @@ MUST_USE enum err_code etcd_search_set(
 	struct etcd3 *e, const json_t *section, struct err *err); /* srv, srv_suffix */
 void etcd_search_start(struct etcd3 *e); /* unless one runs or has just ended */
 void etcd_search_drop(struct etcd3 *e);
+
+/* etcd3.c: an operation goes on, or ends and is freed. */
+void etcd_op_run(struct etcd_op *o);
+void etcd_op_finish(struct etcd_op *o, enum dcs_outcome outcome, const char *text, int64_t version,
+	struct cluster *cluster, bool lease_gone);
+
+/* etcd3_lease.c: the operation goes on with a new lease, or with mine kept alive. */
+void etcd_lease_grant(struct etcd_op *o);
+void etcd_lease_keepalive(struct etcd_op *o);
+void etcd_lease_drop(struct etcd3 *e, const char *id); /* the store has none of that name */
+void etcd_lease_forget(struct etcd3 *e);
+void etcd_lease_timer(struct loop *l, void *arg);
 
 /* etcd3_watch.c */
 void etcd_watch_start(struct etcd3 *e);
