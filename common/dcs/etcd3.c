@@ -469,7 +469,7 @@ static enum err_code etcd3_reconfigure(struct dcs *d, const struct dcs_config *c
 		memcpy(e->password, e->url_password, sizeof(e->password));
 	}
 	if (strcmp(user, e->username) != 0 || strcmp(password, e->password) != 0)
-		e->token[0] = '\0';
+		e->token[0] = e->token_before[0] = '\0';
 	return ERR_OK;
 }
 

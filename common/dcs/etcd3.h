@@ -26,6 +26,8 @@ enum etcd_answer {
 typedef void (*etcd_done_fn)(struct etcd3 *e, enum etcd_answer a, const json_t *body,
 	int64_t sent_at_ms, const char *text, void *arg);
 
+#define ETCD_TOKEN_MAX 2048 /* a signed one (JWT) by a key of 4096 bits has 800 */
+
 struct etcd3 {
 	struct dcs_base base;
 	struct loop *loop;
@@ -55,7 +57,8 @@ struct etcd3 {
 	/* gateway */
 	char api[12]; /* "/v3" once known, "" before */
 	/* authentication */
-	char token[512];
+	char token[ETCD_TOKEN_MAX], token_before[ETCD_TOKEN_MAX];
+	int64_t token_ms; /* when it was fetched */
 	bool auth_running, auth_off;
 	struct etcd_call *auth_waiters;
 	int64_t auth_failed_ms;
@@ -135,6 +138,7 @@ int64_t etcd_int(const json_t *v);			  /* number or text; 0 when neither */
 /* etcd3_srv.c */
 MUST_USE enum err_code etcd_search_set(
 	struct etcd3 *e, const json_t *section, struct err *err); /* srv, srv_suffix */
+int64_t etcd_search_next_ms(const struct etcd3 *e);		  /* not before; 0: any time */
 void etcd_search_start(struct etcd3 *e); /* unless one runs or has just ended */
 void etcd_search_drop(struct etcd3 *e);
 

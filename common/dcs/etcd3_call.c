@@ -13,6 +13,7 @@
 #define BACKOFF_LAST_MS	 1000
 #define ONE_ANSWER_MAX	 (4 * 1024 * 1024)
 #define AUTH_TRIES	 2
+#define TOKEN_YOUNG_MS	 5000
 
 struct etcd_call {
 	struct etcd_call *next, **prev_next, *next_waiter;
@@ -192,12 +193,19 @@ static void on_auth(struct etcd3 *e, enum etcd_answer a, const json_t *body, int
 	const char *token = json_string_value(json_object_get(body, "token"));
 	if (a == ETCD_ANSWER_OK && token != NULL && str_copy(e->token, sizeof(e->token), token)) {
 		e->auth_off = false;
+		e->token_ms = clock_boot_ms();
 	} else if (strstr(text, "authentication is not enabled") != NULL) {
 		e->auth_off = true;
 		e->token[0] = '\0';
 	} else {
 		e->auth_failed_ms = clock_boot_ms();
-		log_error("etcd authentication as %s failed: %s", e->username, text);
+		/* It may be a good one: who asked may have been refused for other reasons. */
+		if (a != ETCD_ANSWER_DENIED)
+			memcpy(e->token, e->token_before, sizeof(e->token));
+		log_error("etcd authentication as %s failed: %s", e->username,
+			a != ETCD_ANSWER_OK ? text
+			: token == NULL	    ? "there is no token in the answer"
+					    : "the token is too long");
 	}
 	release_auth_waiters(e);
 }
@@ -230,6 +238,7 @@ static void start_auth(struct etcd3 *e, int64_t deadline_ms)
 	if (e->auth_running)
 		return;
 	e->auth_running = true;
+	memcpy(e->token_before, e->token, sizeof(e->token_before));
 	e->token[0] = '\0';
 	struct etcd_call *c = new_call(e, "/auth/authenticate", deadline_ms, on_auth, NULL);
 	json_auto_t *b = json_pack("{s:s,s:s}", "name", e->username, "password", e->password);
@@ -283,7 +292,10 @@ static void on_error(struct etcd_call *c, const json_t *body, long status)
 		   strstr(text, "revision of auth store is old")) {
 		reauthenticate(c, text);
 	} else if (strstr(text, "permission denied")) {
-		if (c->e->username[0] != '\0' && c->auth_tries == 0)
+		/* Old servers say it of a token that ended, too. One that is young has not, and
+		 * to check a password costs etcd more than a hundred requests. */
+		if (c->e->username[0] != '\0' && c->auth_tries == 0 &&
+			clock_boot_ms() - c->e->token_ms > TOKEN_YOUNG_MS)
 			reauthenticate(c, text);
 		else
 			finish(c, ETCD_ANSWER_DENIED, NULL, text);
@@ -409,12 +421,14 @@ static int64_t attempt_ms(const struct etcd_call *c, int64_t left_ms)
 static void wait_for_endpoint(struct etcd_call *c, int64_t now_ms)
 {
 	static const char why[] = "no endpoint is known yet";
-	int64_t at_ms = now_ms + SEARCH_POLL_MS;
 	c->waits = true;
 	memcpy(c->last_error, why, sizeof(why));
+	etcd_search_start(c->e);
+	/* A search that ended without a find may begin anew after a pause: not a moment later. */
+	int64_t next_ms = c->e->search == NULL ? etcd_search_next_ms(c->e) : 0;
+	int64_t at_ms = next_ms > now_ms ? next_ms : now_ms + SEARCH_POLL_MS;
 	loop_timer_set(c->e->loop, &c->timer, at_ms < c->deadline_ms ? at_ms : c->deadline_ms,
 		on_backoff, c);
-	etcd_search_start(c->e);
 }
 
 void etcd_calls_kick(struct etcd3 *e)
@@ -449,7 +463,7 @@ static void attempt(struct etcd_call *c)
 		return;
 	}
 	c->is_version = e->api[0] == '\0';
-	char url[LIMIT_URL + 64], auth[600];
+	char url[LIMIT_URL + 64], auth[ETCD_TOKEN_MAX + 24];
 	const char *endpoint = e->endpoints[c->endpoint % e->endpoint_count];
 	if (!str_format(url, sizeof(url), "%s%s%s", endpoint, c->is_version ? "/version" : e->api,
 		    c->is_version ? "" : c->path)) {

@@ -165,11 +165,16 @@ static void ask_service(struct etcd_search *s)
 	dns_lookup_srv(http_dns(e->http), name, on_rows, s);
 }
 
-void etcd_search_start(struct etcd3 *e)
+int64_t etcd_search_next_ms(const struct etcd3 *e)
 {
 	int64_t pause_ms = e->endpoint_count == 0 ? AGAIN_NONE_MS : AGAIN_SOME_MS;
+	return e->searched_ms != 0 ? e->searched_ms + pause_ms : 0;
+}
+
+void etcd_search_start(struct etcd3 *e)
+{
 	if (e->srv[0] == '\0' || e->search != NULL || e->closing ||
-		(e->searched_ms != 0 && clock_boot_ms() - e->searched_ms < pause_ms))
+		clock_boot_ms() < etcd_search_next_ms(e))
 		return;
 	e->search = calloc(1, sizeof(*e->search));
 	if (e->search == NULL)

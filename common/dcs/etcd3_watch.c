@@ -289,7 +289,7 @@ static void on_stream_end(const struct http_reply *r, void *arg)
 
 static void open_stream(struct etcd3 *e)
 {
-	char end[3 * LIMIT_NAME], revision[24], url[LIMIT_URL + 32], auth[600];
+	char end[3 * LIMIT_NAME], revision[24], url[LIMIT_URL + 32], auth[ETCD_TOKEN_MAX + 24];
 	memcpy(end, e->prefix, sizeof(end));
 	end[strlen(end) - 1]++;
 	if (!str_format(revision, sizeof(revision), "%lld", (long long)e->revision) ||

@@ -108,6 +108,13 @@ static void on_timer(struct loop *l, void *arg)
 {
 	(void)l;
 	struct dns *d = arg;
+	ares_socket_t socks[ARES_GETSOCK_MAXNUM];
+	int bits = ares_getsock(d->channel, socks, ARES_GETSOCK_MAXNUM);
+	/* An answer that came while this process had no time is read before it counts as late. */
+	for (int i = 0; i < ARES_GETSOCK_MAXNUM; i++) {
+		if (ARES_GETSOCK_READABLE(bits, i))
+			ares_process_fd(d->channel, socks[i], ARES_SOCKET_BAD);
+	}
 	ares_process_fd(d->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 	arm(d);
 }
