@@ -271,8 +271,8 @@ def made(cluster):
 class SharedCluster:
     """One cluster for the tests of a file: each leaves it whole. After one that failed there is a new one."""
 
-    def __init__(self, base, members):
-        self.base, self.members = base, members
+    def __init__(self, base, members, member=Member):
+        self.base, self.members, self.member = base, members, member
         self.dir, self.c = None, None
 
     def get(self):
@@ -280,7 +280,7 @@ class SharedCluster:
             self.dir = tempfile.mkdtemp(prefix="t", dir=self.base)
             os.chmod(self.dir, 0o755)
             give_to_pg_user(self.dir)
-            self.c = Cluster(self.dir, n=self.members)
+            self.c = Cluster(self.dir, n=self.members, member=self.member)
             made(self.c)
         settled(self.c)
         return self.c
@@ -300,14 +300,14 @@ class SharedCluster:
 
 @pytest.fixture(scope="module")
 def shared(request, work_base):
-    box = SharedCluster(work_base, getattr(request.module, "MEMBERS", 3))
+    box = SharedCluster(work_base, getattr(request.module, "MEMBERS", 3), getattr(request.module, "MEMBER", Member))
     yield box
     box.close()
 
 
 @pytest.fixture
 def cluster(request, shared):
-    """Of as many members as the test's file says (MEMBERS)."""
+    """Of as many members as the test's file says (MEMBERS), and of what kind (MEMBER)."""
     try:
         yield shared.get()
     finally:

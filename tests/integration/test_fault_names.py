@@ -1,56 +1,15 @@
 """A name server that falls silent, with names in place of addresses everywhere: the last good addresses serve. Run as root: the
 members see a resolv.conf of their own."""
-import os
-import random
-import signal
-import socket
-import struct
-import threading
 import time
 
 import pytest
 
-import mounts
+from names import serving
 from faults import Cluster, Etcd, Member, Writers, kill, made, pg_start, settled, wait_until
 
 pytestmark = pytest.mark.root
 TTL = 6
 DOMAIN = ".it.test"
-
-
-class NameServer:
-    """Answers 127.0.0.1 for every name below DOMAIN while it is not mute. On an address of its own on loopback."""
-
-    def __init__(self):
-        self.mute, self.asked = False, []
-        self.address = "127.%d.%d.%d" % tuple(random.randint(1, 250) for _ in range(3))
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind((self.address, 53))
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                query, peer = self.sock.recvfrom(512)
-            except OSError:
-                return
-            labels, at = [], 12
-            while query[at]:
-                labels.append(query[at + 1:at + 1 + query[at]].decode())
-                at += 1 + query[at]
-            question, kind = query[12:at + 5], query[at + 1:at + 3]
-            self.asked.append(".".join(labels))
-            if self.mute:
-                continue
-            known = self.asked[-1].endswith(DOMAIN)
-            answer = known and kind == b"\0\1"  # an address of version 4; of version 6 there is none
-            out = query[:2] + struct.pack(">HHHHH", 0x8580 if known else 0x8583, 1, int(answer), 0, 0) + question
-            if answer:
-                out += b"\xc0\x0c\0\1\0\1" + struct.pack(">IH", 1, 4) + socket.inet_aton("127.0.0.1")
-            self.sock.sendto(out, peer)
-
-    def close(self):
-        self.sock.close()
 
 
 class NamedEtcd(Etcd):
@@ -60,15 +19,8 @@ class NamedEtcd(Etcd):
 
 @pytest.fixture
 def names(work):
-    mounts.private()
-    server = NameServer()
-    conf, place = os.path.join(work, "resolv.conf"), os.path.realpath("/etc/resolv.conf")
-    with open(conf, "w") as f:
-        f.write("nameserver %s\noptions timeout:1 attempts:1\n" % server.address)
-    mounts.bind(conf, place)
-    yield server
-    mounts.unmount(place)
-    server.close()
+    with serving(work, DOMAIN[1:]) as server:
+        yield server
 
 
 @pytest.fixture
