@@ -149,6 +149,14 @@ void remote_check_promoted(struct sim *s, int node);
 bool remote_stands_by(const struct sim *s);
 void remote_check_alive(struct sim *s, int leader);
 
+/* sim_patroni.c: members that run the reference's rules */
+void patroni_profile(struct sim *s, uint64_t seed);
+void patroni_start(struct sim *s, int node);
+void patroni_event(struct sim *s, const struct sim_event *ev);
+void patroni_answer(struct sim *s, int node, struct sim_request req, enum ha_outcome outcome,
+	const struct sim_op *op);
+void patroni_polled(struct sim *s, int node);
+
 /* Timeline of a replay; costs nothing when it is off. */
 #define sim_log(s, node, ...)                                                                      \
 	do {                                                                                       \

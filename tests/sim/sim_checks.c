@@ -174,11 +174,12 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 	bool paused = node_in_pause(s, node);
 	bool thawed = s->nodes[node].resumed_ms && s->now_ms - s->nodes[node].resumed_ms <= 150;
 	bool deaf, revoked = word_broken(s, &deaf);
-	if (!paused && !revoked && !lease_or_failsafe(s, node))
+	if (!paused && !revoked && !s->nodes[node].patroni && !lease_or_failsafe(s, node))
 		violation(s, "S1", "%s acknowledges a commit without the lease (key: %s)",
 			sim_name(node), sim_name(dcs_leader_node(s)));
 	for (unsigned i = 0; i < s->cfg.member_count && !paused && !thawed && !deaf; i++)
-		if ((int)i != node && k->last_ack_ms[i] >= p->first_ack_ms)
+		if ((int)i != node && k->last_ack_ms[i] >= p->first_ack_ms &&
+			!s->nodes[i].patroni && !s->nodes[node].patroni)
 			violation(s, "S1", "%s and %s acknowledge commits at the same time",
 				sim_name(node), sim_name((int)i));
 	if (k->last_any_ack_ms && s->now_ms - k->last_any_ack_ms > k->longest_outage_ms)
@@ -241,6 +242,8 @@ static void check_divergence(struct sim *s, int node, const struct sim_branch *b
 {
 	const struct cluster *c = &s->dcs.now.c;
 	/* A failover names its target whatever that one has; a switchover does not. */
+	if (s->nodes[node].patroni)
+		return; /* the reference is not judged */
 	if (in_pause(s) || (by_hand(s, node) && s->checks.manual_lossy))
 		return;
 	for (unsigned i = 0; i < c->history_count; i++)
@@ -257,6 +260,8 @@ static void check_lag(struct sim *s, int node, uint64_t lsn)
 {
 	const struct settings *set = sim_config_now(s);
 	const struct cluster *c = &s->dcs.now.c;
+	if (s->nodes[node].patroni)
+		return; /* the reference is not judged */
 	if (in_pause(s) || s->checks.manual_ms > s->now_ms - 300000 || !c->status_present)
 		return;
 	if (c->last_lsn > lsn && c->last_lsn - lsn > (uint64_t)set->maximum_lag_on_failover)
@@ -292,9 +297,10 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 		s->checks.max_tli = b->tli;
 	/* Elections are what the tag is about: one that had the key before it was tagged, and still
 	 * has it, is promoted again after a crash or a fence like any other leader (B6, E4). */
-	topo_check_promoted(s, node, by_hand(s, node) || in_pause(s));
+	topo_check_promoted(s, node, by_hand(s, node) || in_pause(s) || s->nodes[node].patroni);
 	bool old_tag = s->checks.key_since_ms - s->nodes[node].nofailover_ms > SETTLE_MS;
-	if (s->nodes[node].tags.nofailover && old_tag && !by_hand(s, node) && !in_pause(s))
+	if (s->nodes[node].tags.nofailover && old_tag && !s->nodes[node].patroni &&
+		!by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
 	/* An interrupted bootstrap that goes on: nobody else has it, no client was there. */
 	bool own = (s->nodes[node].pg.unpublished || s->checks.store_lost) && !boot_sysid(s);
@@ -316,14 +322,15 @@ void check_started_primary(struct sim *s, int node)
 void check_promote_signal(struct sim *s, int node)
 {
 	bool deaf;
-	if (!node_in_pause(s, node) && !dcs_lease_of(s, node) && !word_broken(s, &deaf))
+	if (!node_in_pause(s, node) && !dcs_lease_of(s, node) && !s->nodes[node].patroni &&
+		!word_broken(s, &deaf))
 		violation(s, "S3", "%s promotes without the lease (key: %s)", sim_name(node),
 			sim_name(dcs_leader_node(s)));
 }
 
 void check_release(struct sim *s, int node)
 {
-	if (pg_accepts_writes(s, node) && !node_in_pause(s, node))
+	if (pg_accepts_writes(s, node) && !node_in_pause(s, node) && !s->nodes[node].patroni)
 		violation(s, "S2", "%s released the key while PostgreSQL accepts writes",
 			sim_name(node));
 }
@@ -334,6 +341,8 @@ static void check_old_timeline(struct sim *s, int node)
 	const struct cluster *c = &s->dcs.now.c;
 	int64_t tli = s->branches[s->nodes[node].pg.branch].tli;
 	const struct settings *set = worker_settings(s, node);
+	if (s->nodes[node].patroni)
+		return; /* the reference is not judged */
 	if (!pg_accepts_writes(s, node) || (set && set->pause) || s->checks.timeline_reused)
 		return;
 	for (unsigned i = 0; i < c->history_count; i++)

@@ -64,6 +64,16 @@ static void write_history(struct sim *s, int node)
 	submit(s, node, op, false);
 }
 
+void exec_write_status(struct sim *s, int node)
+{
+	write_status(s, node, 0);
+}
+
+void exec_write_history(struct sim *s, int node)
+{
+	write_history(s, node);
+}
+
 static uint64_t hash_bytes(const void *data, size_t len)
 {
 	const unsigned char *p = data;

@@ -38,6 +38,7 @@ enum profile {
 	PROFILE_TOPOLOGY,
 	PROFILE_LATE,
 	PROFILE_SITES,
+	PROFILE_MIXED,
 	PROFILE_COUNT
 };
 static const struct {
@@ -47,9 +48,9 @@ static const struct {
 	[PROFILE_PLAIN] = { "plain", "", NULL },
 	[PROFILE_EMPTY] = { "empty", "--empty", boot_profile },		 /* without a cluster */
 	[PROFILE_TOPOLOGY] = { "topology", "--topology", topo_profile }, /* members that differ */
-	[PROFILE_LATE] = { "late", "--late", late_profile },
-	[PROFILE_SITES] = { "sites", "--sites", remote_profile },
-	/* standby clusters, backups */ /* late facts, schedules, a lost store */
+	[PROFILE_LATE] = { "late", "--late", late_profile },	   /* late facts, a lost store */
+	[PROFILE_SITES] = { "sites", "--sites", remote_profile },  /* standby clusters, backups */
+	[PROFILE_MIXED] = { "mixed", "--mixed", patroni_profile }, /* beside the reference */
 };
 static enum profile chosen_profile;
 
@@ -256,14 +257,15 @@ static int run_seed(
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim --short [--from SEED | --fresh] [--seconds N] | --long N "
-			"[--from SEED] | "
-			"--nightly N [--from SEED] |\n"
-			"  --seed SEED [--drop HEX] [--scenario FILE] [--async] [-v] | "
-			"--until-caught N [--from SEED]\n"
-			"  [--empty | --topology | --late | --sites] how histories begin; "
-			"[--all-rules] unreached "
-			"rules fail\n");
+	fprintf(stderr,
+		"usage: sim --short [--from SEED | --fresh] [--seconds N] | --long N "
+		"[--from SEED] | "
+		"--nightly N [--from SEED] |\n"
+		"  --seed SEED [--drop HEX] [--scenario FILE] [--async] [-v] | "
+		"--until-caught N [--from SEED]\n"
+		"  [--empty | --topology | --late | --sites | --mixed] how histories begin; "
+		"[--all-rules] unreached "
+		"rules fail\n");
 	return 2;
 }
 

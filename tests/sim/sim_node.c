@@ -56,7 +56,12 @@ static void start_proc(struct sim *s, int node, enum sim_proc proc)
 		return;
 	process_up(&n->procs[proc]);
 	sim_log(s, node, "process %d starts", proc);
-	if (proc == PROC_SUP)
+	if (n->patroni) { /* one process: what answers others lives and dies with the loop */
+		if (!n->procs[PROC_WORKER].alive)
+			process_up(&n->procs[PROC_WORKER]);
+		process_up(&n->procs[PROC_API]);
+		patroni_start(s, node);
+	} else if (proc == PROC_SUP)
 		sup_start(s, node);
 	else if (proc == PROC_DM)
 		dm_start(s, node);
@@ -129,6 +134,12 @@ void node_kill(struct sim *s, int node, enum sim_proc proc)
 		return;
 	sim_log(s, node, "process %d killed", proc);
 	process_down(&n->procs[proc]);
+	if (n->patroni) {
+		process_down(&n->procs[PROC_WORKER]);
+		process_down(&n->procs[PROC_API]);
+		restart_later(s, node, PROC_WORKER, sim_range(&s->rng, 500, 8000));
+		return;
+	}
 	if (proc == PROC_SUP || proc == PROC_DM) {
 		enforcers_peer_gone(s, node, proc);
 		if (proc == PROC_SUP) {
@@ -158,6 +169,11 @@ void node_freeze(struct sim *s, int node, enum sim_proc proc, bool on)
 	p->frozen = on;
 	if (!on && !n->vm_paused)
 		release_kept(s, p);
+	if (n->patroni) { /* nobody notices */
+		if (proc == PROC_WORKER)
+			node_freeze(s, node, PROC_API, on);
+		return;
+	}
 	if (on && (proc == PROC_WORKER || proc == PROC_API))
 		sim_at(s, s->now_ms + silence_ms(s, node), EV_PROC_SILENT, node, proc,
 			p->incarnation, NULL);

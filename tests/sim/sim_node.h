@@ -95,7 +95,16 @@ struct sim_task {
 	int64_t stop_asked_ms, stop_timeout_ms;
 };
 
+/* A member that runs the reference's rules (sim_patroni.c). */
+struct sim_patroni {
+	int state;
+	uint32_t serial;
+	int64_t began_ms; /* of this loop */
+	bool stepping_down;
+};
+
 struct sim_worker {
+	struct sim_patroni pat;
 	struct ha_memory memory;
 	struct ha_plan plan;
 	struct keeper keeper;
@@ -146,6 +155,7 @@ struct sim_worker {
 struct sim_node {
 	int index;
 	bool on, vm_paused, removed;
+	bool patroni; /* runs the reference's rules */
 	bool watchdog_armed, watchdog_broken, slots_copied;
 	enum ha_task orphan; /* a job whose worker died; sim_marks.c */
 	int orphan_from;
@@ -212,6 +222,8 @@ unsigned view_history(const struct sim *s, int node, struct history_row rows[SIM
 /* sim_exec.c */
 void exec_plan(struct sim *s, int node);
 void exec_answer(struct sim *s, int node, enum ha_outcome outcome, int64_t version);
+void exec_write_status(struct sim *s, int node);
+void exec_write_history(struct sim *s, int node);
 /* sim_store.c: requests of the worker to the store */
 uint32_t store_submit(struct sim *s, int node, struct sim_op *op, struct sim_request req,
 	int64_t deadline_ms, bool other);

@@ -102,6 +102,10 @@ static void close_poll(struct sim *s, int node)
 	for (unsigned i = 0; i < w->peer_count; i++)
 		w->failsafe_all_ok &= w->peers[i].answered;
 	w->poll_serial++;
+	if (s->nodes[node].patroni) {
+		patroni_polled(s, node);
+		return;
+	}
 	if (failsafe && w->failsafe_all_ok) {
 		s->nodes[node].failsafe_round_ms = w->peers_asked_true_ms;
 		s->nodes[node].failsafe_round_ttl_ms = w->memory.failsafe_round_ttl_ms;

@@ -121,6 +121,8 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		set->sync_node_count = (int)strtol(value, NULL, 10);
 	else if (strcmp(key, "nofailover") == 0 && sim_index(value) >= 0)
 		sc->nofailover |= 1u << sim_index(value);
+	else if (strcmp(key, "patroni") == 0 && sim_index(value) >= 0)
+		sc->patroni |= 1u << sim_index(value);
 	else if (strcmp(key, "watchdog") == 0)
 		set->watchdog_mode = strcmp(value, "required") == 0    ? WATCHDOG_REQUIRED
 				     : strcmp(value, "automatic") == 0 ? WATCHDOG_AUTOMATIC
@@ -216,6 +218,7 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 		node_init(s, (int)i);
 		if (!s->nodes[i].clock_offset_ms)
 			s->nodes[i].clock_offset_ms = 1000000;
+		s->nodes[i].patroni = sc->patroni & (1u << i);
 		s->nodes[i].tags.replicatefrom[0] = sc->upstream[i];
 		if (sc->nofailover & (1u << i)) {
 			s->nodes[i].tags.nofailover = true;

@@ -3,13 +3,13 @@
  *
  *   members 3                 ttl 30  loop_wait 10  retry_timeout 10   (seconds)
  *   sync off|priority|quorum  strict 0|1  node_count N  failsafe 0|1  check_timeline 0|1
- *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S
- *   watchdog required|automatic|off    replicatefrom NODE NODE
- *   bootstrap 0|1 (members could make a cluster)  custom 0|1 (by restoring a backup)
- *   standby 0|1  remote 0|1  archiving 0|1        no_leader 0|1 (replicas from a backup)
- *   logical_slots 0|1  max_lag BYTES         nofailover NODE           empty 0|1 (no cluster yet:
- * bootstrap) fault KIND at S [for S] [on NODE|leader] [arg N] expect no_failover | failover |
- * promotions N (at most) | outage S (at most, acknowledged commits) */
+ *   start_timeout S  race_backoff S  stop_timeout S  end S  heal S  max_lag BYTES
+ *   watchdog required|automatic|off    replicatefrom NODE NODE    nofailover NODE
+ *   empty 0|1 (no cluster yet)  bootstrap 0|1 (members could make one)  custom 0|1 (from a backup)
+ *   standby 0|1  remote 0|1  archiving 0|1    no_leader 0|1 (replicas from a backup)
+ *   logical_slots 0|1    patroni NODE (it runs the reference's rules; asynchronous clusters only)
+ *   fault KIND at S [for S] [on NODE|leader] [arg N]
+ *   expect no_failover | failover | promotions N (at most) | outage S (acknowledged commits) */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,7 +27,7 @@ struct sim;
 struct sim_scenario {
 	char name[128];
 	unsigned member_count, loss_per_mille, dup_per_mille;
-	uint32_t nofailover;
+	uint32_t nofailover, patroni;
 	char upstream[SIM_NODES]; /* replicatefrom: a member's letter */
 	struct settings set;
 	int64_t heal_ms, end_ms;

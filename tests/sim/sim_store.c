@@ -98,6 +98,10 @@ static void finish(
 	struct sim *s, int node, struct sim_request req, enum ha_outcome outcome, struct sim_op *op)
 {
 	struct sim_worker *w = &s->nodes[node].w;
+	if (s->nodes[node].patroni) {
+		patroni_answer(s, node, req, outcome, op);
+		return;
+	}
 	switch (req.use) {
 	case REQ_KEEPER:
 		worker_keeper(s, node,

@@ -277,6 +277,8 @@ static void enforcer_event(struct sim *s, const struct sim_event *ev, bool is_dm
 
 void sup_event(struct sim *s, const struct sim_event *ev)
 {
+	if (s->nodes[ev->node].patroni)
+		return; /* there is none */
 	switch (ev->kind) {
 	case EV_SUP_MSG: order(s, ev->node, ev->ptr); break;
 	case EV_PG_EXIT:

@@ -22,7 +22,7 @@ void worker_to_sup(struct sim *s, int node, struct sim_message m)
 void node_turn_soon(struct sim *s, int node, int64_t in_ms)
 {
 	struct sim_node *n = &s->nodes[node];
-	if (!n->on || !n->procs[PROC_WORKER].alive)
+	if (!n->on || !n->procs[PROC_WORKER].alive || n->patroni)
 		return;
 	int64_t at = s->now_ms + in_ms;
 	if (n->w.turn_at_ms && n->w.turn_at_ms <= at)
@@ -321,6 +321,10 @@ static void on_keeper_tick(struct sim *s, const struct sim_event *ev)
 
 void worker_event(struct sim *s, const struct sim_event *ev)
 {
+	if (s->nodes[ev->node].patroni) {
+		patroni_event(s, ev);
+		return;
+	}
 	struct sim_worker *w = &s->nodes[ev->node].w;
 	switch (ev->kind) {
 	case EV_OP_ANSWER:
