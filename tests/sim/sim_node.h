@@ -239,6 +239,12 @@ void task_finish(struct sim *s, int node, enum ha_task_result result);
 void task_ask_start(struct sim *s, int node, uint32_t kind);
 void task_ask_stop(struct sim *s, int node, enum pg_stop_mode mode);
 int task_started(struct sim *s, int node);
+bool task_stopped(const struct sim *s, int node);
+/* sim_copy.c: tasks that rewrite the data directory */
+void copy_rewind_check(struct sim *s, int node);
+void copy_rewind(struct sim *s, int node);
+void copy_clone(struct sim *s, int node);
+void copy_crash_recovery(struct sim *s, int node);
 void task_cancel(struct sim *s, int node);
 void task_message(struct sim *s, int node, const struct sim_message *m);
 void task_postmaster(struct sim *s, int node);
