@@ -120,10 +120,10 @@ static void touch_member(struct sim *s, int node)
 	int64_t now = node_clock(s, node);
 	/* As the real one: compared with what the store says, so that a write that was lost is
 	 * made again; a little later, because the answer takes its time. */
-	bool there =
-		seen && (now - w->member_ms < 2000 || (strcmp(seen->role, m->role) == 0 &&
-							      strcmp(seen->state, m->state) == 0 &&
-							      seen->timeline == m->timeline));
+	bool there = seen &&
+		     (now - w->member_new_ms < 2000 || (strcmp(seen->role, m->role) == 0 &&
+							       strcmp(seen->state, m->state) == 0 &&
+							       seen->timeline == m->timeline));
 	/* Equal: only the session is kept alive, and not at every event. */
 	if (there && hash == w->member_hash &&
 		now - w->member_ms < worker_settings(s, node)->ttl_ms / 3) {
@@ -131,6 +131,7 @@ static void touch_member(struct sim *s, int node)
 		return;
 	}
 	op->suppressed = there && hash == w->member_hash;
+	w->member_new_ms = op->suppressed ? w->member_new_ms : now;
 	w->member_hash = hash;
 	w->member_ms = now;
 	submit(s, node, op, false);

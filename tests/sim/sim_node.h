@@ -145,7 +145,7 @@ struct sim_worker {
 	int64_t failsafe_last_ms, failsafe_ttl_ms;
 	int64_t proof_sent_ms;
 	uint64_t settings_version, member_hash;
-	int64_t member_ms;
+	int64_t member_ms, member_new_ms; /* written last; with something new */
 	bool rewind_twin, recovery_differs, shown_nofailover;
 	uint64_t probing_generation, probed_generation; /* asked; answered, well or badly */
 	int64_t probed_at_ms;

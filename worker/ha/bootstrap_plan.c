@@ -71,10 +71,10 @@ bool bootstrap_empty(struct step *s)
 			str_eq(source, s->leader) ? "leader" : "replica", source);
 	}
 	if (s->set->no_leader_methods && !unpublished && s->unlocked) {
-		/* X60: such a copy is as old as the backup. While /sync says that this member has
+		/* X62: such a copy is as old as the backup. While /sync says that this member has
 		 * every acknowledged commit it would be elected for what it no longer has (S4). */
 		if (s->sync_active && cluster_sync_matches(c, s->v->name))
-			return plan_done(s, "X60",
+			return plan_done(s, "X62",
 				"waiting for leader to bootstrap: /sync names this member, and a "
 				"copy made without a leader may lack acknowledged commits");
 		plan_task(s, TASK_CLONE);

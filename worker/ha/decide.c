@@ -118,7 +118,7 @@ static bool rule_keys(struct step *s)
 	/* A cluster counts as initialised only with its roles: while the key is empty it is
 	 * rule_resume's and L4's. */
 	if (!cluster_init_valid(s->c) && strlen(s->v->system_id) >= 10 && !s->m->bootstrapping &&
-		!bootstrap_open(s))
+		!bootstrap_unfinished(s))
 		plan_add(s, HA_WRITE_INIT)->create = !s->c->init_present;
 	if (cluster_init_valid(s->c) && s->v->files->valid && s->v->files->mark == PG_MARK_ROLES &&
 		s->v->task == TASK_NONE)

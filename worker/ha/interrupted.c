@@ -4,12 +4,26 @@
  * alone cannot tell a whole directory from half of initdb. Pure. */
 #include "worker/ha/step.h"
 
+static bool marked(const struct pg_files *f)
+{
+	return f->valid && (f->mark == PG_MARK_ROLES || f->mark == PG_MARK_BOOTSTRAP);
+}
+
 bool bootstrap_open(const struct step *s)
 {
 	const struct pg_files *f = s->v->files;
-	bool marked = f->valid && (f->mark == PG_MARK_ROLES || f->mark == PG_MARK_BOOTSTRAP);
 	/* A key emptied by hand in a cluster that has a /status is repaired as A6 says. */
-	return s->c->init_present && s->c->init[0] == '\0' && (marked || !s->c->status_present);
+	return s->c->init_present && s->c->init[0] == '\0' && (marked(f) || !s->c->status_present);
+}
+
+/* X61: a bootstrap leaves its mark before it fills the directory. A primary without one is of a
+ * complete cluster, whose store lost everything while an empty member began a new one: it says so
+ * (A6). To end that bootstrap here would run post_bootstrap on a cluster in use, and set its data
+ * aside if that failed. */
+bool bootstrap_unfinished(const struct step *s)
+{
+	const struct pg_files *f = s->v->files;
+	return bootstrap_open(s) && (!f->valid || marked(f) || !s->primary);
 }
 
 bool data_dir_unfinished(const struct step *s)
@@ -39,7 +53,7 @@ bool rule_resume(struct step *s)
 		s->standby ? s->unlocked && s->v->files->valid && s->v->files->mark == PG_MARK_ROLES
 			   : s->has_lock && s->v->lock == LOCK_HELD;
 	if (s->m->bootstrapping || !mine || !s->pg_there || s->v->task != TASK_NONE ||
-		!bootstrap_open(s))
+		!marked(s->v->files) || !bootstrap_open(s))
 		return false;
 	s->m->bootstrapping = true;
 	s->m->init_cancelled = s->m->publish_tried = false;
@@ -80,9 +94,6 @@ bool rule_interrupted(struct step *s)
 		return bootstrap_again(s, false);
 	if (f->mark == PG_MARK_ROLES)
 		return bootstrap_again(s, !s->set->custom_bootstrap && !s->standby);
-	/* No mark, but the key is mine, and it is taken only after initdb. */
-	if (s->has_lock && f->mark == PG_MARK_NONE && f->control.valid && !s->set->custom_bootstrap)
-		return bootstrap_again(s, true);
 	return false;
 }
 

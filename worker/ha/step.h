@@ -184,8 +184,9 @@ bool stage_boot_cancel(struct step *s);
 bool stage_boot_published(struct step *s);
 /* interrupted.c: what a death left half done */
 bool bootstrap_open(const struct step *s); /* `initialize` is there and empty, nothing ever led */
-bool data_dir_unfinished(const struct step *s); /* no server: to be made anew */
-bool bootstrap_unclaimed(struct step *s);	/* empty key, a whole directory, no mark */
+bool bootstrap_unfinished(const struct step *s); /* ... and this may be its directory */
+bool data_dir_unfinished(const struct step *s);	 /* no server: to be made anew */
+bool bootstrap_unclaimed(struct step *s);	 /* empty key, a whole directory, no mark */
 bool rule_resume(struct step *s);
 bool rule_interrupted(struct step *s);
 bool rule_orphan_job(struct step *s);
