@@ -439,6 +439,42 @@ static void test_follows_nobody_first(void **state)
 	free(f);
 }
 
+/* X55: a frozen PostgreSQL has no position, so its member does not race, not for a switchover
+ * either. */
+static void test_no_race_without_an_answer(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		struct fx *f = racer(SYNC_OFF, "", 0, "", "");
+		f->sql.valid = i < 2;
+		if (i % 2 == 1) {
+			f->c.failover_key_exists = f->c.failover_present = true;
+			FX_SET(f->c.failover_leader, "b");
+		}
+		assert_true(wins(f) == (i < 2));
+	}
+}
+
+/* H4 with no server: the role of before is no reason to cut a job short that works on its
+ * directory; while one runs it is. */
+static void test_jobs_on_the_directory_go_on(void **state)
+{
+	(void)state;
+	static const enum ha_task tasks[] = { TASK_REWIND, TASK_CRASH_RECOVERY, TASK_CLONE,
+		TASK_REINIT, TASK_RESTART };
+	for (unsigned i = 0; i < ARRAY_LEN(tasks); i++) {
+		struct fx *f = fx_new();
+		fx_pg(f, tasks[i] == TASK_RESTART ? 'P' : 'D');
+		fx_leader(f, "b");
+		f->v.task = tasks[i];
+		fx_run(f);
+		const struct ha_action *t = fx_task(f);
+		bool demoted = t != NULL && t->task == TASK_DEMOTE;
+		assert_true(demoted == (tasks[i] == TASK_RESTART));
+		free(f);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -457,6 +493,8 @@ int main(void)
 		cmocka_unit_test(test_asks_the_voters_first),
 		cmocka_unit_test(test_vote_of_the_former),
 		cmocka_unit_test(test_follows_nobody_first),
+		cmocka_unit_test(test_no_race_without_an_answer),
+		cmocka_unit_test(test_jobs_on_the_directory_go_on),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
