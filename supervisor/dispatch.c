@@ -15,6 +15,7 @@
 	256 /* messages of one helper in one turn: more is a flood, the next turn goes on */
 #define HOLD_MS	     3000  /* an answer that waits for the dead-man longer than this is a refusal */
 #define STOP_LATE_MS 10000 /* for a standby that guard_step stops */
+#define WD_AGAIN_MS  1000  /* a watchdog device that could not be opened is tried again */
 
 /* ---- guard ---- */
 
@@ -30,10 +31,13 @@ static void watchdog_changed(struct sup *s)
 static void watchdog_level(struct sup *s, enum guard_watchdog level)
 {
 	bool changed = false;
-	if (level == GUARD_WD_CLOSED)
+	if (level == GUARD_WD_CLOSED) {
 		changed = watchdog_disarm(&s->watchdog);
-	else if (guard_watchdog_may_open(&s->guard, s->watchdog.config.timeout_ms, s->now_ms))
+	} else if ((!s->watchdog.failed || s->now_ms >= s->watchdog_again_ms) &&
+		   guard_watchdog_may_open(&s->guard, s->watchdog.config.timeout_ms, s->now_ms)) {
+		s->watchdog_again_ms = s->now_ms + WD_AGAIN_MS;
 		changed = watchdog_arm(&s->watchdog, s->guard.ttl_ms);
+	}
 	if (changed)
 		watchdog_changed(s);
 }
@@ -196,6 +200,7 @@ static void on_watchdog(struct sup *s, const struct ipc_msg *m)
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_REFUSED, "%s", err.text);
 	else
 		helper_answer(s, HELPER_WORKER, m->id, ANSWER_OK, "%s", "");
+	s->watchdog_again_ms = 0;
 	watchdog_changed(s);
 }
 

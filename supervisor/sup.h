@@ -72,6 +72,7 @@ struct sup {
 	struct postmaster pm;
 	struct jobs jobs;
 	struct watchdog watchdog;
+	int64_t watchdog_again_ms; /* a device that could not be opened: not before this */
 	struct notify notify;
 	struct shm page;
 	struct page pages[PAGE_COUNT];
