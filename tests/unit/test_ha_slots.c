@@ -86,7 +86,7 @@ static void test_members(void **state)
 	expect_plan(w, "b! c@300 d_1!");
 	FX_SET(w->members[2].tags.replicatefrom, "gone");
 	expect_plan(w, "b! c!@300 d_1!");
-	/* A circle gives way to the leader (X60); who hangs on it does not stream from here. */
+	/* A circle gives way to the leader (F2); who hangs on it does not stream from here. */
 	FX_SET(w->members[1].tags.replicatefrom, "c");
 	FX_SET(w->members[2].tags.replicatefrom, "b");
 	FX_SET(w->members[3].tags.replicatefrom, "b");

@@ -4,7 +4,7 @@
 #include "worker/ha/upstream.h"
 
 /* F2. A member that is named by replicatefrom but gone gives way to the leader; so does a circle of
- * such names (X60). */
+ * such names. */
 bool follow_target(const struct step *s, char out[static LIMIT_NAME])
 {
 	const struct tags *t = &s->set->tags;
@@ -127,7 +127,7 @@ static bool follow_as_standby(struct step *s, enum follow_why why, const char *t
 			upstream_is_circle(s->c, s->leader, s->v->name, s->set->tags.replicatefrom))
 			plan_note(s, HA_LOG_WARNING,
 				"replicatefrom leads from %s by way of %s back to itself: "
-				"following the leader rule=X60",
+				"following the leader rule=F2",
 				s->v->name, s->set->tags.replicatefrom);
 		change_target(s, target, role);
 	} else {
