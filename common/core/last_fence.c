@@ -122,11 +122,14 @@ void last_fence_run(last_fence_root_fn root)
 		target.life_dev = st.st_dev;
 		target.life_ino = st.st_ino;
 	}
+	/* What somebody else started holds no life file. All that works in the directory, not the
+	 * one with the lowest number alone: after a wrap-around that is a backend. */
+	if (last.real_dir[0] != '\0')
+		target.data_dir = last.real_dir;
 	struct killtree_report report = { 0 };
 	log_error("supervisor and dead-man are gone: PostgreSQL is killed");
-	/* Holders of the life file first: that needs no disk. An adopted postmaster may not hold
-	 * it. */
-	bool clean = target.life_ino == 0 ||
+	/* These first: that needs no disk. */
+	bool clean = (target.life_ino == 0 && target.data_dir == NULL) ||
 		     killtree_run_blocking(&last.kt, &target, deadline_ms, &report);
 	unsigned signalled = report.signalled;
 	pid_t pid = root != NULL ? root(last.data_dir) : postgres_in_data_dir();

@@ -137,3 +137,19 @@ def test_backend_of_an_adopted_postmaster_when_the_supervisor_is_dead(sup):
         sup.proc.wait()
         os.kill(pid, signal.SIGKILL)
         util.wait_until(lambda: not util.alive(backend), 8, "the dead-man finds it")
+
+
+def test_adopted_postmaster_when_both_enforcers_are_dead(sup):
+    """No lifeline, no life file: the helpers that are left kill it, and the backend that would not notice."""
+    util.run_pg(["pg_ctl", "-D", sup.pg.data, "-w", "-l", os.path.join(sup.work, "pg.log"), "start"])
+    pid = sup.pg.pid()
+    sup.start()
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING}", 10)
+    sup.worker.do("autolease", 20000, 2000)
+    assert sup.lease(20000)[0]
+    st = sup.wait_status(deadman_acked=1)
+    with stopped_backend(sup, pid) as backend:
+        for sig in (signal.SIGSTOP, signal.SIGKILL):
+            for p in (st["deadman"], st["pid"]):
+                os.kill(p, sig)
+        util.wait_until(lambda: not util.alive(pid) and not util.alive(backend), 8, "both are killed")
