@@ -44,6 +44,7 @@ static const char *const move_names[MV_COUNT] = {
 	[MV_STATE_LOST] = "the last state to the dead-man is lost (queue full)",
 	[MV_WALL_JUMPS] = "the machine stands still unseen, the wall clock jumps",
 	[MV_KILL] = "a stop takes too long: the fence is ordered",
+	[MV_PG_FOREIGN] = "somebody else starts a primary, which is adopted",
 	[MV_OVERTAKES] = "the last order overtakes the one before it",
 };
 
@@ -112,7 +113,7 @@ static void check_lifeline(struct world *w)
 	bool held = w->s.life != W_DEAD;
 	for (int i = 0; i < W_DEADMEN; i++)
 		held |= w->d[i].life != W_DEAD && w->d[i].has_pg == w->pg.generation;
-	if (!held && w->pg.line_armed)
+	if (!held && (w->pg.line_armed || w->pg.foreign))
 		kill_pg(w, w->pg.generation); /* the backends by a helper */
 }
 
@@ -161,7 +162,7 @@ static void sup_acts(struct world *w, const struct guard_event *ev, const struct
 {
 	w->s.wake_at_ms = a->wake_at_ms;
 	w->s.fence_at_ms = a->fence_at_ms;
-	if (pg_exists(w))
+	if (pg_exists(w) && !w->pg.foreign)
 		w->pg.line_armed = a->lifeline_armed;
 	if (a->flags & GUARD_END_FILES)
 		w->promote_token = 0;
@@ -230,6 +231,25 @@ static void sup_start(struct world *w, struct w_order *o)
 		w->pg = (struct w_pg){ .generation = o->ev.generation, .at_gate = 1 };
 	}
 	sup_acts(w, &o->ev, &a);
+}
+
+/* The promise begins again as after a pause: with a lease that both enforcers know. */
+static bool sup_adopts(struct world *w)
+{
+	struct guard_event ev = { .kind = GUARD_EV_ADOPT, .generation = w->last_generation + 1 };
+	if (!(w->extra & W_FOREIGN) || pg_exists(w) || w->s.life != W_RUNS ||
+		w->s.g.pm_state != PG_PROC_NONE)
+		return false;
+	w->last_generation++;
+	w->promise = 0;
+	w->promise_seq = 0;
+	w->pg = (struct w_pg){ .generation = ev.generation,
+		.postmaster = 1,
+		.backends = 1,
+		.primary = 1,
+		.foreign = 1 };
+	sup_step(w, &ev);
+	return true;
 }
 
 static void sup_takes(struct world *w, struct w_order *o)
@@ -391,7 +411,7 @@ static void dm_step(struct world *w, struct w_deadman *d, struct guard_event *ev
 	d->wake_at_ms = a.wake_at_ms;
 	d->fence_at_ms = a.fence_at_ms;
 	if (d->has_pg != 0 && d->has_pg == w->pg.generation && d->has_pg == d->g.generation &&
-		a.lifeline_armed != d->line_level && pg_exists(w)) {
+		a.lifeline_armed != d->line_level && pg_exists(w) && !w->pg.foreign) {
 		d->line_level = a.lifeline_armed;
 		w->pg.line_armed = a.lifeline_armed;
 	}

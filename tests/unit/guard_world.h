@@ -29,6 +29,8 @@ enum w_extra {
 			   not see */
 	W_KILL = 2,	/* stops by the fence, ordered or because a stop took too long */
 	W_LATE = 4,	/* orders overtake each other on the way */
+	W_FOREIGN = 16, /* somebody else starts a primary, which is adopted: outside the promise
+			   until a lease is reported */
 	W_WATCHDOG = 8, /* a watchdog device; with it all enforcers may freeze at once */
 };
 
@@ -71,7 +73,7 @@ struct w_supervisor {
 struct w_pg {
 	uint64_t generation;
 	uint8_t at_gate, postmaster, backends, primary, promote_file, stopping, shut_down,
-		line_armed;
+		line_armed, foreign;
 };
 
 struct world {
@@ -136,6 +138,7 @@ enum w_move {
 	MV_WALL_JUMPS,
 	MV_KILL,
 	MV_OVERTAKES,
+	MV_PG_FOREIGN,
 	MV_COUNT,
 };
 

@@ -38,6 +38,8 @@ static unsigned peer_needed(const struct world *w)
 static unsigned bound_without_pg(const struct world *w)
 {
 	unsigned start_and_gate = 2 + report_needed(w);
+	if (w->extra & W_FOREIGN)
+		return 2; /* somebody else starts it, a report begins the promise */
 	if (w->s.life == W_RUNS)
 		return start_and_gate + peer_needed(w);
 	if (w->s.life == W_FROZEN) /* what waits in its queue is carried out by the thaw itself */

@@ -377,6 +377,7 @@ bool world_move(struct world *w, enum w_move move)
 	case MV_DM0_FREEZES:
 	case MV_DM0_THAWS: return dm_move(w, 0, move);
 	case MV_WALL_JUMPS: return wall_jumps(w);
+	case MV_PG_FOREIGN: return sup_adopts(w);
 	case MV_DM1_READS: return dm_move(w, 1, MV_DM0_READS);
 	case MV_DM1_DIES: return dm_move(w, 1, MV_DM0_DIES);
 	case MV_DM1_FREEZES: return dm_move(w, 1, MV_DM0_FREEZES);

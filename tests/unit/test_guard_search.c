@@ -237,7 +237,8 @@ static const enum w_move must_be_reached[] = { MV_RELEASE, MV_PROMOTE_FILE, MV_P
 	MV_PG_CRASHES, MV_PG_SHUT_DOWN, MV_SUP_NEW, MV_DM_END_OLD, MV_SUP_THAWS, MV_DM0_THAWS,
 	MV_PROOF_SEND };
 /* From the starts that have them. */
-static const enum w_move extra_must_be_reached[] = { MV_WALL_JUMPS, MV_KILL, MV_OVERTAKES };
+static const enum w_move extra_must_be_reached[] = { MV_WALL_JUMPS, MV_KILL, MV_OVERTAKES,
+	MV_PG_FOREIGN };
 
 /* Where the search begins. The first one is the whole; the others lie deeper, where the dangerous
  * moments are. share: of the time, in percent of all. */
@@ -283,6 +284,9 @@ static const struct {
 		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS,
 			MV_SUP_FREEZES },
 		6, 4, W_LATE | W_KILL },
+	{ "a primary that somebody else starts",
+		{ MV_RENEW, MV_REPORT, MV_PG_FOREIGN, MV_DM0_READS, MV_SUP_READS }, 5, 4,
+		W_FOREIGN },
 	{ "a leader under a watchdog",
 		{ MV_RENEW, MV_REPORT, MV_START_PRIMARY, MV_DM0_READS, MV_SUP_READS }, 5, 4,
 		W_WATCHDOG },
