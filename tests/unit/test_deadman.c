@@ -212,8 +212,9 @@ static void test_frozen_while_it_was_succeeded(void **state)
 {
 	(void)state;
 	struct deadman a = start_deadman();
-	tell_lease(&a, 1, 1500); /* ttl 20 s: it fences half a second before the end */
-	int64_t spent_ms = clock_boot_ms() + 1500;
+	/* ttl 20 s: it fences half a second before the end, and must be stopped by then. */
+	tell_lease(&a, 1, 4000);
+	int64_t spent_ms = clock_boot_ms() + 4000;
 	ino_t ino = name_changes(0);
 	int status;
 	assert_int_equal(kill(a.pid, SIGSTOP), 0);
