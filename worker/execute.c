@@ -10,6 +10,7 @@
 #include "common/core/str.h"
 #include "common/dcs/decode.h"
 #include "common/ext/json.h"
+#include "worker/postgres/control.h"
 #include "worker/worker.h"
 
 static enum ha_outcome outcome_of(const struct dcs_event *e)
@@ -212,14 +213,37 @@ static void poke_wal(struct worker *w)
 		"WAL for a new synchronous standby");
 }
 
+static void shutdown_say(void *arg)
+{
+	struct worker *w = arg;
+	struct msg_shutdown_done m = { .leave_postgres = w->shutdown_leave, .exit_code = 0 };
+	loop_timer_stop(&w->loop, &w->shutdown_timer);
+	if (w->shutdown_said)
+		return;
+	w->shutdown_said = true;
+	link_send(w, MSG_SHUTDOWN_DONE, 0, &m, NULL, 0, NULL, 0);
+	log_info("shutdown done%s", w->shutdown_leave ? ", PostgreSQL is left running" : "");
+}
+
+static void on_shutdown_late(struct loop *l, void *arg)
+{
+	(void)l;
+	log_warning("the callback is not waited for any longer");
+	shutdown_say(arg);
+}
+
+/* The end of the agent ends all its jobs, and on_stop has just begun: it is what takes an address
+ * away from this node (ha 10). PostgreSQL has stopped and the key is released by now. */
 static void shutdown_done(struct worker *w, const struct ha_action *a)
 {
-	struct msg_shutdown_done m = { .leave_postgres = a->flag, .exit_code = 0 };
 	w->shutdown_answered = true;
 	publish_member(w);
 	w->shutdown_leave = a->flag;
-	link_send(w, MSG_SHUTDOWN_DONE, 0, &m, NULL, 0, NULL, 0);
-	log_info("shutdown done%s", a->flag ? ", PostgreSQL is left running" : "");
+	if (control_callbacks_await(shutdown_say, w))
+		loop_timer_set(&w->loop, &w->shutdown_timer, clock_boot_ms() + LIMIT_ON_STOP_MS,
+			on_shutdown_late, w);
+	else
+		shutdown_say(w);
 }
 
 static void leave(struct worker *w, const struct ha_action *a)

@@ -90,7 +90,8 @@ struct worker {
 	struct msg_welcome welcome;
 	struct shm page;
 	struct loop_timer ping_timer;
-	bool shutdown_asked, shutdown_answered, shutdown_leave;
+	bool shutdown_asked, shutdown_answered, shutdown_said, shutdown_leave;
+	struct loop_timer shutdown_timer; /* callbacks have this long to end */
 	bool watchdog_awaited, watchdog_wanted, watchdog_known;
 
 	/* configuration */

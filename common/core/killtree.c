@@ -192,10 +192,14 @@ static bool fd_is_life(int dir, pid_t pid, const char *name, const struct killtr
 	if (statx(dir, name, AT_STATX_DONT_SYNC, STATX_INO, &sx) < 0 || sx.stx_ino != t->life_ino ||
 		makedev(sx.stx_dev_major, sx.stx_dev_minor) != t->life_dev)
 		return false;
-	if (t->any_holder)
-		return true;
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.20s", (int)pid, name);
 	ssize_t n = read_file(path, info, sizeof(info));
+	if (t->any_holder) {
+		/* A job has the writing end of its output. The reading end is the supervisor's, and
+		 * until its exec that of every child that was forked meanwhile. */
+		const char *flags = n > 0 ? strstr(info, "flags:") : NULL;
+		return flags == NULL || (strtol(flags + 6, NULL, 8) & O_ACCMODE) != O_RDONLY;
+	}
 	const char *lock = n > 0 ? strstr(info, "FLOCK") : NULL;
 	return lock != NULL && strstr(lock, "READ") != NULL;
 }

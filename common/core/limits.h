@@ -29,5 +29,6 @@
 #define LIMIT_PEERS	   LIMIT_MEMBERS
 #define LIMIT_SYNC_NAMES   LIMIT_MEMBERS
 #define LIMIT_LEASE_MS	   300000  /* supervisor refuses a longer lease (DESIGN 2) */
+#define LIMIT_ON_STOP_MS   10000   /* before the agent ends; a hung script must not hold it */
 #define LIMIT_WORD_MS	   3600000 /* of a failsafe word, whatever its sender asks for */
 #define LIMIT_TTL_MIN_MS   3000

@@ -468,7 +468,7 @@ bool finish_cycle(struct step *s)
 	bool leader = s->has_lock && s->v->lock == LOCK_HELD && !plan_has(s, HA_RELEASE);
 	if (slots_may_run(s)) {
 		plan_add(s, HA_SYNC_SLOTS);
-		if (!s->v->callbacks_called) {
+		if (!s->v->callbacks_called && !plan_has(s, HA_CALLBACK)) {
 			if (!s->primary && s->v->task != TASK_PROMOTE)
 				rewind_trigger(s);
 			struct ha_action *a = plan_add(s, HA_CALLBACK);

@@ -104,5 +104,7 @@ void seq_reload_step(struct co *co);
 
 /* One callback script (ha 10): a new one ends the running one. */
 void control_callback(struct pgctx *p, const char *event, enum pg_role role);
+/* Calls fn once when no script runs any more. False: none does. */
+bool control_callbacks_await(void (*fn)(void *arg), void *arg);
 /* Shell-split a command line into argv (config 1: cmd); false: unbalanced quotes or too long. */
 MUST_USE bool control_split(struct host_cmd *cmd, const char *text);
