@@ -11,7 +11,7 @@ from faults import Process, Writers, alive, cluster, free_port, settled, shared,
 from util import as_pg_user, give_to_pg_user, program, run_pg
 
 
-MEMBERS = 2
+MEMBERS = 3
 
 
 def stop(m):

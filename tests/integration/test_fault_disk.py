@@ -61,7 +61,7 @@ def grows(m, text):
 def test_disk_full(make):
     """No space for data: writes are refused, the primary stays. No space for WAL: PostgreSQL dies and cannot come up, so another takes over.
     With space again everything goes on by itself."""
-    c, disk = make(lambda path: SmallDisk(path, 160 << 20), n=2)
+    c, disk = make(lambda path: SmallDisk(path, 160 << 20))
     n0 = c.leader()
     with Writers(c) as w:
         started = pg_start(n0)
