@@ -358,6 +358,12 @@ static void store_failing(struct fx *f)
 	if (f->v.lock == LOCK_HELD)
 		fx_lock(f, LOCK_UNCERTAIN);
 }
+static void store_failing_strict(struct fx *f)
+{
+	store_failing(f);
+	f->set.sync_mode = SYNC_PRIORITY;
+	f->set.sync_strict = true;
+}
 static void store_failing_late(struct fx *f)
 {
 	store_failing(f);
@@ -1032,6 +1038,8 @@ static const struct row rows[] = {
 	{ "I5 switchover while starting", "a", LOCK_HELD, 'S', switch_from_me, "E-M",
 		DEMOTE(DEMOTE_GRACEFUL), VERDICT_HOLD, "demoting myself" },
 
+	{ "X63", "a", LOCK_HELD, 'P', store_failing_strict, "J2", HA_SET_SSN, 0, VERDICT_HOLD,
+		"DCS is not accessible" },
 	{ "J2 in time", "a", LOCK_HELD, 'P', store_failing, "J2", QUIET, VERDICT_HOLD,
 		"DCS is not accessible" },
 	{ "J2 late", "a", LOCK_HELD, 'P', store_failing_late, "J2", DEMOTE(DEMOTE_OFFLINE),

@@ -219,8 +219,24 @@ void failsafe_wake(struct step *s)
 		plan_wake(s, at_ms);
 }
 
+/* X63: strict mode needs no store to be kept (S6). PostgreSQL may have been started, or be in a
+ * long recovery, since before the mode was switched on; its first commits as a primary would be
+ * acknowledged by nobody else. A setting that lets nothing through breaks no promise (X27). */
+static void keep_strict(struct step *s)
+{
+	if (s->sync == SYNC_OFF || !s->set->sync_strict || !s->v->sql->valid ||
+		s->v->sql->in_recovery || s->v->sql->synchronous_standby_names[0] != '\0')
+		return;
+	plan_note(s, HA_LOG_WARNING,
+		"strict mode: no commit is acknowledged before a standby is named rule=X63");
+	plan_add(s, HA_SET_SSN)->ssn = (struct ha_ssn){
+		.managed = true, .quorum = s->sync == SYNC_QUORUM, .n = 1, .placeholder = true
+	};
+}
+
 static bool primary_cut_off(struct step *s)
 {
+	keep_strict(s);
 	if (s->v->lock == LOCK_HELD && lease_allows(s)) {
 		/* Only reads fail; the key is proven ours, and that is what counts. */
 		plan_wake(s, s->v->gentle_at_ms);
