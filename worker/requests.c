@@ -1,6 +1,6 @@
-/* What api asked for (rest 6 to 10): fresh facts, configuration changes, switchover and failover,
- * restart, reload, reinitialise, failsafe. api has parsed the bodies; what needs the store, other
- * members or the state machine is here. Worker process. */
+/* What api asked for (rest 6 to 10): fresh facts, restart, reload, reinitialise, failsafe; the rest
+ * stands in requests_config.c and requests_handover.c. api has parsed the bodies; what needs the
+ * store, other members or the state machine is here. Worker process. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,256 +121,6 @@ void requests_facts(struct worker *w)
 	}
 }
 
-/* ---- waiting
- * ---------------------------------------------------------------------------------------- */
-
-static struct waiter *new_waiter(struct worker *w, uint64_t id, enum api_kind kind)
-{
-	for (unsigned i = 0; i < WAITERS_MAX; i++) {
-		struct waiter *x = &w->waiters[i];
-		if (x->id != 0)
-			continue;
-		memset(x, 0, sizeof(*x));
-		x->id = id;
-		x->kind = kind;
-		x->since_ms = clock_boot_ms();
-		return x;
-	}
-	requests_answer(w, id, 503, API_TEXT, "too many requests are waiting");
-	return NULL;
-}
-
-static void on_waiters(struct loop *l, void *arg);
-
-static void arm(struct worker *w)
-{
-	int64_t at_ms = 0;
-	for (unsigned i = 0; i < WAITERS_MAX; i++) {
-		const struct waiter *x = &w->waiters[i];
-		if (x->id != 0 && x->until_ms != 0 && (at_ms == 0 || x->until_ms < at_ms))
-			at_ms = x->until_ms;
-	}
-	if (at_ms != 0)
-		loop_timer_set(&w->loop, &w->waiter_timer, at_ms, on_waiters, w);
-	else
-		loop_timer_stop(&w->loop, &w->waiter_timer);
-}
-
-static bool is_handover(const struct waiter *x)
-{
-	return x->id != 0 && x->sent && (x->kind == API_SWITCHOVER || x->kind == API_FAILOVER);
-}
-
-static void on_waiters(struct loop *l, void *arg)
-{
-	struct worker *w = arg;
-	int64_t now_ms = clock_boot_ms();
-	(void)l;
-	for (unsigned i = 0; i < WAITERS_MAX; i++) {
-		struct waiter *x = &w->waiters[i];
-		if (x->id == 0 || x->until_ms == 0 || now_ms < x->until_ms)
-			continue;
-		uint64_t id = x->id;
-		char text[160];
-		if (is_handover(x))
-			snprintf(text, sizeof(text),
-				"%s status unknown after %lld seconds; operation may still be in "
-				"progress",
-				x->kind == API_SWITCHOVER ? "Switchover" : "Failover",
-				(long long)(now_ms - x->since_ms) / 1000);
-		else
-			snprintf(text, sizeof(text), "no answer in time");
-		x->id = 0;
-		requests_answer(w, id, 503, API_TEXT, text);
-	}
-	arm(w);
-}
-
-/* Each snapshot may be the end of a switchover (rest 8, poll). */
-void requests_progress(struct worker *w)
-{
-	bool waiting = false;
-	for (unsigned i = 0; i < WAITERS_MAX; i++) {
-		struct waiter *x = &w->waiters[i];
-		if (!is_handover(x))
-			continue;
-		char text[3 * LIMIT_NAME];
-		bool sw = x->kind == API_SWITCHOVER;
-		const char *now = cluster_unlocked(w->c) ? "" : w->c->leader;
-		uint64_t id = x->id;
-		if (now[0] != '\0' && strcmp(now, x->leader) != 0) {
-			if (x->candidate[0] == '\0' || strcmp(x->candidate, now) == 0)
-				snprintf(text, sizeof(text), "Successfully %s over to \"%s\"",
-					sw ? "switched" : "failed", now);
-			else
-				snprintf(text, sizeof(text), "%s over to \"%s\" instead of \"%s\"",
-					sw ? "Switched" : "Failed", now, x->candidate);
-			x->id = 0;
-			requests_answer(w, id, 200, API_TEXT, text);
-		} else if (!w->c->failover_present && w->c->failover_version > x->version &&
-			   now[0] != '\0') {
-			x->id = 0;
-			requests_answer(
-				w, id, 503, API_TEXT, sw ? "Switchover failed" : "Failover failed");
-		} else {
-			waiting = true;
-		}
-	}
-	/* A check for divergence waits until the leader's key says that it is primary. */
-	bool checks = w->mem.rewind_state == REWIND_CHECK;
-	w->wants_members = waiting || checks || cluster_unlocked(w->c);
-	arm(w);
-}
-
-/* ---- switchover, failover
- * --------------------------------------------------------------------------- */
-
-static void on_key_written(const struct dcs_event *e, void *arg)
-{
-	struct waiter *x = arg;
-	struct worker *w = x->w;
-	store_answered(w, e->outcome);
-	if (x->id == 0)
-		return;
-	uint64_t id = x->id;
-	if (e->outcome != DCS_OK) {
-		x->id = 0;
-		requests_answer(w, id, 503, API_TEXT, "failed to write failover key into DCS");
-	} else if (x->scheduled) {
-		x->id = 0;
-		requests_answer(w, id, 202, API_TEXT, "Switchover scheduled");
-	} else {
-		x->sent = true;
-		x->version = e->version;
-		int64_t loop_ms = w->set.loop_wait_ms > 10000 ? w->set.loop_wait_ms : 10000;
-		x->until_ms = x->since_ms + 2 * loop_ms;
-		w->wants_members = true;
-		arm(w);
-	}
-	turn_want(w, "failover request");
-}
-
-static void write_key(struct waiter *x)
-{
-	AUTO_FREE char *text = encode_failover(x->from, x->candidate, x->at_wall_us);
-	struct dcs_op op = { .kind = DCS_SET_FAILOVER, .value = text };
-	if (text != NULL) {
-		dcs_submit(x->w->dcs, &op, on_key_written, x);
-		return;
-	}
-	/* Nothing was sent: whoever waits must not wait for ever. */
-	uint64_t id = x->id;
-	x->id = 0;
-	requests_answer(x->w, id, 503, API_TEXT, "failed to write failover key into DCS");
-}
-
-/* rest 8, line 15: somebody must be able to take over. */
-static void on_candidates(struct worker *w, void *arg)
-{
-	struct waiter *x = arg;
-	if (x->id == 0)
-		return;
-	for (unsigned i = 0; i < w->round.count; i++) {
-		const struct ha_peer *p = &w->round.peers[i];
-		if (p->answered && !p->nofailover && !p->watchdog_failed) {
-			write_key(x);
-			return;
-		}
-	}
-	uint64_t id = x->id;
-	char text[100];
-	snprintf(text, sizeof(text), "%s is not possible: no good candidates have been found",
-		x->kind == API_SWITCHOVER ? "switchover" : "failover");
-	x->id = 0;
-	requests_answer(w, id, 412, API_TEXT, text);
-}
-
-static void handover(struct worker *w, uint64_t id, enum api_kind kind, const json_t *body)
-{
-	struct waiter *x = new_waiter(w, id, kind);
-	const char *leader = json_path_str(body, "leader"),
-		   *candidate = json_path_str(body, "candidate");
-	const char *at = json_path_str(body, "scheduled_at");
-	bool no_zone = false;
-	if (x == NULL)
-		return;
-	x->w = w;
-	/* A failover with a leader given goes on as a switchover. */
-	if (leader != NULL)
-		x->kind = API_SWITCHOVER;
-	bool fits =
-		str_copy(x->from, sizeof(x->from), leader != NULL ? leader : "") &&
-		str_copy(x->candidate, sizeof(x->candidate), candidate != NULL ? candidate : "") &&
-		str_copy(x->leader, sizeof(x->leader), cluster_unlocked(w->c) ? "" : w->c->leader);
-	if (!fits || (at != NULL && (!decode_time(at, &x->at_wall_us, &no_zone) || no_zone))) {
-		x->id = 0;
-		requests_answer(
-			w, id, 400, API_TEXT, "leader, candidate or scheduled_at cannot be used");
-		return;
-	}
-	if (at != NULL) {
-		x->scheduled = true;
-		write_key(x);
-		return;
-	}
-	if (w->round.running || w->on_peers != NULL) {
-		/* The rules are polling: their answers are not ours. The leader checks candidates
-		 * again anyway. */
-		write_key(x);
-		return;
-	}
-	static char names[LIMIT_MEMBERS][LIMIT_NAME];
-	unsigned n = 0;
-	for (unsigned i = 0; i < w->c->member_count && n < LIMIT_MEMBERS; i++) {
-		const struct member *m = &w->c->members[i];
-		bool wanted = x->candidate[0] != '\0' ? strcmp(m->name, x->candidate) == 0
-						      : strcmp(m->name, x->leader) != 0;
-		bool sync_only = x->candidate[0] == '\0' &&
-				 settings_sync_mode(&w->set) == SYNC_PRIORITY &&
-				 w->c->sync_leader[0] != '\0';
-		if (wanted && (!sync_only || cluster_sync_is_voter(w->c, m->name)))
-			memcpy(names[n++], m->name, LIMIT_NAME);
-	}
-	w->on_peers = on_candidates;
-	w->on_peers_arg = x;
-	peers_poll(w, (const char(*)[LIMIT_NAME])names, n);
-}
-
-struct delete_request {
-	struct worker *w;
-	uint64_t id;
-};
-
-static void on_deleted(const struct dcs_event *e, void *arg)
-{
-	struct delete_request *d = arg;
-	store_answered(d->w, e->outcome);
-	if (e->outcome == DCS_OK)
-		requests_answer(d->w, d->id, 200, API_TEXT, "scheduled switchover deleted");
-	else
-		requests_answer(
-			d->w, d->id, 409, API_PAGE, "the request was changed by somebody else");
-	free(d);
-}
-
-static void delete_switchover(struct worker *w, uint64_t id)
-{
-	if (!w->c->failover_present || !w->c->failover_scheduled) {
-		requests_answer(w, id, 404, API_TEXT, "no switchover is scheduled");
-		return;
-	}
-	struct delete_request *d = calloc(1, sizeof(*d));
-	if (d == NULL) {
-		requests_answer(w, id, 503, API_TEXT, "no memory");
-		return;
-	}
-	*d = (struct delete_request){ w, id };
-	struct dcs_op op = {
-		.kind = DCS_SET_FAILOVER, .value = "{}", .version = w->c->failover_version
-	};
-	dcs_submit(w->dcs, &op, on_deleted, d);
-}
-
 /* ---- restart, reinitialise
  * -------------------------------------------------------------------------- */
 
@@ -446,7 +196,7 @@ static void restart(struct worker *w, uint64_t id, const json_t *body)
 		requests_answer(w, id, 503, API_TEXT, text);
 		return;
 	}
-	struct waiter *x = new_waiter(w, id, API_RESTART);
+	struct waiter *x = requests_wait(w, id, API_RESTART);
 	if (x == NULL)
 		return;
 	w->request.restart = true;
@@ -513,7 +263,7 @@ static void reinitialize(struct worker *w, uint64_t id, const json_t *body)
 	} else if (w->task != TASK_NONE && !force) {
 		snprintf(text, sizeof(text), "%s already in progress", ha_task_word(w->task));
 		requests_answer(w, id, 503, API_TEXT, text);
-	} else if (new_waiter(w, id, API_REINITIALIZE) != NULL) {
+	} else if (requests_wait(w, id, API_REINITIALIZE) != NULL) {
 		w->request.reinit = true;
 		w->request.reinit_force = force;
 		w->request.reinit_from_leader = json_truthy(json_object_get(body, "from_leader"));
@@ -581,12 +331,12 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 	json_auto_t *body = m->tail_len > 0 ? json_read(m->tail, m->tail_len, &err) : json_object();
 	if (q->kind == API_PG_FACTS) {
 		bool runs = w->probe.generation != 0 && w->probe.conn.params.count > 0;
-		struct waiter *x = runs ? new_waiter(w, m->id, API_PG_FACTS) : NULL;
+		struct waiter *x = runs ? requests_wait(w, m->id, API_PG_FACTS) : NULL;
 		if (!runs) {
 			requests_answer(w, m->id, 503, API_TEXT, "");
 		} else if (x != NULL) {
 			x->until_ms = x->since_ms + 3000;
-			arm(w);
+			requests_arm(w);
 			probe_ask(&w->probe);
 		}
 		return;
@@ -604,8 +354,8 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 	case API_CONFIG_PATCH: requests_change_config(w, m->id, body, false); break;
 	case API_CONFIG_PUT: requests_change_config(w, m->id, body, true); break;
 	case API_SWITCHOVER:
-	case API_FAILOVER: handover(w, m->id, (enum api_kind)q->kind, body); break;
-	case API_SWITCHOVER_DELETE: delete_switchover(w, m->id); break;
+	case API_FAILOVER: requests_handover(w, m->id, (enum api_kind)q->kind, body); break;
+	case API_SWITCHOVER_DELETE: requests_handover_delete(w, m->id); break;
 	case API_RESTART: restart(w, m->id, body); break;
 	case API_RESTART_DELETE:
 		requests_answer(w, m->id, w->scheduled.set ? 200 : 404, API_TEXT,

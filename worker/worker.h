@@ -242,7 +242,7 @@ void store_reconfigure(struct worker *w);
 void store_answered(struct worker *w, enum dcs_outcome outcome); /* for the failing-since clock */
 void store_submit(struct worker *w, const struct dcs_op *op);	 /* fire and forget, logged */
 void store_status(struct worker *w, const char *value);
-void store_touch(struct worker *w, const char *value);		 /* the member key, one at a time */
+void store_touch(struct worker *w, const char *value); /* the member key, one at a time */
 void store_failover(struct worker *w, const char *value, int64_t version); /* the same */
 void store_complain(struct worker *w, const struct dcs_event *e);
 void store_reread(struct worker *w); /* turn awaits it */
@@ -343,6 +343,11 @@ void requests_facts(struct worker *w);		     /* the fact query was answered */
 bool requests_schedule_fits(const struct worker *w); /* conditions of the stored restart */
 void requests_progress(struct worker *w);	     /* after each snapshot: waiting switchovers */
 void requests_taken(struct worker *w, enum ha_task task); /* a plan started what was asked for */
+/* requests_handover.c */
+struct waiter *requests_wait(struct worker *w, uint64_t id, enum api_kind kind);
+void requests_arm(struct worker *w); /* the next waiter whose time is up */
+void requests_handover(struct worker *w, uint64_t id, enum api_kind kind, const json_t *body);
+void requests_handover_delete(struct worker *w, uint64_t id);
 void requests_change_config(
 	struct worker *w, uint64_t id, const json_t *body, bool put); /* requests_config.c */
 char *json_python_of(const char *text); /* compact text to the REST form; freed by the caller */
