@@ -3,6 +3,7 @@ edit-config, the choices of restart, the prompts of switchover and reinit."""
 import json
 import os
 import pty
+import signal
 import subprocess
 
 import pytest
@@ -80,8 +81,12 @@ def test_tls_and_password(work, pki):  # noqa: F811
         # A name that the certificate does not have.
         env = {"PATRONI_CTL_USERNAME": "ops", "PATRONI_CTL_PASSWORD": "guess"}
         assert "status code=401" in ctl.ok("reload", "it", "n1", "--force", env=env)
-        # Members ask each other, too.
-        assert 'Successfully switched over to "n1"' in ctl.ok("switchover", "--candidate", "n1", "--force")
+        # Without an answer of the leader the key is written; members ask each other over TLS, too.
+        r = ctl.run("-c", nocert, "switchover", "--candidate", "n1", "--force", store=False)
+        assert r.returncode == 0 and b"Could not switchover using Patroni api, falling back to DCS" in r.stdout
+        assert c.wait_leader(20, c.members[0]).name == "n1"
+        wait_until(lambda: ctl.rows()["n0"].get("State") == "streaming", 20, "n0 follows")
+        assert 'Successfully switched over to "n0"' in ctl.ok("switchover", "--candidate", "n0", "--force")
     finally:
         c.stop()
 
@@ -182,8 +187,25 @@ def check_files(c, ctl):
     assert ctl.run("edit-config", "--apply", "/nowhere").returncode == 1
 
 
+def check_watch(c):
+    """Rounds until it is interrupted; nothing clears a screen that is none."""
+    for args, head in ((["list", "-t", "-w", "0.2"], b"+ Cluster: it "), (["topology", "-w", "0.2"], b"+ Cluster: it "),
+                       (["query", "-c", "SELECT 7 AS seven", "-w", "0.2"], b"seven\n7\n")):
+        e = dict(os.environ, PGUSER="postgres", PGDATABASE="postgres")
+        p = subprocess.Popen([program("pgregentctl"), "-c", c.members[0].yml, *args], env=e, stdout=subprocess.PIPE)
+        seen = b""
+        while seen.count(head) < 3:
+            part = os.read(p.stdout.fileno(), 65536)
+            assert part, seen
+            seen += part
+        p.send_signal(signal.SIGINT)
+        p.stdout.close()
+        assert p.wait(10) != 0 and b"\033" not in seen
+
+
 def test_edit_config(pair):
     c, ctl = pair
+    check_watch(c)
     check_editor(c, ctl)
     check_pager(c)
     check_files(c, ctl)
