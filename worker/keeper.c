@@ -68,8 +68,10 @@ static void on_answer(const struct dcs_event *e, void *arg)
 		.lease_ttl_ms = e->lease_ttl_ms,
 		.version = e->version,
 		.lease_gone = e->lease_gone };
-	/* Repeats are many and say the same; the ordinary beat beside them is heard. */
-	bool loud = e->outcome != DCS_OK && !(s->repeat && e->outcome == DCS_UNKNOWN);
+	/* Repeats are many and say the same; the ordinary beat beside them is heard. What was sent
+	 * before a release, or before a loss that was told already, counts for nothing. */
+	bool loud = e->outcome != DCS_OK && !(s->repeat && e->outcome == DCS_UNKNOWN) &&
+		    s->epoch == w->keeper.epoch;
 	free(s);
 	if (loud)
 		store_complain(w, e);
