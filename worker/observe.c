@@ -163,7 +163,7 @@ static void on_files(struct host *h, const struct host_reply *r, void *arg)
 		}
 		take_files(w, &f);
 	} else if (r->code != ANSWER_TIMEOUT) {
-		log_warning("data directory: %s", r->text);
+		turn_note(w, LOG_WARNING, "data directory: %s", r->text);
 		w->files.valid = false;
 	}
 	files_told(w);

@@ -123,7 +123,9 @@ static uint64_t submit(struct host *h, int fd, struct host_request *r, const voi
 		fd < 0 ? err_set(&err, ERR_CLOSED, 0, "not connected")
 		       : ipc_send(fd, r->type, r->id, payload, tail, tail_len, NULL, 0, &err);
 	if (rc != ERR_OK) {
-		log_warning("%s: %s", msg_type_name(r->type), err.text);
+		/* A helper that is being started again: whoever asked hears of it. */
+		log_line(fd < 0 ? LOG_DEBUG : LOG_WARNING, "%s: %s", msg_type_name(r->type),
+			err.text);
 		loop_timer_set(h->loop, &r->timer, clock_boot_ms(), on_unsent, r);
 	}
 	return r->id;
