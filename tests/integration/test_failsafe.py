@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_store_away_the_primary_goes_on(cluster):
     started = n0.sql("SELECT pg_postmaster_start_time()")
     with WriteProbe(c) as probe:
         acked(probe, 20)
-        at = os.path.getsize(n0.log)
+        at, began = os.path.getsize(n0.log), time.monotonic()
         store_stopped(c)
         try:
             wait_until(lambda: said(n0, at, "failsafe"), 15, "failsafe mode")
@@ -59,6 +60,14 @@ def test_store_away_the_primary_goes_on(cluster):
             assert sum(map(len, probe.acks.values())) > n + 100
             for m in c.others(n0):
                 assert not m.is_primary()
+            # The log stays readable: a decision once in loop_wait (1 s), however often it is made.
+            with open(n0.log) as f:
+                f.seek(at)
+                lines = f.read()
+            seconds = time.monotonic() - began
+            assert lines.count("rule=J1") >= seconds / 3 and lines.count("ERROR") == 0
+            for word in ("Lock owner: ", "rule=J1", "store renew leader"):
+                assert lines.count(word) <= 1.2 * seconds + 4, word
         finally:
             store_back(c)
         wait_until(lambda: c.etcd.get("leader") == "n0", 20, "n0 has the key again")
