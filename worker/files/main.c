@@ -206,7 +206,8 @@ static void on_peer(struct ipc_msg *m)
 	const struct msg_peer *p = m->payload;
 	if (m->fd_count != 1)
 		return;
-	if (p->role == ROLE_WORKER) {
+	/* There is nobody to work for before WELCOME: closed by the caller. */
+	if (p->role == ROLE_WORKER && files.welcomed) {
 		peer_take_fd(&files.peer, m->fds[0]);
 	} else if (p->role == ROLE_DEADMAN) {
 		if (files.deadman_fd >= 0) {
