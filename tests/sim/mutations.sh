@@ -32,7 +32,7 @@ leader: a late key is promoted on, whatever word was given (X17; X18 comes first
 leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
 leader: a decision is good for as long as the answer takes (X51) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = s->m->lock_won; (void)promise_moved;
 race: answers count under another mode (X52) | worker/ha/race.c | || poll_outdated(s)) | )
-~ bootstrap: a leader that is not promoted yet is cloned (X53) | worker/ha/bootstrap_plan.c | if (leader != NULL && !s->injected && str_eq(leader->role, "replica")) | if (false)
+bootstrap: a leader that is not promoted yet is cloned (X53) | worker/ha/bootstrap_plan.c | if (leader != NULL && !s->injected && str_eq(leader->role, "replica")) | if (false)
 race: a candidate by name needs no votes (X19) | worker/ha/handover.c | return s->quorum_active && s->c->failover_leader[0] != '\0'; | return false;
 race: a dead end is waited for (X20) | worker/ha/race.c | if (peer_on_dead_end(s, p)) { | if (false) {
 failsafe: the map as it was seen is taken for the map (X21) | worker/ha/failsafe.c | 	name_unmapped(s, a);@@NL@@ | 	(void)name_unmapped;@@NL@@
@@ -40,12 +40,12 @@ sync: whoever was ready stays ready (X15, X29) | worker/ha/sync_state.c | if (s-
 sync: ready under ANY n is ready in priority mode (X29) | worker/ha/sync_state.c | s->sync == SYNC_QUORUM || partly || | s->sync == SYNC_QUORUM ||
 sync: older commits do not count for the votes (X25) | worker/ha/quorum.c | quorum = max(quorum, votes_for_older(w, &voters)); | 
 race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (failsafe_excludes(s, p->name)) | if (false)
-handover: a peer that may not lead is waited for (X26, in the list and in the answers) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false) | worker/ha/handover.c | else if (s->unlocked && race_peer_barred(s, p)) | else if (false)
+handover: a peer that may not lead is waited for (X26, in list and answers; X57 behind it) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false) | worker/ha/handover.c | else if (s->unlocked && race_peer_barred(s, p)) | else if (false) | worker/ha/handover.c | if (s->v->now_ms - m->left_to_ms < turns * s->set->ttl_ms) | if (true)
 sync: strict mode waits for /sync (X27) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false)
 race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM
 leader: nobody looks for a dead end again (X44) | worker/ha/leader.c | a->lsn = race_timeline_end(s); | 
 failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
-race: an old primary with an older timeline may lead | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) {
+race: an old primary with an older timeline may lead (D4, and X1 before it) | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) { | worker/ha/decide.c | rule_lock_lost, | 
 race: proven divergence does not count (S9) | worker/ha/race.c | return end != 0 && my_position(s) > end; | return false;
 ~ race: unknown counts as acquired | worker/ha/race.c | case HA_OUT_UNKNOWN: | case HA_OUT_UNKNOWN: break;
 sync: the promise grows before PostgreSQL keeps it | worker/ha/sync.c | if (!set || st->ssn.quorum) { /* 7 */ | if (false) {
@@ -59,7 +59,7 @@ keeper: the lease counts from the answer | worker/ha/keeper_rules.c | k->lease_u
 keeper: unknown counts as renewed | worker/ha/keeper_rules.c | 	if (k->open)@@NL@@		k->open--;@@NL@@ | 	struct keeper_event yes = *ev;@@NL@@	yes.outcome = yes.outcome == HA_OUT_UNKNOWN ? HA_OUT_OK : yes.outcome;@@NL@@	ev = &yes;@@NL@@
 keeper: a conflict is not a loss | worker/ha/keeper_rules.c | 		lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
 ~ keeper: the release leaves before lease 0 is acknowledged | worker/ha/keeper_rules.c | k->phase = KEEPER_ZEROING; | k->phase = KEEPER_RELEASING; send_op(k, plan, KEEPER_OP_RELEASE, false, ev->deadline_ms);
-keeper: a given-up key is renewed again | worker/ha/keeper_rules.c | k->given_up_version = open_end ? k->key_version : 0; | k->given_up_version = 0; (void)open_end;
+~ keeper: a given-up key is renewed again | worker/ha/keeper_rules.c | k->given_up_version = open_end ? k->key_version : 0; | k->given_up_version = 0; (void)open_end;
 keeper: a stale verdict serves for ever | worker/ha/keeper_rules.c | return k->verdict == VERDICT_HOLD && | return k->verdict == VERDICT_HOLD \|\|
 keeper: a shorter ttl does not cut the lease | worker/ha/keeper_rules.c | if (k->lease_until_ms > now_ms + ttl_ms) { | if (false) {
 keeper: no adoption, the predecessor's lease counts | worker/ha/keeper_rules.c | k->phase == KEEPER_ADOPTING ? KEEPER_OP_ADOPT : KEEPER_OP_RENEW | KEEPER_OP_RENEW
@@ -69,6 +69,56 @@ guard: the fence comes a ttl late | supervisor/guard.c | int64_t margin = guard_
 rules: the store may be away for ever | worker/ha/decide.c | rule_store_failing, | 
 ~ rules: a primary without the lock goes on | worker/ha/replica.c | return follow_demote(s, why); /* F4 */ | (void)follow_demote;
 rules: nothing starts PostgreSQL after a crash | worker/ha/decide.c | rule_not_running, | 
+race: check_timeline is ignored | worker/ha/race.c | if (s->standby || !s->set->check_timeline) | if (true)
+race: /history is not read (S9, X44) | worker/ha/race.c | if (s->standby || tli == 0 || tli >= cluster_timeline(s->c)) | if (true)
+race: a PostgreSQL that does not answer may lead (X55) | worker/ha/race.c | if (!s->v->sql->valid) { | if (false) {
+race: no pause after a pre_promote that failed (D1) | worker/ha/race.c | if (s->m->released_ms != 0 && s->v->now_ms - s->m->released_ms < s->set->ttl_ms) { | if (false) {
+race: failover_priority is ignored | worker/ha/race.c | bool lower = p->position == my_position(s) && mine < p->failover_priority; | bool lower = false;
+race: a paused cluster elects (D5) | worker/ha/race.c | if (s->paused || is_nofailover(s)) | if (is_nofailover(s))
+race: a non-voter may take over by request (D7) | worker/ha/race.c | if (s->c->failover_leader[0] != '\0' && s->sync_active && | if (false &&
+handover: the key goes without the last record (S15) | worker/ha/handover.c | a->flag = s->c->failover_leader[0] == '\0' || s->standby; | a->flag = true;
+handover: maximum_lag is ignored | worker/ha/handover.c | if (s->c->last_lsn > p->position && | if (false &&
+handover: nofailover is ignored (in list and answers) | worker/ha/handover.c | p->tags.nofailover || p->api_url[0] == '\0') | p->api_url[0] == '\0') | worker/ha/handover.c | else if (p->nofailover) | else if (false)
+handover: one vote is enough to hand over | worker/ha/handover.c | return s->quorum_active && !named ? (unsigned)s->c->sync_quorum + 1 : 1; | return 1; (void)named;
+~ handover: a candidate outside of /sync is waited for (V5) | worker/ha/handover.c | if (target == NULL || target->api_url[0] == '\0' || barred) | if (target == NULL || target->api_url[0] == '\0')
+handover: a candidate that is behind is waited for (X57 behind it) | worker/ha/handover.c | bool behind = p != NULL && | bool behind = false && p != NULL && | worker/ha/handover.c | if (s->v->now_ms - m->left_to_ms < turns * s->set->ttl_ms) | if (true)
+handover: a request that cannot be carried out stays | worker/ha/handover.c | plan_note(s, HA_LOG_INFO, "Cleaning up failover key");@@NL@@	plan_add(s, HA_CLEAR_FAILOVER)->version = s->c->failover_version; | (void)s;
+leader: the no of pre_promote is not heard (G2) | worker/ha/leader.c | if (!s->paused && !s->primary && s->m->promote_result == TASK_RESULT_FALSE) { | if (false) {
+leader: /history is not written (4.5) | worker/ha/leader.c | if (write)@@NL@@		plan_add(s, HA_WRITE_HISTORY); | (void)write;
+leader: /sync is not written before the promotion (5.6) | worker/ha/leader.c | return sync_prepromote(s) || promote_now(s); | return promote_now(s);
+~ rules: a failed start keeps the key (A11) | worker/ha/decide.c | if (!rewinding && !s->pg_there && s->v->proc != PG_PROC_FENCING) { | if (false) {
+rules: the cluster's system id is not compared (A14) | worker/ha/decide.c | if (str_eq(s->c->init, s->v->system_id))@@NL@@			return false; | if (true)@@NL@@			return false;
+~ rules: an interrupted bootstrap is not seen (X40) | worker/ha/decide.c | rule_interrupted, | 
+~ rules: an earlier worker's job is not seen (X41) | worker/ha/decide.c | rule_orphan_job, | 
+rules: an interrupted pg_rewind is not seen (X42) | worker/ha/interrupted.c | if (!f->valid || f->mark != PG_MARK_REWIND || s->m->rewind_state == REWIND_SUCCESS) | if (true)
+rules: a task does not keep the other rules away (H) | worker/ha/decide.c | rule_task_running, | 
+~ rules: a won key stays won after it was lost (X18) | worker/ha/decide.c | if (s->v->lock == LOCK_NONE || s->v->lock == LOCK_LOST)@@NL@@		m->lock_won = false; | if (false)@@NL@@		m->lock_won = false;
+replica: nobody rewinds (F6) | worker/ha/replica.c | if (rewind_step(s))	   /* F6 */@@NL@@		return true; |  
+crash: a handover that nobody confirmed goes on (X6) | worker/ha/crash.c | if (mode == DEMOTE_GRACEFUL && s->has_lock && lock_usable(s) && | if (false &&
+crash: the key of one that stepped down stays (X7) | worker/ha/crash.c | if (releases && s->has_lock) { | if (false) {
+crash: nobody looks whether it diverged (B7) | worker/ha/crash.c | if (check_wanted(s))@@NL@@			rewind_trigger(s); | (void)check_wanted;
+pause: what is down is started (A16) | worker/ha/decide.c | if (s->paused && pause_not_running(s))@@NL@@		return true; | (void)pause_not_running;
+pause: a primary without the key is stopped (F3) | worker/ha/pause.c | if (s->primary) {@@NL@@		plan_set_role(s, PG_ROLE_PRIMARY);@@NL@@		*out | if (false) {@@NL@@		plan_set_role(s, PG_ROLE_PRIMARY);@@NL@@		*out
+sync: node_count is off by one | worker/ha/sync_state.c | if ((priority || c->member->tags.nofailover) && taken >= st->max_n) | if ((priority || c->member->tags.nofailover) && taken > st->max_n)
+sync: one that caught up later counts as ready | worker/ha/sync_state.c | bool ready = c->lsn >= m->primary_flush_lsn; | bool ready = true;
+sync: a potential standby counts as confirmed | worker/ha/sync_state.c | (!priority || str_eq(c->sender->sync_state, "sync"))) | true)
+sync: the votes of quorum mode stay for ever (X28) | worker/ha/sync.c | else if (st->key_quorum > 0) | else if (false)
+sync: a conflict settles an unanswered write | worker/ha/sync.c | m->sync_unknown = s->r->outcome != HA_OUT_OK; | m->sync_unknown = s->r->outcome == HA_OUT_UNKNOWN;
+sync: strict promotion lets commits through alone | worker/ha/sync.c | int least = s->set->sync_strict || most > 0 ? 1 : 0; | int least = 0;
+keeper: failsafe lasts from the answer | worker/ha/keeper_rules.c | k->failsafe_until_ms = ev->at_ms + k->ttl_ms; | k->failsafe_until_ms = now_ms + k->ttl_ms + k->ttl_ms / 3;
+keeper: a key that vanished is given up at once | worker/ha/keeper_rules.c | if (!lasts || in_failsafe(k) | if (true || !lasts || in_failsafe(k)
+keeper: it sleeps through a renewal | worker/ha/keeper_rules.c | return min64(k->ttl_ms / 3, k->loop_wait_ms); | return k->ttl_ms;
+failsafe: a refusal counts as consent | worker/ha/failsafe.c | if (s->r->failsafe_ok) | if (true)
+failsafe: one that is not in the map holds on | worker/ha/failsafe.c | !s->c->failsafe_present || !in_map(s, s->v->name)) | !s->c->failsafe_present)
+failsafe: whoever is not in the map may lead (D9) | worker/ha/failsafe.c | !in_map(s, name);@@NL@@}@@NL@@@@NL@@/* X13 | false;@@NL@@}@@NL@@@@NL@@/* X13
+failsafe: the store is not asked (X54) | worker/ha/failsafe.c | if (s->v->store != STORE_FAILING || | if (true ||
+task: a promotion goes on without the key (H3) | worker/ha/task.c | if (task == TASK_PROMOTE && !s->v->task_promote_committed) { | if (false) {
+task: a primary goes on in a task without the key (H4) | worker/ha/task.c | if (!writes)@@NL@@		return false; | if (true)@@NL@@		return false;
+task: a pg_rewind is cut short when the key is lost | worker/ha/task.c | if (!s->pg_there && (task == TASK_REWIND | if (false && (task == TASK_REWIND
+requests: the agent ends and leaves the key | worker/ha/requests.c | if (s->has_lock)@@NL@@		plan_add(s, HA_RELEASE);@@NL@@	return shutdown_done | if (false)@@NL@@		plan_add(s, HA_RELEASE);@@NL@@	return shutdown_done
+bootstrap: a failed one leaves /initialize | worker/ha/bootstrap_plan.c | plan_add(s, HA_CANCEL_INIT); | plan_add(s, HA_REREAD);
+step: a promise by a quorum is read as one by each | worker/ha/step.c | s->quorum_active = s->sync_active && | s->quorum_active = false && s->sync_active &&
+race: a broken watchdog does not matter (D8, and G1 behind it) | worker/ha/race.c | if (s->v->watchdog_failed && | if (false && | worker/ha/leader.c | if (s->r->outcome != HA_OUT_OK)@@NL@@		return no_watchdog(s); | (void)no_watchdog;
 ROWS
 }
 

@@ -16,7 +16,7 @@ void check_init(struct sim *s)
 	memset(&s->checks, 0, sizeof(s->checks));
 	for (int i = 0; i < SIM_NODES; i++)
 		s->checks.last_ack_ms[i] = -1;
-	s->checks.manual_candidate = -1;
+	s->checks.manual_candidate = s->checks.handed_to = -1;
 	s->checks.manual_ms = s->checks.pause_ended_ms = INT64_MIN / 4;
 	s->checks.mode_changed_ms = s->checks.sync_changed_ms = INT64_MIN / 4;
 	const struct settings *set = sim_settings(s, s->settings_count);
@@ -269,6 +269,24 @@ static void check_lag(struct sim *s, int node, uint64_t lsn)
 			sim_name(node), lsn, c->last_lsn);
 }
 
+/* S15: the key was given to this one by name, so it has everything that was acknowledged, whatever
+ * the mode. */
+static void check_handed_over(struct sim *s, int node, const struct sim_branch *b)
+{
+	bool handed = s->checks.handed_to == node && !in_pause(s) && !s->checks.timeline_reused &&
+		      !s->nodes[node].patroni;
+	s->checks.handed_to = -1;
+	for (int16_t i = 0; handed && i < (int16_t)s->branch_count; i++) {
+		uint64_t acked = s->branches[i].acked_lsn;
+		if (i == s->checks.handed_branch && acked &&
+			!branch_contains(s, b->parent, b->start_lsn, i, acked))
+			violation(s, "S15",
+				"%s is promoted at %" PRIX64 " by a switchover, without the "
+				"acknowledged commit %" PRIX64,
+				sim_name(node), b->start_lsn, acked);
+	}
+}
+
 void check_promoted(struct sim *s, int node, int16_t branch)
 {
 	const struct sim_branch *b = &s->branches[branch];
@@ -279,6 +297,7 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 		forget_acked(s);
 	if (settings_sync_mode(set) != SYNC_OFF)
 		check_nothing_lost(s, node, b->parent, b->start_lsn, "is promoted");
+	check_handed_over(s, node, b);
 	check_lag(s, node, b->start_lsn);
 	check_divergence(s, node, b);
 	/* PostgreSQL takes the next number that its own node has not heard of. When a new leader
@@ -330,6 +349,11 @@ void check_promote_signal(struct sim *s, int node)
 
 void check_release(struct sim *s, int node)
 {
+	const struct cluster *c = &s->dcs.now.c;
+	bool mine = c->failover_present && strcmp(c->failover_leader, sim_name(node)) == 0 &&
+		    !s->nodes[node].patroni;
+	s->checks.handed_branch = s->nodes[node].pg.branch;
+	s->checks.handed_to = mine ? (int8_t)sim_index(c->failover_candidate) : -1;
 	if (pg_accepts_writes(s, node) && !node_in_pause(s, node) && !s->nodes[node].patroni)
 		violation(s, "S2", "%s released the key while PostgreSQL accepts writes",
 			sim_name(node));
@@ -353,6 +377,22 @@ static void check_old_timeline(struct sim *s, int node)
 				sim_name(node), tli);
 }
 
+#define KEY_CHANGES_MAX	   8 /* in that time */
+#define KEY_CHANGES_MAX_MS 5000
+
+/* OSC: each owner of the key is a new fact, so the rules' own checker does not see it. */
+static void check_key_changes(struct sim *s, int node)
+{
+	struct sim_checks *k = &s->checks;
+	if (s->now_ms - k->key_changes_ms > KEY_CHANGES_MAX_MS) {
+		k->key_changes_ms = s->now_ms;
+		k->key_changes = 0;
+	}
+	if (++k->key_changes > KEY_CHANGES_MAX && !s->nodes[node].patroni)
+		violation(s, "OSC", "the leader key was taken %u times within %" PRId64 " ms",
+			k->key_changes, s->now_ms - k->key_changes_ms);
+}
+
 void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 {
 	rules_new_fact(s);
@@ -360,6 +400,7 @@ void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 	if (kind != DCS_ADOPT) {
 		s->checks.key_since_ms = s->now_ms;
 		check_old_timeline(s, node);
+		check_key_changes(s, node);
 	}
 }
 
@@ -440,6 +481,20 @@ void check_alive(struct sim *s)
 			sim_name(leader), (s->now_ms - s->cfg.heal_ms) / 1000);
 }
 
+/* 4.5: what others take for the history of the cluster (D4, S9, S10) is that of its leader. */
+static void check_history_at_end(struct sim *s, int leader)
+{
+	struct history_row rows[SIM_HISTORY];
+	const struct cluster *c = &s->dcs.now.c;
+	if (sim_config_now(s)->standby_cluster || s->nodes[leader].patroni)
+		return; /* the history is the remote primary's */
+	unsigned count = view_history(s, leader, rows);
+	if (count && (c->history_count == 0 ||
+			     c->history[c->history_count - 1].timeline != rows[count - 1].timeline))
+		violation(s, "S10", "/history does not name timeline %" PRId64 " of %s",
+			rows[count - 1].timeline, sim_name(leader));
+}
+
 void check_at_end(struct sim *s)
 {
 	if (s->checks.violated || s->checks.liveness_exempt)
@@ -451,6 +506,7 @@ void check_at_end(struct sim *s)
 		violation(s, "QUIET", "the leader changed although nothing happened");
 		return;
 	}
+	check_history_at_end(s, leader);
 	bool waits_by_design = s->cfg.member_count == 1 && sim_config_now(s)->sync_strict;
 	if (remote_stands_by(s))
 		remote_check_alive(s, leader);

@@ -30,11 +30,15 @@ struct sim_checks {
 	int64_t site_changed_ms; /* became a standby cluster, or is one no longer */
 	int64_t sync_changed_ms; /* on or off */
 	int64_t key_since_ms;	 /* the leader key was won; a change of lease does not count */
+	int64_t key_changes_ms;
+	unsigned key_changes; /* since then */
 	bool paused, strict;
 	enum sync_mode mode;  /* paused, strict, mode: of the last configuration */
 	int manual_candidate; /* -1 */
 	int64_t manual_ms;
-	bool manual_lossy; /* a failover: data loss is the operator's */
+	int8_t handed_to;      /* the key was given away for this candidate; -1 = for nobody */
+	int16_t handed_branch; /* ... by the one that wrote this */
+	bool manual_lossy;     /* a failover: data loss is the operator's */
 	int64_t max_tli;
 	bool liveness_exempt; /* a fault that cannot heal by itself happened */
 	unsigned quiet_tasks, quiet_promotions;

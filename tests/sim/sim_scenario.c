@@ -67,6 +67,8 @@ static bool read_expect(struct sim_scenario *sc, char **rest)
 		sc->promotions_min = 1, sc->promotions_max = 1;
 	else if (strcmp(what, "failover") == 0)
 		sc->promotions_min = 2;
+	else if (strcmp(what, "leader") == 0 && value && sim_index(value) >= 0)
+		sc->leader = value[0];
 	else if (strcmp(what, "promotions") == 0 && value)
 		sc->promotions_max = (int)strtol(value, NULL, 10);
 	else if (strcmp(what, "outage") == 0 && value)
@@ -182,9 +184,11 @@ bool scenario_read(const char *path, struct sim_scenario *out)
 			ok = read_expect(out, &rest);
 		else {
 			char *value = word(&rest), *from = word(&rest);
-			if (value && from && strcmp(key, "replicatefrom") == 0 &&
-				sim_index(value) >= 0)
+			bool two = value && from && sim_index(value) >= 0;
+			if (two && strcmp(key, "replicatefrom") == 0)
 				out->upstream[sim_index(value)] = from[0];
+			else if (two && strcmp(key, "priority") == 0)
+				out->priority[sim_index(value)] = (uint8_t)strtoul(from, NULL, 10);
 			else
 				ok = value && read_setting(out, key, value);
 		}
@@ -220,6 +224,8 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 			s->nodes[i].clock_offset_ms = 1000000;
 		s->nodes[i].patroni = sc->patroni & (1u << i);
 		s->nodes[i].tags.replicatefrom[0] = sc->upstream[i];
+		if (sc->priority[i])
+			s->nodes[i].tags.failover_priority = sc->priority[i];
 		if (sc->nofailover & (1u << i)) {
 			s->nodes[i].tags.nofailover = true;
 			s->nodes[i].tags.failover_priority = 0;
@@ -238,6 +244,10 @@ void scenario_judge(struct sim *s, const struct sim_scenario *sc)
 	if (sc->promotions_min >= 0 && promotions < sc->promotions_min)
 		violation(s, "EXPECT", "%d promotions, at least %d expected", promotions,
 			sc->promotions_min);
+	int leader = dcs_leader_node(s);
+	if (sc->leader && (leader < 0 || sim_name(leader)[0] != sc->leader))
+		violation(s, "EXPECT", "%s leads at the end, %c expected", sim_name(leader),
+			sc->leader);
 	if (sc->outage_max_ms && s->checks.longest_outage_ms > sc->outage_max_ms)
 		violation(s, "EXPECT",
 			"no acknowledged commit for %" PRId64 " ms, at most %" PRId64 " expected",

@@ -10,6 +10,7 @@
  *   logical_slots 0|1    patroni NODE (it runs the reference's rules; asynchronous clusters only)
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
  *   expect no_failover | failover | promotions N (at most) | outage S (acknowledged commits) */
+/* Also: priority NODE N (failover_priority), expect leader NODE (at the end). */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,7 +29,8 @@ struct sim_scenario {
 	char name[128];
 	unsigned member_count, loss_per_mille, dup_per_mille;
 	uint32_t nofailover, patroni;
-	char upstream[SIM_NODES]; /* replicatefrom: a member's letter */
+	uint8_t priority[SIM_NODES]; /* failover_priority; 0 = 1, the default */
+	char upstream[SIM_NODES];    /* replicatefrom: a member's letter */
 	struct settings set;
 	int64_t heal_ms, end_ms;
 	uint64_t first_seed;
@@ -38,6 +40,7 @@ struct sim_scenario {
 	struct sim_fault faults[SIM_FAULTS];
 	unsigned fault_count;
 	int promotions_min, promotions_max; /* -1 = not judged; the first election counts as one */
+	char leader;			    /* who leads at the end; 0 = not judged */
 	int64_t outage_max_ms;		    /* 0 = not judged */
 };
 
