@@ -289,3 +289,19 @@ def test_orders_for_another_generation_are_refused(sup):
     for words in (("stop", FAST, 1000), ("signal", int(signal.SIGHUP), 0), ("promote",)):
         code, text = sup.worker.answer(sup.worker.do(*words))
         assert code == 1, (words, text)
+
+
+# ---- jobs ----------------------------------------------------------------------------------------------------------
+
+
+def test_job_that_is_forked_while_another_is_killed(sup):
+    """Until its exec it has what the supervisor has open, the other's output too: that makes it no process of the other."""
+    sup.start()
+    for i in range(40):
+        old = sup.worker.do("job", f"old{i}", 0, 0, 0, "sleep", "60")
+        sup.worker.wait(rf"JOB_EVENT job={old} .* running=1", 5)
+        sup.worker.do("cancel", old)
+        new = sup.worker.do("job", f"new{i}", 0, 0, 0, "sh", "-c", "exit 7")
+        sup.worker.wait(rf"JOB_EVENT job={old} .* running=0 .* cancelled=1", 5)
+        m = sup.worker.wait(rf"JOB_EVENT job={new} .* running=0 exit_class=(\d+) exit_code=(\d+)", 5)
+        assert (m[1], m[2]) == ("1", "7"), "the successor was killed with the one before it"
