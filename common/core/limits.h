@@ -1,14 +1,15 @@
 /* Every bound has a name and a reason. */
 #pragma once
 
-#define LIMIT_NAME	   128		      /* member, scope, namespace; with the zero */
-#define LIMIT_PATH	   1024		      /* file names that we handle, with the zero */
-#define LIMIT_URL	   512		      /* conn_url, api_url */
-#define LIMIT_MEMBERS	   128		      /* a larger listing is refused, never cut */
-#define LIMIT_SLOTS	   256		      /* slots of one server that we look at */
-#define LIMIT_SLOT_NAME	   64		      /* NAMEDATALEN of PostgreSQL */
-#define LIMIT_HISTORY	   1024		      /* rows of the history key; the newest are kept */
-#define LIMIT_DCS_VALUE	   (1024 * 1024)      /* a larger value is treated as unreadable */
+#define LIMIT_NAME	   128		 /* member, scope, namespace; with the zero */
+#define LIMIT_PATH	   1024		 /* file names that we handle, with the zero */
+#define LIMIT_PORTS	   128		 /* of the remote hosts of a standby cluster, with commas */
+#define LIMIT_URL	   512		 /* conn_url, api_url */
+#define LIMIT_MEMBERS	   128		 /* a larger listing is refused, never cut */
+#define LIMIT_SLOTS	   256		 /* slots of one server that we look at */
+#define LIMIT_SLOT_NAME	   64		 /* NAMEDATALEN of PostgreSQL */
+#define LIMIT_HISTORY	   1024		 /* rows of the history key; the newest are kept */
+#define LIMIT_DCS_VALUE	   (1024 * 1024) /* a larger value is treated as unreadable */
 #define LIMIT_DCS_TREE	   (16 * 1024 * 1024) /* all keys of a scope in one answer */
 #define LIMIT_JSON_DEPTH   32
 #define LIMIT_CONFIG_FILE  (4 * 1024 * 1024)

@@ -40,7 +40,7 @@ struct settings {
 	bool use_slots;
 	/* standby cluster (ha 9.1) */
 	bool standby_cluster;
-	char standby_host[LIMIT_URL], standby_port[16], standby_slot[LIMIT_SLOT_NAME];
+	char standby_host[LIMIT_URL], standby_port[LIMIT_PORTS], standby_slot[LIMIT_SLOT_NAME];
 	bool standby_restore_command;
 	/* rewind */
 	bool use_pg_rewind, remove_on_rewind_failure, remove_on_diverged;

@@ -127,9 +127,36 @@ static void test_before_12(void **state)
 	check(NULL, false, false);
 }
 
+/* Of several remote hosts one is asked after the other; a single port is every host's. */
+static void test_one_host(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *hosts, *ports;
+		unsigned turn;
+		const char *host, *port;
+	} rows[] = {
+		{ "a", "5432", 0, "a", "5432" },
+		{ "a", "5432", 7, "a", "5432" },
+		{ "a,bb,c", "1,22,3", 0, "a", "1" },
+		{ "a,bb,c", "1,22,3", 1, "bb", "22" },
+		{ "a,bb,c", "1,22,3", 5, "c", "3" },
+		{ "a,bb", "5432", 3, "bb", "5432" },
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct pg_target t = { .kind = TARGET_REMOTE };
+		assert_true(str_copy(t.host, sizeof(t.host), rows[i].hosts));
+		assert_true(str_copy(t.port, sizeof(t.port), rows[i].ports));
+		pgctx_one_host(&t, rows[i].turn);
+		assert_string_equal(t.host, rows[i].host);
+		assert_string_equal(t.port, rows[i].port);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_one_host),
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_no_loop),
 		cmocka_unit_test(test_before_12),

@@ -15,7 +15,7 @@ struct pg_target {
 	enum { TARGET_NONE = 0, TARGET_MEMBER, TARGET_REMOTE } kind;
 	char name[LIMIT_NAME];
 	char host[LIMIT_URL]; /* may list several (remote) */
-	char port[16];
+	char port[LIMIT_PORTS];
 };
 
 struct pgctx {
