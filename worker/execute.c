@@ -333,6 +333,12 @@ static void failsafe_hold(struct worker *w, const struct ha_action *a)
 	keeper_event(w, &ev);
 }
 
+static void prove_lease(struct worker *w)
+{
+	struct keeper_event ev = { .kind = KEEPER_DOUBT };
+	keeper_event(w, &ev);
+}
+
 /* Every kind has its line: one that is forgotten here does not compile. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic error "-Wswitch-enum"
@@ -344,6 +350,7 @@ static void one_action(struct worker *w, const struct ha_action *a, bool awaited
 	case HA_POLL_PEERS: peers_poll(w, names_of(w, a), a->name_count); break;
 	case HA_FAILSAFE_ROUND: peers_failsafe_round(w, names_of(w, a), a->name_count); break;
 	case HA_FAILSAFE_HOLD: failsafe_hold(w, a); break;
+	case HA_RENEW: prove_lease(w); break;
 	case HA_DROP_SCHEDULED_RESTART:
 		memset(&w->scheduled, 0, sizeof(w->scheduled));
 		publish_member(w);

@@ -68,6 +68,7 @@ enum ha_action_kind {
 	HA_RENAME_FAILED, /* data directory to <dir>.failed (ha L1) */
 	HA_FORGET_SLOTS,  /* reload the slot list next time */
 	HA_FAILSAFE_HOLD, /* report POLICY_FAILSAFE with until = .until_ms (round sent + ttl) */
+	HA_RENEW,	  /* prove the lease anew at once (X67) */
 	HA_DROP_SCHEDULED_RESTART,
 	HA_REQUEST_REFUSED, /* .task = TASK_RESTART | TASK_REINIT: forget the request; why is
 			       plan.reason */

@@ -293,6 +293,7 @@ static void store_action(struct sim *s, int node, const struct ha_action *a, boo
 			(struct keeper_event){ .kind = KEEPER_FAILSAFE,
 				.at_ms = a->until_ms - worker_settings(s, node)->ttl_ms });
 		break;
+	case HA_RENEW: worker_keeper(s, node, (struct keeper_event){ .kind = KEEPER_DOUBT }); break;
 	default: plain_store(s, node, a, awaited); break;
 	}
 }

@@ -143,7 +143,11 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 			pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "crash, long recovery ahead");
 		return true;
 	case FAULT_PG_SLOW_PROMOTE: n->pg.promote_ms = begin ? ms : 0; return true;
-	case FAULT_PG_SLOW_ARCHIVE: n->pg.archive_ms = begin ? ms : 0; return true;
+	case FAULT_PG_SLOW_ARCHIVE:
+		n->pg.archive_ms = ms;
+		if (!begin)
+			pg_archive_done(s, f->hit);
+		return true;
 	case FAULT_PG_LAG: n->pg.lag_ms = begin ? (int64_t)(f->arg % 20000) : 0; return true;
 	case FAULT_PRE_PROMOTE_FAILS: n->pre_promote_fails = begin; return true;
 	case FAULT_PRE_PROMOTE_SLOW: n->pre_promote_ms = begin ? ms : 0; return true;

@@ -289,6 +289,14 @@ static void shut(struct sim *s, int node)
 	node_turn_soon(s, node, 0);
 }
 
+/* What hung in the archiver goes through; a stop that waited for it ends. */
+void pg_archive_done(struct sim *s, int node)
+{
+	s->nodes[node].pg.archive_ms = 0;
+	if (s->nodes[node].pg.phase == PGP_SHUT)
+		later(s, node, 2, PGP_NONE);
+}
+
 static void phase_event(struct sim *s, int node, enum pg_phase phase)
 {
 	struct sim_pg *p = &s->nodes[node].pg;

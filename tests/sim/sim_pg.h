@@ -92,6 +92,7 @@ void pg_kill(struct sim *s, int node, enum exit_class class, const char *why);
 void pg_thaw(struct sim *s, int node);
 void pg_deaf(struct sim *s, int node, bool begins); /* nothing can be set in it meanwhile */
 void pg_promote_file(struct sim *s, int node);
+void pg_archive_done(struct sim *s, int node);
 void pg_readopted(struct sim *s, int node);
 void pg_event(struct sim *s, const struct sim_event *ev);
 void pg_set_ssn(struct sim *s, int node, struct sim_ssn ssn);

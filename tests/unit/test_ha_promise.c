@@ -304,6 +304,45 @@ static void test_no_copy_before_promotion(void **state)
 	}
 }
 
+/* X67: refused, or fenced under a lease that we hold good. */
+static void test_lease_is_proven_anew(void **state)
+{
+	(void)state;
+	for (int how = 0; how < 4; how++) {
+		struct fx *f = fx_new();
+		fx_pg(f, how < 2 ? 'R' : 'd');
+		fx_leader(f, how % 2 ? "b" : "a");
+		fx_lock(f, how % 2 ? LOCK_NONE : LOCK_HELD);
+		f->v.task_ended = how < 2 ? TASK_PROMOTE : TASK_NONE;
+		f->v.task_result = TASK_RESULT_NONE;
+		f->v.proc = how < 2 ? f->v.proc : PG_PROC_FENCING;
+		fx_run(f);
+		assert_int_equal(fx_find(f, HA_RENEW) != NULL, how % 2 == 0);
+		f->v.task_ended = TASK_NONE;
+		fx_run(f);
+		assert_null(fx_find(f, HA_RENEW));
+		free(f);
+	}
+}
+
+/* X63: strict mode needs no store to let nothing through. */
+static void test_strict_without_a_store(void **state)
+{
+	(void)state;
+	for (int strict = 0; strict < 2; strict++) {
+		struct fx *f = leader("", 0, 1000);
+		f->set.sync_strict = strict == 1;
+		f->v.store = STORE_FAILING;
+		fx_run(f);
+		const struct ha_action *set = fx_find(f, HA_SET_SSN);
+		assert_int_equal(set != NULL, strict);
+		if (strict)
+			assert_true(set->ssn.placeholder);
+		assert_null(fx_find(f, HA_WRITE_SYNC));
+		free(f);
+	}
+}
+
 /* X54: the store is asked once in loop_wait while it counts as failing. */
 static void test_failing_store_is_asked(void **state)
 {
@@ -402,6 +441,44 @@ static void test_asks_the_voters_first(void **state)
 	}
 }
 
+/* X68: a vote from a later timeline is none; X20: the last leader knows by its own history file
+ * that the other's branch has ended. */
+static void test_later_timeline(void **state)
+{
+	(void)state;
+	static struct history_row mine[] = { { .timeline = 1, .lsn = 900 } };
+	for (int later = 0; later < 2; later++) {
+		struct fx *f = racer(SYNC_QUORUM, "b", 1, "a", "c");
+		fx_peer(f, "c", 800);
+		f->peers[0].timeline = later ? 2 : 1;
+		assert_int_equal(wins(f), !later);
+	}
+	for (int known = 0; known < 3; known++) {
+		struct fx *f =
+			racer(SYNC_QUORUM, known < 2 ? "a" : "c", 1, known < 2 ? "c" : "a", "b");
+		f->sql.timeline = 2;
+		fx_peer(f, "b", 5000);
+		fx_peer(f, "c", 1000);
+		f->peers[1].timeline = 2;
+		f->v.local_history = mine;
+		f->v.local_history_count = 1;
+		f->v.local_history_tli = known > 0 ? 2 : 1;
+		assert_int_equal(wins(f), known == 1);
+	}
+}
+
+/* X69: in pause, too, a switchover does not promote whom /sync does not name. */
+static void test_named_in_pause(void **state)
+{
+	(void)state;
+	for (int voter = 0; voter < 2; voter++) {
+		struct fx *f = racer(SYNC_PRIORITY, "b", 0, voter ? "a" : "c", "");
+		f->set.pause = true;
+		request(f, "b", "a");
+		assert_int_equal(wins(f), voter);
+	}
+}
+
 /* The vote of the one that gave way counts when others have led since. */
 static void test_vote_of_the_former(void **state)
 {
@@ -488,7 +565,11 @@ int main(void)
 		cmocka_unit_test(test_mode_changes_in_a_poll),
 		cmocka_unit_test(test_no_copy_before_promotion),
 		cmocka_unit_test(test_failing_store_is_asked),
+		cmocka_unit_test(test_lease_is_proven_anew),
+		cmocka_unit_test(test_strict_without_a_store),
 		cmocka_unit_test(test_left_for_a_while),
+		cmocka_unit_test(test_later_timeline),
+		cmocka_unit_test(test_named_in_pause),
 		cmocka_unit_test(test_led_last),
 		cmocka_unit_test(test_asks_the_voters_first),
 		cmocka_unit_test(test_vote_of_the_former),

@@ -337,6 +337,30 @@ static void test_adopt_by_command(void **state)
 	assert_int_equal(find(&f, KEEPER_DONE)->outcome, HA_OUT_OK);
 }
 
+/* X67: the next renewal is not waited for; without a key there is nothing to prove. */
+static void test_doubt(void **state)
+{
+	(void)state;
+	struct fix f;
+	struct keeper_event doubt = { .kind = KEEPER_DOUBT };
+	keeper_init(&f.k, 0, 0, 1000);
+	config(&f, 1000, false);
+	step(&f, 1100, doubt);
+	assert_null(find(&f, KEEPER_SEND));
+	step(&f, 1100, (struct keeper_event){ .kind = KEEPER_SNAPSHOT, .revision = 5 });
+	step(&f, 1200, (struct keeper_event){ .kind = KEEPER_ACQUIRE, .deadline_ms = 9000 });
+	answer(&f, 1300, KEEPER_OP_ACQUIRE, HA_OUT_OK, 1200);
+	ack(&f, 1301);
+	step(&f, 1302,
+		(struct keeper_event){
+			.kind = KEEPER_VERDICT, .verdict = VERDICT_HOLD, .at_ms = 1302 });
+	step(&f, 1400, (struct keeper_event){ .kind = KEEPER_TICK });
+	bool regular = find(&f, KEEPER_SEND) != NULL;
+	step(&f, 1500, doubt);
+	assert_false(regular);
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_RENEW);
+}
+
 /* The end of a pause waits for the proof of a standby, for a lease, or for a quarter of the ttl. */
 static void test_resume_after_proof(void **state)
 {
@@ -521,6 +545,7 @@ int main(void)
 		cmocka_unit_test(test_loss_is_told),
 		cmocka_unit_test(test_ttl_shrinks),
 		cmocka_unit_test(test_adopt_by_command),
+		cmocka_unit_test(test_doubt),
 		cmocka_unit_test(test_resume_after_proof),
 		cmocka_unit_test(test_regain),
 		cmocka_unit_test(test_key_of),

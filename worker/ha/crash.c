@@ -97,6 +97,17 @@ bool rewind_step(struct step *s)
 		return plan_done(s, "6.5", "running pg_rewind from %s", shown);
 	}
 	if (s->set->remove_on_diverged && !s->standby) {
+		/* X65: nobody can be copied before the new leader is promoted (X53), and a copy
+		 * that failed is not begun again at once: what there was is gone by then. */
+		again_ms = s->m->task_failed_ms[0] + s->set->loop_wait_ms;
+		bool failed = s->m->task_failed_ms[0] != 0 && s->v->now_ms < again_ms;
+		if (failed)
+			plan_wake(s, again_ms);
+		if (failed || !source_is_primary(s))
+			return plan_done(s, "X65",
+				"this node has to be made anew from %s, waiting until that is "
+				"possible",
+				shown);
 		struct ha_action *a = plan_task(s, TASK_REINIT);
 		a->stop_mode = PG_STOP_IMMEDIATE;
 		a->timeout_ms = s->set->retry_timeout_ms;

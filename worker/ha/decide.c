@@ -164,8 +164,11 @@ static bool rule_fencing(struct step *s)
 		s->m->fencing_ms = 0;
 		return false;
 	}
-	if (s->m->fencing_ms == 0)
+	if (s->m->fencing_ms == 0) {
 		s->m->fencing_ms = s->v->now_ms;
+		if (s->has_lock)
+			plan_add(s, HA_RENEW); /* X67 */
+	}
 	/* A process that cannot die would keep the key, and the cluster without a primary, for
 	 * ever (V2). It is not released either, because nothing proves that all are dead (S2): it
 	 * is left to run out. */

@@ -369,6 +369,10 @@ enum may handover_no_leader(struct step *s)
 	if (str_eq(candidate, s->v->name)) {
 		if (votes_wanted(s))
 			return manual_race(s);
+		/* X69: in pause (D2) nobody asked D7 whether I have what was acknowledged (S15). */
+		if (s->c->failover_leader[0] != '\0' && s->sync_active &&
+			!cluster_sync_matches(s->c, s->v->name))
+			return MAY_NO;
 		return race_diverged(s) && !s->quorum_active
 			       ? MAY_NO
 			       : MAY_YES; /* S9, as peers see it by its tag */

@@ -664,6 +664,10 @@ void keeper_step(
 	case KEEPER_ACK: on_ack(k, ev, plan, now_ms); break;
 	case KEEPER_FAILSAFE: on_failsafe(k, ev, plan, now_ms); break;
 	case KEEPER_SUPERVISOR: on_supervisor(k, ev, plan, now_ms); break;
+	case KEEPER_DOUBT:
+		if (k->phase == KEEPER_HOLDING)
+			k->renew_at_ms = now_ms;
+		break;
 	case KEEPER_PROOF:
 		if (k->resume_at_ms) {
 			take_pause(k);

@@ -32,6 +32,7 @@ enum keeper_event_kind {
 	KEEPER_FAILSAFE,   /* a complete failsafe round that was sent at .at_ms */
 	KEEPER_SUPERVISOR, /* the supervisor fell silent, or is heard again */
 	KEEPER_PROOF,	   /* a proof that the standby is one has just been sent */
+	KEEPER_DOUBT,	   /* HA_RENEW: the supervisor may not stand on the lease any more */
 };
 
 struct keeper_event {

@@ -139,18 +139,45 @@ static bool peer_level(struct step *s, const struct ha_peer *p, const char *form
 	return true;
 }
 
-/* X20: /sync and /history name me as the last who led. Nobody can have acknowledged anything after
+/* X20: /sync names me as the last who led. Nobody can have acknowledged anything after
  * me, so a peer whose last records are on a branch that ended before mine began is not ahead,
  * however far that branch went; to wait for it would be to wait for ever, because S9 keeps it from
  * leading itself (V1). Elsewhere the position alone counts: a timeline that is reported too old
  * must not hide commits that only that peer has. */
 static bool peer_on_dead_end(const struct step *s, const struct ha_peer *p)
 {
+	const struct ha_view *v = s->v;
 	int64_t tli = my_timeline(s);
-	if (!s->quorum_active || !str_eq(s->c->sync_leader, s->v->name) || p->timeline <= 0 ||
-		p->timeline >= tli || tli != cluster_timeline(s->c))
+	if (!s->quorum_active || !str_eq(s->c->sync_leader, v->name) || p->timeline <= 0 ||
+		p->timeline >= tli || tli < cluster_timeline(s->c))
 		return false;
+	/* What I led may be missing in /history, if the store went away before it was written; my
+	 * own history file says where it began. */
+	for (unsigned i = 0; v->local_history_tli == tli && i < v->local_history_count; i++) {
+		if (v->local_history[i].timeline == p->timeline)
+			return p->position > v->local_history[i].lsn;
+	}
 	return past_the_end(s, p->timeline, p->position);
+}
+
+/* X68: a position counts among those of one history. Whoever is on a later timeline than mine
+ * followed somebody who was promoted after the last of my records, and may hold what was
+ * acknowledged there, however far my own branch went on alone: that is no vote for me (S4).
+ * Without a quorum there are no votes: whoever /sync names has everything, and two that wait for
+ * each other, one by timeline and one by position, would wait for ever (V1). */
+static bool peer_ahead(struct step *s, const struct ha_peer *p)
+{
+	if (s->quorum_active && p->timeline > my_timeline(s)) {
+		plan_note(s, HA_LOG_INFO, "Timeline %d of %s is later than my timeline %d rule=X68",
+			(int)p->timeline, p->name, (int)my_timeline(s));
+		return true;
+	}
+	if (p->position > my_position(s)) {
+		plan_note(
+			s, HA_LOG_INFO, "Wal position of %s is ahead of my wal position", p->name);
+		return true;
+	}
+	return false;
 }
 
 bool race_health(struct step *s, const char *former)
@@ -173,10 +200,8 @@ bool race_health(struct step *s, const char *former)
 				(int)p->timeline, p->name);
 			continue;
 		}
-		if (p->position > my_position(s)) {
+		if (peer_ahead(s, p)) {
 			ahead++;
-			plan_note(s, HA_LOG_INFO, "Wal position of %s is ahead of my wal position",
-				p->name);
 			if (s->quorum_active && race_peer_barred(s, p))
 				plan_note(s, HA_LOG_INFO, "%s may not lead rule=X26", p->name);
 			else if (!s->sync_active || !str_eq_nocase(s->c->sync_leader, p->name))

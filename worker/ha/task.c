@@ -64,6 +64,11 @@ void task_ended(struct step *s)
 		m->promote_result =
 			result == TASK_RESULT_FALSE ? TASK_RESULT_FALSE : TASK_RESULT_NONE;
 		m->promote_refused_ms = result == TASK_RESULT_NONE ? s->v->now_ms : 0;
+		/* X67: the supervisor may have dropped a lease that we hold good (its wall clock
+		 * jumped). Only a renewal puts it in force again; until the next regular one each
+		 * try would be refused. */
+		if (m->promote_refused_ms != 0 && s->has_lock)
+			plan_add(s, HA_RENEW);
 		break;
 	case TASK_BOOTSTRAP:
 		m->promote_result =
