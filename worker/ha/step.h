@@ -221,6 +221,6 @@ bool wait_not_sync(struct step *s);
 /* sync.c: 5.2 to 5.6 */
 bool sync_step(struct step *s, enum act_why why); /* true = awaits */
 bool stage_sync(struct step *s);
-bool sync_prepromote(struct step *s);	/* true = awaits or postponed */
+bool sync_prepromote(struct step *s); /* true = awaits or postponed */
 bool stage_prepromote(struct step *s);
 bool promote_now(struct step *s); /* leader.c: the end of G5 */
