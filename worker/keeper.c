@@ -84,7 +84,6 @@ static void send_op(struct worker *w, const struct keeper_action *a)
 	static const enum dcs_op_kind kinds[] = { [KEEPER_OP_RENEW] = DCS_RENEW,
 		[KEEPER_OP_ACQUIRE] = DCS_ACQUIRE,
 		[KEEPER_OP_ADOPT] = DCS_ADOPT,
-		[KEEPER_OP_TAKE] = DCS_TAKE,
 		[KEEPER_OP_RELEASE] = DCS_RELEASE };
 	struct dcs_op op = { .kind = kinds[a->op],
 		.version = a->version,

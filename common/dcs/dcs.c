@@ -16,9 +16,9 @@ static const char *const sections[] = { "consul", "etcd", "etcd3", "exhibitor", 
 const char *dcs_op_name(enum dcs_op_kind kind)
 {
 	static const char *const names[DCS_OP_COUNT] = { "read", "acquire leader", "renew leader",
-		"adopt leader", "release leader", "take leader", "touch member", "initialize race",
-		"initialize", "cancel initialize", "config", "status", "failsafe", "history",
-		"failover", "sync", "delete sync", "delete cluster" };
+		"adopt leader", "release leader", "touch member", "initialize race", "initialize",
+		"cancel initialize", "config", "status", "failsafe", "history", "failover", "sync",
+		"delete sync", "delete cluster" };
 	return (unsigned)kind < DCS_OP_COUNT ? names[kind] : "?";
 }
 

@@ -28,7 +28,6 @@ enum dcs_op_kind {
 			 worker's first step */
 	DCS_RELEASE,  /* delete the leader key if it is held by my lease; outcome UNKNOWN counts as
 			 released */
-	DCS_TAKE,     /* end of bootstrap: put leader = me with my lease, unconditional */
 	DCS_TOUCH_MEMBER, /* members/{me} := .value under my lease */
 	DCS_INIT_RACE,	  /* create initialize = "" */
 	DCS_INIT_SET,	  /* initialize := .value; .create: create only; .leader_only: guarded by my

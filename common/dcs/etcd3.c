@@ -109,8 +109,8 @@ static const char *key_of(const struct etcd_op *o, char *buf, size_t len)
 
 static bool uses_lease(enum dcs_op_kind kind)
 {
-	return kind == DCS_ACQUIRE || kind == DCS_ADOPT || kind == DCS_TAKE ||
-	       kind == DCS_TOUCH_MEMBER || kind == DCS_RENEW;
+	return kind == DCS_ACQUIRE || kind == DCS_ADOPT || kind == DCS_TOUCH_MEMBER ||
+	       kind == DCS_RENEW;
 }
 
 static bool is_delete(enum dcs_op_kind kind)
@@ -144,7 +144,6 @@ static void note_holder(struct etcd_op *o, bool won)
 	switch (o->op.kind) {
 	case DCS_ACQUIRE:
 	case DCS_ADOPT:
-	case DCS_TAKE:
 	case DCS_RENEW:
 		if (won)
 			memcpy(e->leader_lease, o->lease, sizeof(e->leader_lease));
@@ -323,11 +322,6 @@ static void send_leader(struct etcd_op *o)
 		body = txn(json_pack("[o]", compare_mod(e, "leader", o->op.version)),
 			json_pack("[o]", put));
 		break;
-	case DCS_TAKE:
-		o->is_txn = false;
-		body = json_incref(json_object_get(put, "request_put"));
-		json_decref(put);
-		break;
 	default: /* DCS_RENEW: the key is mine, as of now, by a linearizable read */
 		if (!o->moved && e->leader_lease[0] != '\0' &&
 			strcmp(e->leader_lease, o->lease) != 0) {
@@ -412,9 +406,7 @@ static uint64_t etcd3_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn
 	o->op = *op;
 	o->endpoint = ETCD_CURRENT;
 	o->op.value = NULL;
-	const char *value = op->kind == DCS_ACQUIRE || op->kind == DCS_TAKE || op->kind == DCS_ADOPT
-				    ? e->name
-				    : op->value;
+	const char *value = op->kind == DCS_ACQUIRE || op->kind == DCS_ADOPT ? e->name : op->value;
 	o->value = value != NULL ? strdup(value) : NULL;
 	o->fn = fn;
 	o->arg = arg;

@@ -29,10 +29,10 @@ enum ha_action_kind {
 	HA_WRITE_INIT, /* initialize := own system id; .create: only if absent; .flag: only under my
 			  leader key; .version CAS */
 	HA_RACE_INIT,  /* create initialize = "". Await */
-	HA_CANCEL_INIT,	 /* delete initialize */
-	HA_WRITE_CONFIG, /* own dynamic configuration. Await */
-	HA_TAKE_LEADER,	 /* end of bootstrap: put the leader key with my lease, unconditional. Await
-			  */
+	HA_CANCEL_INIT,	     /* delete initialize */
+	HA_WRITE_CONFIG,     /* own dynamic configuration. Await */
+	HA_TAKE_LEADER,	     /* end of bootstrap: the leader key is mine: as held, or created. Await
+			      */
 	HA_CLEAR_FAILOVER,   /* {} ; .version CAS, 0 = unconditional */
 	HA_REWRITE_FAILOVER, /* keep the candidate only (pause), CAS */
 	HA_WRITE_SYNC,	  /* .names = voters, .quorum, leader = me; CAS .version (-1 = create only).

@@ -366,7 +366,6 @@ void dcs_apply(struct sim *s, struct sim_op *op)
 	case DCS_ACQUIRE:
 	case DCS_RENEW:
 	case DCS_ADOPT:
-	case DCS_TAKE:
 	case DCS_RELEASE: op->outcome = on_lease(s, op); break;
 	case DCS_SET_SYNC:
 	case DCS_DELETE_SYNC:

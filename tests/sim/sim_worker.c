@@ -38,8 +38,8 @@ static enum dcs_op_kind dcs_kind(enum keeper_op op)
 	switch (op) {
 	case KEEPER_OP_ACQUIRE: return DCS_ACQUIRE;
 	case KEEPER_OP_ADOPT: return DCS_ADOPT;
-	case KEEPER_OP_TAKE: return DCS_TAKE;
 	case KEEPER_OP_RELEASE: return DCS_RELEASE;
+	case KEEPER_OP_TAKE:
 	case KEEPER_OP_RENEW:
 	case KEEPER_OP_NONE: break;
 	}

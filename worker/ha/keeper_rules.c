@@ -458,9 +458,10 @@ static void on_command(
 		a->outcome = HA_OUT_CONFLICT;
 		return;
 	}
-	if (adopt && k->phase == KEEPER_HOLDING) {
-		/* Adopted meanwhile; the next acknowledgement of a renewal answers. */
-		k->pending = KEEPER_OP_ADOPT;
+	if ((adopt || ev->kind == KEEPER_TAKE) && k->phase == KEEPER_HOLDING) {
+		/* Adopted meanwhile, or held since before the bootstrap began: the next
+		 * acknowledgement of a renewal answers. */
+		k->pending = adopt ? KEEPER_OP_ADOPT : KEEPER_OP_TAKE;
 		k->pending_deadline_ms = ev->deadline_ms;
 		k->renew_at_ms = now_ms;
 		return;
@@ -493,7 +494,9 @@ static void on_command(
 		return;
 	}
 	k->phase = KEEPER_ACQUIRING;
-	send_op(k, plan, op, false, ev->deadline_ms);
+	/* X64: the end of a bootstrap is no reason to put the key over another's. A copy of such a
+	 * request that arrives late would take it from the leader of then (S3). */
+	send_op(k, plan, KEEPER_OP_ACQUIRE, false, ev->deadline_ms);
 }
 
 static void on_renew_answer(

@@ -14,7 +14,8 @@ enum keeper_op {
 	KEEPER_OP_ACQUIRE, /* create the key with my lease */
 	KEEPER_OP_ADOPT,   /* compare-and-swap on .version: the key of my predecessor moves to my
 			      lease */
-	KEEPER_OP_TAKE,	   /* end of bootstrap: unconditional */
+	KEEPER_OP_TAKE,	   /* end of bootstrap: a renewal, or an acquire where it is not held; never
+			      sent as such */
 	KEEPER_OP_RELEASE, /* delete if held by my lease and, when .version is not 0, at that
 			      revision */
 };
