@@ -153,7 +153,8 @@ struct ha_memory {
 	int stage_arg[4];
 	int64_t started_ms;	       /* first call of this incarnation */
 	int64_t ttl_most_ms;	       /* the longest ttl of this incarnation */
-	int64_t failsafe_on_ms;	       /* failsafe mode was on then, 0 = never */
+	bool failsafe_was_on;	       /* this incarnation has seen the mode on */
+	int64_t failsafe_off_ms;       /* first look that saw it off again, 0 = none yet */
 	int64_t failsafe_round_ttl_ms; /* the ttl that the last round was asked with */
 	/* healthy time */
 	char old_leader[LIMIT_NAME];

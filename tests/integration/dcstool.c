@@ -27,8 +27,8 @@ struct sent {
 };
 
 static const char *const ops[DCS_OP_COUNT] = { "read", "acquire", "renew", "adopt", "release",
-	"take", "touch", "init_race", "init_set", "init_cancel", "config", "status", "failsafe",
-	"history", "failover", "sync", "delete_sync", "delete_cluster" };
+	"touch", "init_race", "init_set", "init_cancel", "config", "status", "failsafe", "history",
+	"failover", "sync", "delete_sync", "delete_cluster" };
 static const char *const outcomes[] = { "ok", "conflict", "denied", "unknown" };
 
 static void print(json_t *doc)

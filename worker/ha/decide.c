@@ -528,8 +528,7 @@ void ha_step(const struct ha_view *view, struct ha_memory *memory, const struct 
 		memory->started_ms = view->now_ms;
 	if (view->set->ttl_ms > memory->ttl_most_ms)
 		memory->ttl_most_ms = view->set->ttl_ms;
-	if (view->set->failsafe_mode)
-		memory->failsafe_on_ms = view->now_ms;
+	failsafe_mode_seen(&s);
 	bool decided;
 	if (s.r->present && memory->stage != STAGE_START && !stage_is_stale(&s))
 		decided = stage_rules[memory->stage](&s);

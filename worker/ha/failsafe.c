@@ -20,12 +20,23 @@ static bool word_given(const struct step *s)
 
 /* X23: a change of the configuration reaches everybody but the primary that lost the store. So a
  * word counts for the ttl it was asked with, whatever ttl and failsafe_mode are now, and who is not
- * in the map stays out for as long after the mode was switched off. */
+ * in the map stays out for as long after it learnt that the mode was switched off. */
 static bool mode_counts(const struct step *s)
 {
 	return s->set->failsafe_mode ||
-	       (s->m != NULL && s->m->failsafe_on_ms != 0 &&
-		       s->v->now_ms - s->m->failsafe_on_ms < s->m->ttl_most_ms);
+	       (s->m != NULL && s->m->failsafe_off_ms != 0 &&
+		       s->v->now_ms - s->m->failsafe_off_ms < s->m->ttl_most_ms);
+}
+
+void failsafe_mode_seen(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	if (s->set->failsafe_mode) {
+		m->failsafe_was_on = true;
+		m->failsafe_off_ms = 0;
+	} else if (m->failsafe_was_on && m->failsafe_off_ms == 0) {
+		m->failsafe_off_ms = s->v->now_ms;
+	}
 }
 
 void failsafe_inject(struct step *s)

@@ -175,6 +175,7 @@ bool failsafe_excludes(const struct step *s, const char *name); /* D9 */
 bool failsafe_promise_forgotten(struct step *s);		/* X13 */
 bool failsafe_word_forbids(struct step *s);			/* X17 */
 void failsafe_inject(struct step *s);
+void failsafe_mode_seen(struct step *s); /* X23 */
 
 /* bootstrap_plan.c: K, L */
 bool bootstrap_empty(struct step *s);
