@@ -67,6 +67,8 @@ def test_methods_in_their_order(work):
             assert args["scope"] == "it" and args["role"] == "replica" and args["datadir"] == m.dir + "/data" and args["speed"] == "fast"
             assert "--command" not in m.calls()[1]
         assert "port=%d" % n0.pg in n1.calls()[1]
+        # It is offered when its key says that it runs.
+        wait_until(lambda: c.etcd.json("members/n1")["state"] == "running", 20, "n1 runs")
         # Made anew: from n1, which offers itself; and by PostgreSQL's own program when the others fail.
         with open(n2.base + "/mine.fails", "w"):
             pass
