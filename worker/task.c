@@ -476,7 +476,7 @@ static void on_follow_reload(struct co *co, void *arg)
 
 void task_follow_reload(struct worker *w, const struct ha_action *a)
 {
-	if (follow_reload_seq.co.active)
+	if (co_busy(&follow_reload_seq.co))
 		return;
 	struct pg_target target;
 	if (!task_target_of(w, a->target, &target)) {
@@ -505,7 +505,7 @@ static void on_reload(struct co *co, void *arg)
 
 void task_reload(struct worker *w, bool force)
 {
-	if (reload_seq.co.active) {
+	if (co_busy(&reload_seq.co)) {
 		w->reload_again = true;
 		return;
 	}

@@ -209,6 +209,28 @@ static void play(struct co *co, co_fn step, const struct step *steps, size_t cou
 }
 #define PLAY(co, step, steps, ok, text) play(co, step, steps, ARRAY_LEN(steps), ok, text)
 
+/* Between the end of a sequence and the call of its done the loop still has its timer: whoever
+ * cleared it then to start it anew left a timer without a function behind. */
+static void ends_at_once(struct co *co)
+{
+	co_finish(co, true, "done");
+}
+
+static void test_busy_until_told(void **state)
+{
+	(void)state;
+	struct err err = ERR_INIT;
+	static struct co co;
+	assert_false(co_busy(&co));
+	co_start(&co, &r.host, ends_at_once, on_end, NULL);
+	assert_false(co.active);
+	assert_true(co_busy(&co));
+	assert_false(r.ended);
+	assert_int_equal(loop_turn(&r.loop, 100, &err), ERR_OK);
+	assert_true(r.ended);
+	assert_false(co_busy(&co));
+}
+
 /* ---- archive ---- */
 
 #define S1 "000000010000000000000001"
@@ -468,6 +490,7 @@ static void test_control_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(test_busy_until_told),
 		T(test_archive),
 		T(test_archive_refused),
 		T(test_archive_off),

@@ -116,6 +116,11 @@ void co_finish(struct co *co, bool ok, const char *fmt, ...)
 	loop_timer_set(co->h->loop, &co->timer, clock_boot_ms(), on_finished, co);
 }
 
+bool co_busy(const struct co *co)
+{
+	return co->active || co->timer.at_ms != 0;
+}
+
 void co_cancel(struct co *co)
 {
 	for (struct co *c = co; c != NULL; c = c->child) {

@@ -85,6 +85,9 @@ void co_start(
 void co_call(struct co *parent, struct co *child, co_fn step);
 void co_finish(struct co *co, bool ok, const char *fmt, ...) PRINTF(3, 4);
 void co_cancel(struct co *co); /* root */
+/* It runs, or has ended and its done has not been called yet: in both cases its memory is in use
+ * (by a timer), and whoever clears it to start anew breaks the loop's list. */
+bool co_busy(const struct co *co);
 /* The postmaster changed: wakes all sequences that wait for it. */
 void co_pg_changed(struct host *h);
 
