@@ -274,7 +274,13 @@ static void store_action(struct worker *w, const struct ha_action *a, bool await
 		keeper_command(w, KEEPER_RELEASE, KEEPER_OP_RELEASE, awaited);
 		break;
 	case HA_WRITE_STATUS: publish_status(w, 0); break;
-	case HA_WRITE_FAILSAFE: publish_failsafe(w); break;
+	case HA_WRITE_FAILSAFE: publish_failsafe(w, a->flag); break;
+	case HA_EMPTY_FAILSAFE:
+		op.kind = DCS_SET_FAILSAFE;
+		op.leader_only = true;
+		op.value = "{}";
+		submit(w, &op, awaited);
+		break;
 	case HA_WRITE_INIT: write_init(w, a); break;
 	case HA_RACE_INIT:
 		op.kind = DCS_INIT_RACE;
@@ -362,6 +368,7 @@ static void one_action(struct worker *w, const struct ha_action *a, bool awaited
 	case HA_RELEASE:
 	case HA_WRITE_STATUS:
 	case HA_WRITE_FAILSAFE:
+	case HA_EMPTY_FAILSAFE:
 	case HA_WRITE_INIT:
 	case HA_RACE_INIT:
 	case HA_CANCEL_INIT:

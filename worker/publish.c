@@ -371,7 +371,7 @@ bool publish_status(struct worker *w, uint64_t release_lsn)
 	return text != NULL;
 }
 
-void publish_failsafe(struct worker *w)
+void publish_failsafe(struct worker *w, bool equal_too)
 {
 	json_auto_t *o = json_object();
 	for (unsigned i = 0; i < w->c->member_count; i++) {
@@ -381,7 +381,7 @@ void publish_failsafe(struct worker *w)
 	}
 	json_object_set_new(o, w->welcome.name, json_string(w->api_url));
 	AUTO_FREE char *text = json_compact(o);
-	if (text == NULL || decode_same(text, w->c->failsafe_json))
+	if (text == NULL || (!equal_too && decode_same(text, w->c->failsafe_json)))
 		return;
 	struct dcs_op op = { .kind = DCS_SET_FAILSAFE, .value = text, .leader_only = true };
 	store_submit(w, &op);

@@ -325,7 +325,7 @@ void publish_take_names(struct worker *w, int fd); /* the page of the worker bef
 void publish_member(struct worker *w);		   /* the member key, when it changed */
 /* True: a write is on its way; w->on_status is called when it has ended. */
 bool publish_status(struct worker *w, uint64_t release_lsn);
-void publish_failsafe(struct worker *w);
+void publish_failsafe(struct worker *w, bool equal_too);
 void publish_history(struct worker *w);
 json_t *publish_tags(const struct worker *w);
 json_t *publish_slots(struct worker *w); /* name -> LSN of a primary; NULL when not known */

@@ -364,6 +364,7 @@ static void decode_failsafe(struct cluster *c, const struct dcs_kv *kv)
 {
 	struct err err;
 	json_auto_t *v = json_read(kv->value, kv->value_len, &err);
+	c->failsafe_version = kv->version;
 	if (!json_is_object(v))
 		return;
 	c->failsafe = calloc(json_object_size(v) + 1, sizeof(*c->failsafe));

@@ -94,6 +94,7 @@ struct cluster {
 	bool failsafe_present;		  /* a map */
 	struct failsafe_member *failsafe; /* owned */
 	unsigned failsafe_count;
+	int64_t failsafe_version; /* for compare-and-swap; 0 = no key */
 	char *failsafe_json;
 	/* members, sorted by name */
 	struct member *members; /* owned */

@@ -25,7 +25,8 @@ enum ha_action_kind {
 	HA_RELEASE, /* lease 0 reported and acknowledged first; status with .lsn if != 0; then
 		       delete if mine */
 	HA_WRITE_STATUS,   /* optime, slots, retain_slots of this moment (suppressed when equal) */
-	HA_WRITE_FAILSAFE, /* the map of members (suppressed when equal) */
+	HA_WRITE_FAILSAFE, /* the map of members (suppressed when equal, unless .flag) */
+	HA_EMPTY_FAILSAFE, /* an empty map; CAS .version (X71) */
 	HA_WRITE_INIT, /* initialize := own system id; .create: only if absent; .flag: only under my
 			  leader key; .version CAS */
 	HA_RACE_INIT,  /* create initialize = "". Await */
@@ -153,8 +154,13 @@ struct ha_memory {
 	int stage_arg[4];
 	int64_t started_ms;	       /* first call of this incarnation */
 	int64_t ttl_most_ms;	       /* the longest ttl of this incarnation */
-	bool failsafe_was_on;	       /* this incarnation has seen the mode on */
-	int64_t failsafe_off_ms;       /* first look that saw it off again, 0 = none yet */
+	int64_t failsafe_emptied;      /* X71: version of the map that was asked to be emptied */
+	int64_t failsafe_emptied_ms;   /* ... and when */
+	bool lock_was_held;	       /* by this incarnation, so no older one writes as leader */
+	int64_t failsafe_void;	       /* X71: version of a map that nobody can stand on */
+	int64_t failsafe_led_ms;       /* ... a leader of the reference leads with the mode off
+					  since then, 0 = none does */
+	char failsafe_led[LIMIT_NAME]; /* ... this one */
 	int64_t failsafe_round_ttl_ms; /* the ttl that the last round was asked with */
 	/* healthy time */
 	char old_leader[LIMIT_NAME];

@@ -45,6 +45,10 @@ sync: strict mode waits for /sync (X27) | worker/ha/sync.c | if (s->set->sync_st
 race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM
 leader: nobody looks for a dead end (X44, before the task and in it) | worker/ha/leader.c | a->lsn = race_timeline_end(s); |  | worker/ha/leader.c | if (race_diverged(s)) { | if (false) {
 leader: a standby on an ended timeline keeps its upstream (X56) | worker/ha/leader.c | if (race_timeline_end(s) == 0)@@NL@@		return false; | if (true)@@NL@@		return false;
+failsafe: the mode, not the map, keeps others out (X71) | worker/ha/failsafe.c | return s->set->failsafe_mode || s->m == NULL | return s->set->failsafe_mode; return s->m == NULL
+failsafe: a primary stands on a map to be emptied (X71) | worker/ha/failsafe.c | if (asked_to_empty(s) || !m->lock_was_held) | if (!m->lock_was_held)
+failsafe: nobody empties the map (X71) | worker/ha/failsafe.c | plan_add(s, HA_EMPTY_FAILSAFE)->version = s->c->failsafe_version; | (void)s;
+promote: an order taken late is waited for (X70) | worker/ha/leader.c | return s->v->sql->valid && !s->paused && | return false && !s->paused &&
 failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
 race: an old primary with an older timeline may lead (D4, and X1 before it) | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) { | worker/ha/decide.c | rule_lock_lost, | 
 race: proven divergence does not count (S9) | worker/ha/race.c | return end != 0 && my_position(s) > end; | return false;

@@ -328,6 +328,9 @@ static enum dcs_outcome on_plain(struct sim *s, struct sim_op *op)
 		c->last_lsn = op->lsn;
 		break;
 	case DCS_SET_FAILSAFE:
+		if (op->version > 0 && op->version != c->failsafe_version)
+			return DCS_CONFLICT;
+		c->failsafe_version = c->revision + 1;
 		c->failsafe_present = true;
 		c->failsafe_count = 0;
 		for (int i = 0; i < SIM_NODES; i++)
@@ -463,6 +466,7 @@ void dcs_lose_all(struct sim *s, bool sessions)
 	c->sync_voter_count = c->failsafe_count = c->history_count = 0;
 	c->sync_quorum = 0;
 	c->failsafe_present = c->history_present = c->history_valid = false;
+	c->failsafe_version = 0;
 	sim_log(s, -1, "store: every key is lost%s", sessions ? ", every lease, too" : "");
 	s->dcs.revoked_ms = s->now_ms;
 	set_leader(s, -1, 0);

@@ -37,7 +37,7 @@ static void write_status(struct sim *s, int node, uint64_t lsn)
 	submit(s, node, op, false);
 }
 
-static void write_failsafe(struct sim *s, int node)
+static void write_failsafe(struct sim *s, int node, bool equal_too)
 {
 	const struct sim_worker *w = &s->nodes[node].w;
 	struct sim_op *op = store_op(s, node, DCS_SET_FAILSAFE);
@@ -48,10 +48,19 @@ static void write_failsafe(struct sim *s, int node)
 	uint32_t had = 0;
 	for (unsigned i = 0; w->snap && i < w->snap->c.failsafe_count; i++)
 		had |= 1u << sim_index(w->snap->c.failsafe[i].name);
-	if (had == op->names) {
+	if (had == op->names && !equal_too) {
 		arena_give(&s->arena, ARENA_OP, op);
 		return;
 	}
+	submit(s, node, op, false);
+}
+
+static void empty_failsafe(struct sim *s, int node, int64_t version)
+{
+	struct sim_op *op = store_op(s, node, DCS_SET_FAILSAFE);
+	op->leader_only = true;
+	op->names = 0;
+	op->version = version;
 	submit(s, node, op, false);
 }
 
@@ -277,7 +286,8 @@ static void store_action(struct sim *s, int node, const struct ha_action *a, boo
 	case HA_TAKE_LEADER:
 	case HA_RELEASE: order_keeper(s, node, a); break;
 	case HA_WRITE_STATUS: write_status(s, node, a->lsn); break;
-	case HA_WRITE_FAILSAFE: write_failsafe(s, node); break;
+	case HA_WRITE_FAILSAFE: write_failsafe(s, node, a->flag); break;
+	case HA_EMPTY_FAILSAFE: empty_failsafe(s, node, a->version); break;
 	case HA_WRITE_HISTORY: write_history(s, node); break;
 	case HA_TOUCH_MEMBER: touch_member(s, node); break;
 	case HA_WRITE_SYNC:

@@ -106,7 +106,8 @@ static inline struct fx *fx_new(void)
 		.tags = { .failover_priority = 1, .sync_priority = 1 } };
 	f->v.now_ms = FX_NOW;
 	f->m.started_ms = FX_NOW - 600000; /* not just started: X13 is a row of its own */
-	f->m.lock_won = true;		   /* a key that is held was won: X18 is a row of its own */
+	f->m.lock_was_held = true;
+	f->m.lock_won = true; /* a key that is held was won: X18 is a row of its own */
 	f->v.wall_us = 1700000000000000;
 	FX_SET(f->v.name, "a");
 	FX_SET(f->v.system_id, FX_SYSID);

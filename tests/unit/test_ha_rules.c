@@ -480,9 +480,14 @@ static void pre_promote_failed(struct fx *f)
 	f->v.task_ended = TASK_PROMOTE;
 	f->v.task_result = TASK_RESULT_FALSE;
 }
+static void promotion_forgotten(struct fx *f)
+{
+	f->v.role = PG_ROLE_PROMOTED;
+}
 static void promoted_role(struct fx *f)
 {
 	f->v.role = PG_ROLE_PROMOTED;
+	f->v.task_promote_committed = true;
 }
 static void uncertain_promote(struct fx *f)
 {
@@ -871,6 +876,8 @@ static const struct row rows[] = {
 		VERDICT_HOLD, "not confirmed" },
 	{ "promoted, still in recovery", "a", LOCK_HELD, 'R', promoted_role, "E4", QUIET,
 		VERDICT_HOLD, "the leader with the lock" },
+	{ "X70 promoted, but nobody made the file", "a", LOCK_HELD, 'R', promotion_forgotten, "G5",
+		TASK(TASK_PROMOTE), VERDICT_HOLD, "because I had the session lock" },
 	{ "pre_promote failed", "a", LOCK_HELD, 'R', pre_promote_failed, "G2", HA_RELEASE, 0,
 		VERDICT_DROP, "pre-promote" },
 	{ "watchdog required, refuses, primary", "a", LOCK_HELD, 'P', watchdog_refuses, "G1",

@@ -488,10 +488,7 @@ bool finish_cycle(struct step *s)
 		if (s->pg_there && s->v->task == TASK_NONE && !s->m->bootstrapping &&
 			s->plan->verdict != VERDICT_DROP) {
 			plan_add(s, HA_WRITE_STATUS);
-			if (s->set->failsafe_mode) {
-				plan_add(s, HA_WRITE_FAILSAFE);
-				failsafe_written(s);
-			}
+			failsafe_map_step(s);
 		}
 	}
 	/* Where both keys hang on one session, a write of the member key would keep alive the
@@ -528,7 +525,7 @@ void ha_step(const struct ha_view *view, struct ha_memory *memory, const struct 
 		memory->started_ms = view->now_ms;
 	if (view->set->ttl_ms > memory->ttl_most_ms)
 		memory->ttl_most_ms = view->set->ttl_ms;
-	failsafe_mode_seen(&s);
+	failsafe_looked(&s);
 	bool decided;
 	if (s.r->present && memory->stage != STAGE_START && !stage_is_stale(&s))
 		decided = stage_rules[memory->stage](&s);

@@ -10,7 +10,8 @@
 
 /* A standby that hears from its leader by POST keeps following it although the store shows no key.
  * On the primary itself nothing is injected: with the store back and its key expired it races for
- * it like anybody (D4). */
+ * it like anybody (D4). X23: a word counts for the ttl that it was asked with, whatever the ttl and
+ * the mode are by now: whoever asked for it cannot hear of a change. */
 static bool word_given(const struct step *s)
 {
 	const struct ha_view *v = s->v;
@@ -18,24 +19,47 @@ static bool word_given(const struct step *s)
 	       v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms;
 }
 
-/* X23: a change of the configuration reaches everybody but the primary that lost the store. So a
- * word counts for the ttl it was asked with, whatever ttl and failsafe_mode are now, and who is not
- * in the map stays out for as long after it learnt that the mode was switched off. */
-static bool mode_counts(const struct step *s)
+/* X71: a change of failsafe_mode reaches everybody but the primary that lost the store, so it is
+ * the map in the store, not the mode, that says whether a primary may stand on it. A leader that
+ * sees the mode off empties it, by compare-and-swap, and never stands on the version that it asked
+ * to be emptied. A leader of the reference leaves it there; it reads the mode before each renewal,
+ * so once it has led for long with the mode off, nobody stands on that map either. */
+#define LED_TTLS 3
+
+static bool map_there(const struct step *s)
 {
-	return s->set->failsafe_mode ||
-	       (s->m != NULL && s->m->failsafe_off_ms != 0 &&
-		       s->v->now_ms - s->m->failsafe_off_ms < s->m->ttl_most_ms);
+	return s->c->failsafe_present && s->c->failsafe_count > 0;
 }
 
-void failsafe_mode_seen(struct step *s)
+static bool map_counts(const struct step *s)
+{
+	if (!map_there(s))
+		return false;
+	return s->set->failsafe_mode || s->m == NULL || s->m->failsafe_void == 0 ||
+	       s->m->failsafe_void != s->c->failsafe_version;
+}
+
+/* This version may be an empty map by now. */
+static bool asked_to_empty(const struct step *s)
+{
+	return s->m->failsafe_emptied != 0 && s->m->failsafe_emptied == s->c->failsafe_version;
+}
+
+void failsafe_looked(struct step *s)
 {
 	struct ha_memory *m = s->m;
-	if (s->set->failsafe_mode) {
-		m->failsafe_was_on = true;
-		m->failsafe_off_ms = 0;
-	} else if (m->failsafe_was_on && m->failsafe_off_ms == 0) {
-		m->failsafe_off_ms = s->v->now_ms;
+	const struct member *leader = cluster_leader_peek(s->c);
+	m->lock_was_held |= s->v->lock == LOCK_HELD;
+	if (s->set->failsafe_mode)
+		m->failsafe_void = 0;
+	bool led = !s->set->failsafe_mode && map_there(s) && s->v->c_fresh &&
+		   s->v->store != STORE_FAILING && !cluster_unlocked(s->c) && leader != NULL &&
+		   leader->is_patroni;
+	if (!led || !str_eq(m->failsafe_led, leader->name) || m->failsafe_led_ms == 0) {
+		m->failsafe_led_ms = led ? s->v->now_ms : 0;
+		memcpy(m->failsafe_led, led ? leader->name : "", led ? LIMIT_NAME : 1);
+	} else if (s->v->now_ms - m->failsafe_led_ms >= LED_TTLS * m->ttl_most_ms) {
+		m->failsafe_void = s->c->failsafe_version;
 	}
 }
 
@@ -62,8 +86,7 @@ static bool in_map(const struct step *s, const char *name)
 /* D9. An empty or broken map excludes nobody. */
 bool failsafe_excludes(const struct step *s, const char *name)
 {
-	return mode_counts(s) && s->c->failsafe_present && s->c->failsafe_count > 0 &&
-	       !in_map(s, name);
+	return map_counts(s) && !in_map(s, name);
 }
 
 /* X13: a word given to a failsafe round is remembered by the incarnation that gave it. For one ttl
@@ -72,7 +95,7 @@ bool failsafe_excludes(const struct step *s, const char *name)
 bool failsafe_promise_forgotten(struct step *s)
 {
 	int64_t until_ms = s->m->started_ms + s->m->ttl_most_ms;
-	if (!mode_counts(s) || !s->c->failsafe_present || s->v->now_ms >= until_ms)
+	if (!map_counts(s) || s->v->now_ms >= until_ms)
 		return false;
 	if (!in_map(s, s->v->name) || s->c->failsafe_count == 1)
 		return false; /* D9 */
@@ -146,7 +169,7 @@ static void sent_to(struct step *s, const struct member *p)
 /* X21: whoever is in /failsafe may win a race, so a round that leaves one of them out proves
  * nothing (S18). What the store holds can be newer than what this node has seen of it: its own
  * write, unanswered. So whoever was in a map that was sent lately is asked too. */
-void failsafe_written(struct step *s)
+static void map_written(struct step *s)
 {
 	struct ha_memory *m = s->m;
 	unsigned kept = 0;
@@ -161,6 +184,30 @@ void failsafe_written(struct step *s)
 			!str_eq(s->c->members[i].name, s->v->name))
 			sent_to(s, &s->c->members[i]);
 	}
+}
+
+#define EMPTY_AGAIN_MS 5000
+
+/* The leader's write of /failsafe (E3). After X71 asked for an empty map, that request may still
+ * arrive: only a new version, which its compare-and-swap does not know, ends it. */
+void failsafe_map_step(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	if (s->set->failsafe_mode) {
+		struct ha_action *a = plan_add(s, HA_WRITE_FAILSAFE);
+		a->flag = asked_to_empty(s);
+		map_written(s);
+		return;
+	}
+	if (!map_there(s) ||
+		(asked_to_empty(s) && s->v->now_ms - m->failsafe_emptied_ms < EMPTY_AGAIN_MS))
+		return;
+	m->failsafe_emptied = s->c->failsafe_version;
+	m->failsafe_emptied_ms = s->v->now_ms;
+	plan_add(s, HA_EMPTY_FAILSAFE)->version = s->c->failsafe_version;
+	plan_note(s, HA_LOG_INFO,
+		"failsafe mode is off: emptying /failsafe, which keeps others from the race "
+		"rule=X71");
 }
 
 static bool mapped(const struct step *s, const char *name)
@@ -188,8 +235,10 @@ static void name_unmapped(struct step *s, struct ha_action *a)
 static bool failsafe_round(struct step *s)
 {
 	struct ha_memory *m = s->m;
-	if (!s->set->failsafe_mode || !s->c->failsafe_present || !in_map(s, s->v->name))
+	if (!s->set->failsafe_mode || !map_there(s) || !in_map(s, s->v->name))
 		return false;
+	if (asked_to_empty(s) || !m->lock_was_held)
+		return false; /* X71: by us, or by the incarnation before us */
 	if (m->failsafe_active_until_ms > s->v->now_ms &&
 		s->v->now_ms - m->failsafe_round_ms < round_interval_ms(s))
 		return hold_by_failsafe(s);

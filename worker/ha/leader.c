@@ -200,6 +200,14 @@ static bool stray_key(struct step *s)
 		"releasing the leader key: no decision of mine stands behind it any more");
 }
 
+/* X70: the supervisor took the order after the task had stopped waiting for its answer, and while
+ * PostgreSQL did not answer it counted as a primary. It answers again, in recovery, and nobody has
+ * made the promote file: what G3 would wait for has never begun (V1). */
+static bool promotion_forgotten(const struct step *s)
+{
+	return s->v->sql->valid && !s->paused && !s->v->task_promote_committed;
+}
+
 static bool act_armed(struct step *s, enum act_why why)
 {
 	/* S2: never under a PostgreSQL that became primary all the same. */
@@ -223,7 +231,8 @@ static bool act_armed(struct step *s, enum act_why why)
 		history_step(s);
 		return sync_step(s, why) || act_primary_done(s, why);
 	}
-	if (s->v->role == PG_ROLE_PRIMARY || s->v->role == PG_ROLE_PROMOTED)
+	if ((s->v->role == PG_ROLE_PRIMARY || s->v->role == PG_ROLE_PROMOTED) &&
+		!promotion_forgotten(s))
 		return sync_step(s, why) || act_primary_done(s, why);
 	if (!s->v->sql->valid)
 		return plan_done(s, "X10", "not promoting while PostgreSQL does not answer");

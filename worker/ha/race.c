@@ -290,8 +290,12 @@ static enum may standby_may(struct step *s)
 	 * failsafe mode, so nothing, not even a manual request, may make it one (S1, S18). */
 	if (failsafe_excludes(s, s->v->name)) {
 		plan_note(s, HA_LOG_INFO,
-			"not taking part in the race: failsafe mode is on and this member is not "
-			"in /failsafe rule=D9");
+			"not taking part in the race: this member is not in /failsafe%s rule=D9",
+			s->set->failsafe_mode ? ""
+					      : ", and failsafe mode was switched off without a "
+						"leader that could "
+						"empty it: once none of its members runs "
+						"PostgreSQL, delete that key");
 		return MAY_NO;
 	}
 	/* X55: before D7 too. One whose PostgreSQL does not answer has no position that could be

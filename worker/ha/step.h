@@ -170,12 +170,12 @@ void task_ended(struct step *s);
 bool rule_store_failing(struct step *s);
 bool stage_failsafe(struct step *s);
 void failsafe_wake(struct step *s);
-void failsafe_written(struct step *s);				/* X21 */
+void failsafe_map_step(struct step *s);				/* E3, X71 */
 bool failsafe_excludes(const struct step *s, const char *name); /* D9 */
 bool failsafe_promise_forgotten(struct step *s);		/* X13 */
 bool failsafe_word_forbids(struct step *s);			/* X17 */
 void failsafe_inject(struct step *s);
-void failsafe_mode_seen(struct step *s); /* X23 */
+void failsafe_looked(struct step *s); /* X71 */
 
 /* bootstrap_plan.c: K, L */
 bool bootstrap_empty(struct step *s);
