@@ -216,6 +216,7 @@ struct ha_memory {
 	int64_t release_again_ms;   /* X48: the key of a demotion is not released again before */
 	int64_t promote_refused_ms; /* X47: when the last promotion ended without one */
 	int64_t retain_ms;
+	int64_t void_version, void_since_ms; /* X72: a request that is being removed */
 	int64_t sync_version; /* of /sync as written by this pass; 0 = as in C */
 	char sync_leader[LIMIT_NAME];
 	int sync_quorum;

@@ -186,6 +186,7 @@ void copy_crash_recovery(struct sim *s, int node)
 		t->step = 1;
 		t->until_ms =
 			node_clock(s, node) + sim_range(&s->rng, 100, 1500) + n->pg.recovery_ms;
+		n->pg.recovers_until_ms = s->now_ms + 2000 + n->pg.recovery_ms;
 	}
 	if (node_clock(s, node) < t->until_ms)
 		return;

@@ -119,6 +119,7 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 	}
 	enter(s, node, PGP_RECOVERY);
 	int64_t ms = sim_range(&s->rng, 50, 800) + p->recovery_ms;
+	p->recovers_until_ms = s->now_ms + ms;
 	p->recovery_ms = 0;
 	if (kind == PG_START_PRIMARY)
 		p->control =

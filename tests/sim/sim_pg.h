@@ -82,6 +82,7 @@ struct sim_pg {
 	uint64_t arriving_lsn; /* sent to us, under way; 0 none */
 	/* knobs of faults */
 	int64_t recovery_ms, promote_ms, stop_ms, archive_ms, lag_ms;
+	int64_t recovers_until_ms; /* the long recovery that is running, by the true clock */
 };
 
 void pg_init_cluster(struct sim *s);

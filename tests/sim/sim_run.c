@@ -4,6 +4,8 @@
 
 #include "tests/sim/sim.h"
 
+#define RECOVERED_MS 20000 /* from the end of a long recovery to a primary again */
+
 void sim_at(
 	struct sim *s, int64_t at_ms, enum sim_kind kind, int node, int64_t a, int64_t b, void *ptr)
 {
@@ -217,7 +219,9 @@ static void outside(struct sim *s, struct sim_event *ev)
 		int leader = dcs_leader_node(s);
 		/* A recovery or a slow promotion that began before the heal takes its time. */
 		enum pg_phase phase = leader >= 0 ? s->nodes[leader].pg.phase : PGP_NONE;
-		if ((phase == PGP_RECOVERY || phase == PGP_PROMOTING) &&
+		bool recovers = leader >= 0 &&
+				s->now_ms < s->nodes[leader].pg.recovers_until_ms + RECOVERED_MS;
+		if ((phase == PGP_RECOVERY || phase == PGP_PROMOTING || recovers) &&
 			s->now_ms < s->cfg.duration_ms - 40000)
 			sim_at(s, s->now_ms + 10000, EV_CHECK, -1, 0, 0, NULL);
 		else

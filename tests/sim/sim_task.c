@@ -203,9 +203,10 @@ static void run_promote(struct sim *s, int node)
 			n->w.checkpoint_done = false;
 			n->w.callbacks_called = true;
 			finish(s, node, TASK_RESULT_TRUE);
-		} else if (now - t->since_ms >
-			   n->pre_promote_ms + worker_settings(s, node)->loop_wait_ms) {
-			finish(s, node, TASK_RESULT_NONE);
+		} else if (n->pg.phase == PGP_NONE ||
+			   now - t->since_ms >
+				   n->pre_promote_ms + worker_settings(s, node)->loop_wait_ms) {
+			finish(s, node, TASK_RESULT_TRUE); /* "under way": G3 looks on */
 		}
 	}
 }
@@ -422,7 +423,8 @@ void task_start(struct sim *s, int node, const struct ha_action *a)
 void task_cancel(struct sim *s, int node)
 {
 	struct sim_task *t = task_of(s, node);
-	if (t->kind && !t->promote_committed)
+	/* A promotion has no way back once its file exists; what ends is the wait for it. */
+	if (t->kind)
 		finish(s, node, TASK_RESULT_CANCELLED);
 }
 

@@ -422,6 +422,34 @@ static void stray_key(struct fx *f)
 {
 	f->m.lock_won = false;
 }
+static void switchover_to_b(struct fx *f)
+{
+	f->c.failover_present = f->c.failover_key_exists = true;
+	f->c.failover_version = 5;
+	FX_SET(f->c.failover_leader, "a");
+	FX_SET(f->c.failover_candidate, "b");
+}
+static void stray_key_switchover(struct fx *f)
+{
+	stray_key(f);
+	switchover_to_b(f);
+}
+static void stray_key_switchover_stays(struct fx *f)
+{
+	stray_key_switchover(f);
+	f->m.void_version = 5;
+	f->m.void_since_ms = FX_NOW - 10000;
+}
+static void stray_key_switchover_of_c(struct fx *f)
+{
+	stray_key_switchover(f);
+	FX_SET(f->c.failover_leader, "c");
+}
+static void stray_key_switchover_to_me(struct fx *f)
+{
+	stray_key_switchover(f);
+	FX_SET(f->c.failover_candidate, "a");
+}
 static void stray_key_promote_sent(struct fx *f)
 {
 	stray_key(f);
@@ -479,6 +507,11 @@ static void pre_promote_failed(struct fx *f)
 {
 	f->v.task_ended = TASK_PROMOTE;
 	f->v.task_result = TASK_RESULT_FALSE;
+}
+static void pre_promote_failed_switchover(struct fx *f)
+{
+	pre_promote_failed(f);
+	switchover_to_b(f);
 }
 static void promotion_forgotten(struct fx *f)
 {
@@ -872,6 +905,16 @@ static const struct row rows[] = {
 		VERDICT_DROP, "no decision" },
 	{ "X18 ... and told to promote", "a", LOCK_HELD, 'R', stray_key_promote_sent, "X18",
 		DEMOTE(DEMOTE_IMMEDIATE), VERDICT_HOLD, "no decision" },
+	{ "X72 a switchover by name waits for this key", "a", LOCK_HELD, 'R', stray_key_switchover,
+		"X72", HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "removing the request" },
+	{ "X72 it cannot be removed", "a", LOCK_HELD, 'R', stray_key_switchover_stays, "X18",
+		HA_RELEASE, 0, VERDICT_DROP, "no decision" },
+	{ "X72 it names another leader", "a", LOCK_HELD, 'R', stray_key_switchover_of_c, "X18",
+		HA_RELEASE, 0, VERDICT_DROP, "no decision" },
+	{ "X72 it names me", "a", LOCK_HELD, 'R', stray_key_switchover_to_me, "X18", HA_RELEASE, 0,
+		VERDICT_DROP, "no decision" },
+	{ "X72 pre_promote failed", "a", LOCK_HELD, 'R', pre_promote_failed_switchover, "X72",
+		HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "removing the request" },
 	{ "standby with lock in doubt", "a", LOCK_UNCERTAIN, 'R', uncertain_promote, "X10", QUIET,
 		VERDICT_HOLD, "not confirmed" },
 	{ "promoted, still in recovery", "a", LOCK_HELD, 'R', promoted_role, "E4", QUIET,

@@ -301,6 +301,8 @@ bool rule_after_demotion(struct step *s)
 			plan_wake(s, again_ms);
 			return plan_done(s, "X7", "waiting for the end of the leader key");
 		}
+		if (handover_void(s))
+			return true;
 		plan_add(s, HA_RELEASE);
 		s->m->release_again_ms = s->v->now_ms + RELEASE_AGAIN_MS;
 		return plan_done(s, "X7", "released leader key after demotion");

@@ -133,9 +133,12 @@ static bool rule_recovered(struct step *s)
 {
 	if (!s->m->recovering)
 		return false;
-	s->m->recovering = false;
 	bool rewinding = s->m->rewind_state == REWIND_CHECK || s->m->rewind_state == REWIND_NEED;
-	if (!rewinding && !s->pg_there && s->v->proc != PG_PROC_FENCING) {
+	bool failed = !rewinding && !s->pg_there && s->v->proc != PG_PROC_FENCING;
+	if (failed && s->has_lock && handover_void(s))
+		return true;
+	s->m->recovering = false;
+	if (failed) {
 		plan_add(s, HA_WATCHDOG_OFF);
 		if (!s->has_lock)
 			return plan_done(s, "A11", "failed to start postgres");
@@ -201,6 +204,8 @@ static bool rule_data_dir(struct step *s)
 	if (s->has_lock && s->pg_there)
 		return plan_done(s, "A12", "stopping PostgreSQL as data dir is %s",
 			readable ? "empty" : "not accessible");
+	if (s->has_lock && handover_void(s))
+		return true;
 	if (s->has_lock) {
 		plan_add(s, HA_RELEASE);
 		s->plan->verdict = VERDICT_DROP;

@@ -164,6 +164,32 @@ static void clear_key(struct step *s)
 	plan_add(s, HA_CLEAR_FAILOVER)->version = s->c->failover_version;
 }
 
+/* X72: a switchover to somebody by name counts on a leader that stopped cleanly for it. One that
+ * gives its key back for another reason may have what the candidate lacks (S15): the request goes
+ * before the key does, if the store lets it go within a loop_wait. True = decided, it is still
+ * there. */
+bool handover_void(struct step *s)
+{
+	const struct cluster *c = s->c;
+	struct ha_memory *m = s->m;
+	if (!c->failover_present || s->paused || c->failover_candidate[0] == '\0' ||
+		!str_eq(c->failover_leader, s->v->name) ||
+		str_eq(c->failover_candidate, s->v->name))
+		return false;
+	if (m->void_version != c->failover_version || m->void_since_ms == 0) {
+		m->void_version = c->failover_version;
+		m->void_since_ms = s->v->now_ms;
+	}
+	if (s->v->now_ms - m->void_since_ms >= s->set->loop_wait_ms)
+		return false;
+	plan_add(s, HA_CLEAR_FAILOVER)->version = c->failover_version;
+	plan_wake(s, m->void_since_ms + s->set->loop_wait_ms);
+	s->plan->log_level = HA_LOG_WARNING;
+	return plan_done(s, "X72",
+		"%s: removing the request, the leader key is given back for another reason",
+		handover_word(s));
+}
+
 /* "Switchover", as the reference begins these lines. */
 static const char *title_word(const struct step *s)
 {

@@ -146,6 +146,8 @@ bool rule_rewind_interrupted(struct step *s)
 		return false;
 	}
 	s->plan->log_level = HA_LOG_WARNING;
+	if (s->has_lock && handover_void(s))
+		return true;
 	if (s->has_lock) {
 		plan_add(s, HA_RELEASE);
 		s->plan->verdict = VERDICT_DROP;

@@ -57,6 +57,8 @@ static bool no_watchdog(struct step *s)
 		plan_demote(s, DEMOTE_IMMEDIATE);
 		return plan_done(s, "G1", "Demoting self because watchdog could not be activated");
 	}
+	if (handover_void(s))
+		return true;
 	plan_add(s, HA_RELEASE);
 	s->plan->verdict = VERDICT_DROP;
 	return plan_done(s, "G1", "Not promoting self because watchdog could not be activated");
@@ -96,14 +98,18 @@ bool act_primary_done(struct step *s, enum act_why why)
 }
 
 /* A PostgreSQL that was told to promote may still do it: it is stopped before the key goes (S2). */
-static void give_back(struct step *s)
+static bool give_back(struct step *s, const char *rule, const char *why)
 {
+	s->plan->log_level = HA_LOG_WARNING;
+	if (handover_void(s))
+		return true;
 	if (s->v->promote_sent && s->pg_there) {
 		plan_demote(s, DEMOTE_IMMEDIATE);
-		return;
+	} else {
+		plan_add(s, HA_RELEASE);
+		s->plan->verdict = VERDICT_DROP;
 	}
-	plan_add(s, HA_RELEASE);
-	s->plan->verdict = VERDICT_DROP;
+	return plan_done(s, rule, "%s", why);
 }
 
 /* X56: a standby on a timeline that has ended is as far as it may go, or not there yet; its
@@ -135,24 +141,17 @@ bool promote_now(struct step *s)
 	/* S3: not on a lease that is only hoped for. */
 	if (s->v->lock != LOCK_HELD)
 		return plan_done(s, "X10", "not promoting while the leader key is not confirmed");
-	if (failsafe_word_forbids(s)) {
-		s->plan->log_level = HA_LOG_WARNING;
-		give_back(s);
-		return plan_done(s, "X17",
+	if (failsafe_word_forbids(s))
+		return give_back(s, "X17",
 			"releasing the leader key instead of promoting: another member may run as "
 			"primary in failsafe mode with our consent");
-	}
 	/* X44: what was true when the key was asked for need not be now. Until it is told otherwise
 	 * a standby streams from the old upstream, which may be the old primary with a tail that
 	 * the history of the cluster left behind (S9). The task looks again after pre_promote. */
-	if (race_diverged(s)) {
-		s->plan->log_level = HA_LOG_WARNING;
-		give_back(s);
-		return plan_done(s, "X44",
+	if (race_diverged(s))
+		return give_back(s, "X44",
 			"releasing the leader key instead of promoting: my wal position is past "
-			"the end of timeline %d in the history of the cluster",
-			(int)my_timeline(s));
-	}
+			"the end of my timeline in the history of the cluster");
 	if (detach(s))
 		return true;
 	/* X47: the supervisor said no, or did not answer. What it waits for (the next renewal)
@@ -194,9 +193,7 @@ static bool stray_key(struct step *s)
 	bool decided = s->m->lock_won && !promise_moved(s);
 	if (decided || s->primary || s->paused || !s->v->sql->valid)
 		return false;
-	s->plan->log_level = HA_LOG_WARNING;
-	give_back(s);
-	return plan_done(s, "X18",
+	return give_back(s, "X18",
 		"releasing the leader key: no decision of mine stands behind it any more");
 }
 
@@ -212,13 +209,14 @@ static bool act_armed(struct step *s, enum act_why why)
 {
 	/* S2: never under a PostgreSQL that became primary all the same. */
 	if (!s->paused && !s->primary && s->m->promote_result == TASK_RESULT_FALSE) {
+		if (handover_void(s))
+			return true;
 		plan_note(s, HA_LOG_WARNING,
 			"Releasing the leader key voluntarily because the pre-promote script "
 			"failed");
 		s->m->released_ms = s->v->now_ms;
 		s->m->promote_result = TASK_RESULT_NONE;
-		give_back(s);
-		return plan_done(
+		return give_back(
 			s, "G2", "Promotion cancelled because the pre-promote script failed");
 	}
 	if (stray_key(s))

@@ -116,6 +116,8 @@ bool rule_shutdown(struct step *s)
 	}
 	if (s->v->proc == PG_PROC_FENCING)
 		return plan_done(s, "X4", "waiting for the proof that PostgreSQL was killed");
+	if (s->has_lock && lock_usable(s) && s->v->store == STORE_OK && handover_void(s))
+		return true;
 	if (s->has_lock)
 		plan_add(s, HA_RELEASE);
 	return shutdown_done(s, false);

@@ -140,6 +140,7 @@ bool handover_no_leader_polled(struct step *s, enum poll_use use);
 /* 3.6; true = asked, false = nobody to ask (impossible). */
 bool failover_ask(struct step *s, enum poll_use use, bool exclude_candidate);
 bool failover_possible(struct step *s, bool exclude_candidate);
+bool handover_void(struct step *s); /* X72 */
 const char *handover_word(const struct step *s);
 /* Names that may take over, for the early release of a clean stop; fills .names and .quorum. */
 void failover_names(struct step *s, struct ha_action *a);
