@@ -15,9 +15,11 @@
 
 struct question {
 	struct worker *w;
+	struct peer_round *round;
 	uint32_t serial;
 	unsigned index;
 	bool retried;
+	char name[LIMIT_NAME];
 	char url[LIMIT_URL];
 	char *body;
 };
@@ -46,16 +48,9 @@ void peers_request(struct worker *w, struct http_request *req)
 	req->connect_ms = PEER_MS;
 }
 
-static void round_done(struct worker *w)
+static void rules_answered(struct worker *w, void *arg)
 {
-	w->round.running = false;
-	if (w->on_peers != NULL) {
-		void (*fn)(struct worker *, void *) = w->on_peers;
-		w->on_peers = NULL;
-		w->on_peer = NULL;
-		fn(w, w->on_peers_arg);
-		return;
-	}
+	(void)arg;
 	if (w->mem.awaiting == AWAIT_FAILSAFE && w->round.failsafe) {
 		turn_result(w, HA_OUT_OK, 0);
 		w->turn.result.failsafe_ok = w->round.failsafe_ok;
@@ -64,17 +59,29 @@ static void round_done(struct worker *w)
 	}
 }
 
+static void round_done(struct worker *w, struct peer_round *r)
+{
+	r->running = false;
+	r->done(w, r->arg);
+}
+
+static bool still_asked(const struct question *q)
+{
+	return q->round->running && q->serial == q->round->serial;
+}
+
 static void answered(struct question *q)
 {
 	struct worker *w = q->w;
-	bool mine = q->serial == w->round.serial && w->round.running;
+	struct peer_round *r = q->round;
+	bool counts = still_asked(q);
 	free(q->body);
 	free(q);
-	if (!mine)
+	if (!counts)
 		return;
-	w->round.due--;
-	if (w->round.due == 0 || (w->on_peer != NULL && w->on_peer(w, w->on_peers_arg)))
-		round_done(w);
+	r->due--;
+	if (r->due == 0 || (r->heard != NULL && r->heard(w, r->arg)))
+		round_done(w, r);
 }
 
 static void read_peer(struct ha_peer *p, const json_t *doc)
@@ -105,14 +112,13 @@ static void read_peer(struct ha_peer *p, const json_t *doc)
 static void on_position(const struct http_reply *r, void *arg)
 {
 	struct question *q = arg;
-	struct worker *w = q->w;
-	if (q->serial == w->round.serial && w->round.running) {
+	if (still_asked(q)) {
 		struct err err = ERR_INIT;
-		struct ha_peer *p = &w->round.peers[q->index];
+		struct ha_peer *p = &q->round->peers[q->index];
 		json_auto_t *doc = r->status != 0 ? json_read(r->body, r->len, &err) : NULL;
 		if (json_is_object(doc))
 			read_peer(p, doc);
-		if (!p->answered && w->on_peers == NULL)
+		if (!p->answered && q->round == &q->w->round)
 			log_warning("member %s does not answer %s: %s", p->name, q->url,
 				r->status != 0 ? "no position in the answer" : r->text);
 	}
@@ -139,7 +145,8 @@ static const char *api_url_of(const struct worker *w, const char *name)
 	return "";
 }
 
-static struct question *new_question(struct worker *w, unsigned index, const char *url)
+static struct question *new_question(struct worker *w, struct peer_round *r, unsigned index,
+	const char name[LIMIT_NAME], const char *url)
 {
 	struct question *q = calloc(1, sizeof(*q));
 	if (q == NULL || !str_copy(q->url, sizeof(q->url), url)) {
@@ -147,8 +154,10 @@ static struct question *new_question(struct worker *w, unsigned index, const cha
 		return NULL;
 	}
 	q->w = w;
-	q->serial = w->round.serial;
+	q->round = r;
+	q->serial = r->serial;
 	q->index = index;
+	memcpy(q->name, name, sizeof(q->name));
 	return q;
 }
 
@@ -157,38 +166,66 @@ static void on_nobody(struct loop *l, void *arg)
 	(void)l;
 	struct worker *w = arg;
 	if (w->round.running && w->round.due == 0)
-		round_done(w);
+		round_done(w, &w->round);
+	if (w->aside.running && w->aside.due == 0)
+		round_done(w, &w->aside);
 }
 
-static void begin(struct worker *w, bool failsafe)
+/* Answers to what was asked before do not count any more. */
+static void begin(struct peer_round *r, bool failsafe)
 {
-	w->round.serial++;
-	w->round.running = true;
-	w->round.failsafe = failsafe;
-	w->round.failsafe_ok = true;
-	w->round.count = w->round.due = 0;
-	w->round.asked_at_ms = clock_boot_ms();
+	r->serial++;
+	r->running = true;
+	r->failsafe = failsafe;
+	r->failsafe_ok = true;
+	r->count = r->due = 0;
+	r->asked_at_ms = clock_boot_ms();
 }
 
-void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count)
+static void end_if_nobody(struct worker *w, struct peer_round *r)
 {
-	begin(w, false);
+	if (r->due == 0)
+		loop_timer_set(&w->loop, &r->nobody, clock_boot_ms(), on_nobody, w);
+}
+
+static void ask_positions(
+	struct worker *w, struct peer_round *r, const char (*names)[LIMIT_NAME], unsigned count)
+{
+	begin(r, false);
 	for (unsigned i = 0; i < count && i < LIMIT_PEERS; i++) {
-		struct ha_peer *p = &w->round.peers[w->round.count];
+		struct ha_peer *p = &r->peers[r->count];
 		const char *url = api_url_of(w, names[i]);
 		memset(p, 0, sizeof(*p));
 		memcpy(p->name, names[i], sizeof(p->name));
-		struct question *q = url[0] != '\0' ? new_question(w, w->round.count, url) : NULL;
-		w->round.count++;
+		struct question *q =
+			url[0] != '\0' ? new_question(w, r, r->count, names[i], url) : NULL;
+		r->count++;
 		if (q == NULL)
 			continue;
 		struct http_request req = { .method = "GET", .url = q->url };
 		peers_request(w, &req);
-		w->round.due++;
+		r->due++;
 		http_send(w->http, &req, on_position, NULL, q);
 	}
-	if (w->round.due == 0)
-		loop_timer_set(&w->loop, &w->round_timer, clock_boot_ms(), on_nobody, w);
+	end_if_nobody(w, r);
+}
+
+void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count)
+{
+	w->round.done = rules_answered;
+	ask_positions(w, &w->round, names, count);
+}
+
+bool peers_ask_aside(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count,
+	void (*done)(struct worker *, void *), bool (*heard)(struct worker *, void *), void *arg)
+{
+	if (w->aside.running)
+		return false;
+	w->aside.done = done;
+	w->aside.heard = heard;
+	w->aside.arg = arg;
+	ask_positions(w, &w->aside, names, count);
+	return true;
 }
 
 static void send_failsafe(struct question *q);
@@ -198,18 +235,16 @@ static void on_failsafe(const struct http_reply *r, void *arg)
 	struct question *q = arg;
 	struct worker *w = q->w;
 	bool ok = r->status == 200 && str_eq(r->body, "Accepted");
-	if (!ok && r->status == 0 && !q->retried && q->serial == w->round.serial &&
-		w->round.running) {
+	if (!ok && r->status == 0 && !q->retried && still_asked(q)) {
 		q->retried = true;
 		send_failsafe(q);
 		return;
 	}
 	char lsn[24];
 	int64_t position;
-	if (ok && q->index < w->c->failsafe_count && http_header(r, "lsn", lsn, sizeof(lsn)) &&
-		str_to_i64(lsn, &position))
-		slots_said_member(w, w->c->failsafe[q->index].name, position);
-	if (q->serial == w->round.serial && !ok) {
+	if (ok && http_header(r, "lsn", lsn, sizeof(lsn)) && str_to_i64(lsn, &position))
+		slots_said_member(w, q->name, position);
+	if (still_asked(q) && !ok) {
 		w->round.failsafe_ok = false;
 		log_warning("failsafe: %s refuses or does not answer: status=%ld %s", q->url,
 			r->status, r->status != 0 ? r->body : r->text);
@@ -235,11 +270,12 @@ static bool endpoint_url(const char *api_url, const char *path, char *out, size_
 	return str_format(out, len, "%.*s/%s", (int)n, api_url, path);
 }
 
-static void ask_failsafe(struct worker *w, unsigned index, const char *api_url, const json_t *body)
+static void ask_failsafe(
+	struct worker *w, const char name[LIMIT_NAME], const char *api_url, const json_t *body)
 {
 	char url[LIMIT_URL];
 	struct question *q = endpoint_url(api_url, "failsafe", url, sizeof(url))
-				     ? new_question(w, index, url)
+				     ? new_question(w, &w->round, 0, name, url)
 				     : NULL;
 	if (q == NULL || (q->body = json_compact(body)) == NULL) {
 		w->round.failsafe_ok = false;
@@ -252,7 +288,8 @@ static void ask_failsafe(struct worker *w, unsigned index, const char *api_url, 
 
 void peers_failsafe_round(struct worker *w, const char (*more)[LIMIT_NAME], unsigned more_count)
 {
-	begin(w, true);
+	w->round.done = rules_answered;
+	begin(&w->round, true);
 	json_auto_t *body = json_pack("{s:s,s:s,s:s,s:I}", "name", w->welcome.name, "conn_url",
 		w->pg.conn_url, "api_url", w->api_url, "ttl", (json_int_t)(w->set.ttl_ms / 1000));
 	json_t *slots = publish_slots(w);
@@ -263,13 +300,12 @@ void peers_failsafe_round(struct worker *w, const char (*more)[LIMIT_NAME], unsi
 		if (strcmp(w->c->failsafe[i].name, w->welcome.name) == 0)
 			me = true;
 		else
-			ask_failsafe(w, i, w->c->failsafe[i].api_url, body);
+			ask_failsafe(w, w->c->failsafe[i].name, w->c->failsafe[i].api_url, body);
 	}
 	for (unsigned i = 0; i < more_count; i++)
-		ask_failsafe(w, w->c->failsafe_count + i, api_url_of(w, more[i]), body);
+		ask_failsafe(w, more[i], api_url_of(w, more[i]), body);
 	w->round.failsafe_ok = w->round.failsafe_ok && me;
-	if (w->round.due == 0)
-		loop_timer_set(&w->loop, &w->round_timer, clock_boot_ms(), on_nobody, w);
+	end_if_nobody(w, &w->round);
 }
 
 /* ---- one name, one node

@@ -160,8 +160,8 @@ static void on_candidates(struct worker *w, void *arg)
 	struct waiter *x = arg;
 	if (x->id == 0)
 		return;
-	for (unsigned i = 0; i < w->round.count; i++) {
-		const struct ha_peer *p = &w->round.peers[i];
+	for (unsigned i = 0; i < w->aside.count; i++) {
+		const struct ha_peer *p = &w->aside.peers[i];
 		if (p->answered && !p->nofailover && !p->watchdog_failed) {
 			write_key(x);
 			return;
@@ -203,12 +203,6 @@ void requests_handover(struct worker *w, uint64_t id, enum api_kind kind, const 
 		write_key(x);
 		return;
 	}
-	if (w->round.running || w->on_peers != NULL) {
-		/* The rules are polling: their answers are not ours. The leader checks candidates
-		 * again anyway. */
-		write_key(x);
-		return;
-	}
 	static char names[LIMIT_MEMBERS][LIMIT_NAME];
 	unsigned n = 0;
 	for (unsigned i = 0; i < w->c->member_count && n < LIMIT_MEMBERS; i++) {
@@ -221,9 +215,9 @@ void requests_handover(struct worker *w, uint64_t id, enum api_kind kind, const 
 		if (wanted && (!sync_only || cluster_sync_is_voter(w->c, m->name)))
 			memcpy(names[n++], m->name, LIMIT_NAME);
 	}
-	w->on_peers = on_candidates;
-	w->on_peers_arg = x;
-	peers_poll(w, (const char(*)[LIMIT_NAME])names, n);
+	/* Somebody else asks already: the leader checks the candidates again anyway. */
+	if (!peers_ask_aside(w, (const char(*)[LIMIT_NAME])names, n, on_candidates, NULL, x))
+		write_key(x);
 }
 
 struct delete_request {

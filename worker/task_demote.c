@@ -111,8 +111,8 @@ static void release_key(struct seq_hand *h)
 static bool heard(struct worker *w, void *arg)
 {
 	struct seq_hand *h = arg;
-	for (unsigned i = 0; i < w->round.count; i++) {
-		const struct ha_peer *p = &w->round.peers[i];
+	for (unsigned i = 0; i < w->aside.count; i++) {
+		const struct ha_peer *p = &w->aside.peers[i];
 		if (p->answered && p->in_recovery && !p->nofailover && p->position >= h->lsn)
 			h->confirmed = true;
 	}
@@ -130,14 +130,11 @@ static void polled(struct worker *w, void *arg)
 static bool poll_candidates(struct seq_hand *h)
 {
 	struct worker *w = demote.w;
-	if (w->round.running || w->on_peers != NULL)
+	if (w->aside.running)
 		return false;
 	h->ticket = co_ticket(&h->co);
-	w->on_peers = polled;
-	w->on_peer = heard;
-	w->on_peers_arg = h;
-	peers_poll(w, (const char(*)[LIMIT_NAME])demote.names, demote.name_count);
-	return true;
+	return peers_ask_aside(
+		w, (const char(*)[LIMIT_NAME])demote.names, demote.name_count, polled, heard, h);
 }
 
 /* Is there a reason to ask (again)? */

@@ -60,16 +60,18 @@ struct waiter {
 	struct worker *w;
 };
 
-/* A round of requests to peers. */
+/* Questions to peers that are on their way together. */
 struct peer_round {
-	bool running;
-	unsigned due;
 	uint32_t serial;
+	bool running, failsafe, failsafe_ok;
 	struct ha_peer peers[LIMIT_PEERS];
-	unsigned count;
+	unsigned count, due;
 	int64_t asked_at_ms;
-	bool failsafe_ok;
-	bool failsafe;
+	void (*done)(struct worker *w, void *arg);
+	/* Beside it, may be NULL: called after each answer; true ends the round. */
+	bool (*heard)(struct worker *w, void *arg);
+	void *arg;
+	struct loop_timer nobody; /* nobody could be asked: the end comes from the loop, too */
 };
 
 struct failsafe_record {
@@ -188,15 +190,11 @@ struct worker {
 	enum ha_rewind_state rewind_check_result;
 	bool rewind_twin;
 
-	struct peer_round round;
-	void (*on_peers)(struct worker *w, void *arg); /* a task polls; else the turn */
-	/* Beside it: called after each answer; true ends the round. */
-	bool (*on_peer)(struct worker *w, void *arg);
-	void *on_peers_arg;
+	struct peer_round round; /* the rules ask */
+	struct peer_round aside; /* a task or a request of api asks */
 	bool reload_again, name_check_running, slots_again, config_loud, ready_sent, cache_asked;
 	struct msg_watchdog_config watchdog_sent;
 	uint32_t retain_generation;
-	struct loop_timer round_timer;
 	char api_url[LIMIT_URL];
 	int64_t pid;
 	struct failsafe_record failsafe;
@@ -313,6 +311,9 @@ void slots_promoting(void);
 
 /* peers.c */
 void peers_poll(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count);
+/* Not for the rules: `done` finds the answers in w->aside. False: one such round is running. */
+bool peers_ask_aside(struct worker *w, const char (*names)[LIMIT_NAME], unsigned count,
+	void (*done)(struct worker *, void *), bool (*heard)(struct worker *, void *), void *arg);
 void peers_failsafe_round(struct worker *w, const char (*more)[LIMIT_NAME], unsigned more_count);
 void peers_check_name(struct worker *w); /* once, before the first turn (ha 1.15) */
 void peers_request(struct worker *w, struct http_request *req);
