@@ -121,15 +121,15 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 	switch (f->kind) {
 	case FAULT_PG_CRASH: pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "crash"); return true;
 	case FAULT_PG_HANG:
-		pg_deaf(s, f->hit, begin);
 		n->pg.hung = begin;
+		pg_deaf(s, f->hit);
 		return true;
 	case FAULT_PG_FREEZE:
-		pg_deaf(s, f->hit, begin);
 		if (begin)
 			n->pg.frozen = true;
 		else
 			pg_thaw(s, f->hit);
+		pg_deaf(s, f->hit);
 		return true;
 	case FAULT_PG_STUCK_STOP:
 		if (begin)
@@ -301,6 +301,7 @@ void faults_heal(struct sim *s)
 			node_freeze(s, i, (enum sim_proc)p, false);
 		n->pg.hung = false;
 		pg_thaw(s, i);
+		pg_deaf(s, i);
 		node_power(s, i, true);
 	}
 	boot_heal(s);

@@ -179,13 +179,18 @@ void pg_stop(struct sim *s, int node, enum pg_stop_mode mode)
 		later(s, node, sim_range(&s->rng, 2, 100) + p->stop_ms, PGP_STOPPING);
 }
 
-/* A mode that was changed while it could not be told is as good as changed now. */
-void pg_deaf(struct sim *s, int node, bool begins)
+/* It hangs or is frozen, or no longer. A mode that was changed while it could not be told is as good
+ * as changed now. */
+void pg_deaf(struct sim *s, int node)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
+	bool deaf = p->hung || p->frozen;
 	if (p->deaf_since_ms && s->checks.mode_changed_ms >= p->deaf_since_ms)
 		s->nodes[node].config_behind_ms = s->now_ms;
-	p->deaf_since_ms = begins ? s->now_ms : 0;
+	if (!deaf)
+		p->deaf_since_ms = 0;
+	else if (!p->deaf_since_ms)
+		p->deaf_since_ms = s->now_ms;
 }
 
 /* What was sent to a stopped process arrives when it goes on. */

@@ -91,7 +91,7 @@ void pg_spawn(struct sim *s, int node, uint32_t kind);
 void pg_stop(struct sim *s, int node, enum pg_stop_mode mode);
 void pg_kill(struct sim *s, int node, enum exit_class class, const char *why);
 void pg_thaw(struct sim *s, int node);
-void pg_deaf(struct sim *s, int node, bool begins); /* nothing can be set in it meanwhile */
+void pg_deaf(struct sim *s, int node); /* nothing can be set in it meanwhile */
 void pg_promote_file(struct sim *s, int node);
 void pg_archive_done(struct sim *s, int node);
 void pg_readopted(struct sim *s, int node);
