@@ -102,10 +102,12 @@ static void on_watch(const struct dcs_watch_event *ev, void *arg)
 		return;
 	bool was_unlocked = !w->c_fresh || cluster_unlocked(w->c);
 	bool first = !w->c_fresh;
+	bool others = !first && cluster_members_differ(w->c, ev->cluster);
 	store_take_snapshot(w, ev->cluster);
-	/* A renewal of a member key is no news; everything that a rule rests on is. */
+	/* A renewal of a member key is no news; everything that a rule rests on is, and whoever
+	 * comes needs its slot. */
 	bool i_lead = str_eq(w->c->leader, w->welcome.name);
-	if (first || ev->leader_changed || ev->config_changed || ev->failover_changed ||
+	if (first || others || ev->leader_changed || ev->config_changed || ev->failover_changed ||
 		ev->sync_changed || was_unlocked != cluster_unlocked(w->c) ||
 		(ev->status_changed && !i_lead) || (ev->members_changed && w->wants_members))
 		turn_want(w, "store changed");

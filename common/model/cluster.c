@@ -20,6 +20,19 @@ const struct member *cluster_leader_peek(const struct cluster *c)
 	return cluster_unlocked(c) ? NULL : cluster_member_peek(c, c->leader);
 }
 
+bool cluster_members_differ(const struct cluster *a, const struct cluster *b)
+{
+	if (a->member_count != b->member_count)
+		return true;
+	for (unsigned i = 0; i < a->member_count; i++) {
+		const struct member *x = &a->members[i], *y = &b->members[i];
+		if (!str_eq(x->name, y->name) || x->tags.nostream != y->tags.nostream ||
+			!str_eq(x->tags.replicatefrom, y->tags.replicatefrom))
+			return true;
+	}
+	return false;
+}
+
 int64_t cluster_timeline(const struct cluster *c)
 {
 	if (!c->history_present || !c->history_valid)

@@ -115,6 +115,9 @@ const struct member *cluster_member_peek(
 	const struct cluster *c, const char *name); /* NULL = none */
 const struct member *cluster_leader_peek(
 	const struct cluster *c); /* member entry of the leader, or NULL */
+/* Whose replication slots are kept, and by whom (ha 7.2): other names, other nostream or replicatefrom
+ * tags. Positions and states may differ. */
+bool cluster_members_differ(const struct cluster *a, const struct cluster *b);
 /* Cluster timeline (ha 0): last history row + 1; [] => 1; absent or broken => 0. */
 int64_t cluster_timeline(const struct cluster *c);
 bool cluster_init_valid(const struct cluster *c); /* at least 10 digits */

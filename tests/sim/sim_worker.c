@@ -138,7 +138,8 @@ void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap)
 	w->store_failing_ms = 0;
 	snap->refs++;
 	bool leader = !w->snap || strcmp(w->snap->c.leader, snap->c.leader) != 0 ||
-		      w->snap->c.failover_version != snap->c.failover_version;
+		      w->snap->c.failover_version != snap->c.failover_version ||
+		      cluster_members_differ(&w->snap->c, &snap->c);
 	snapshot_drop(s, w->snap);
 	w->snap = snap;
 	if (snap->c.config_valid && w->settings_version != (uint64_t)snap->c.config_version) {
