@@ -106,8 +106,9 @@ void requests_progress(struct worker *w)
 			waiting = true;
 		}
 	}
-	/* A check for divergence waits until the leader's key says that it is primary. */
-	bool checks = w->mem.rewind_state == REWIND_CHECK;
+	/* A check for divergence waits until the leader's key says that it is primary; so does
+	 * whoever has to be made anew from it (X65). */
+	bool checks = w->mem.rewind_state == REWIND_CHECK || w->mem.rewind_state == REWIND_NEED;
 	w->wants_members = waiting || checks || cluster_unlocked(w->c);
 	requests_arm(w);
 }

@@ -422,6 +422,22 @@ static void stray_key(struct fx *f)
 {
 	f->m.lock_won = false;
 }
+static void made_anew(struct fx *f)
+{
+	fx_as_replica(f);
+	f->m.rewind_state = REWIND_NEED;
+	f->set.remove_on_diverged = true;
+}
+static void made_anew_not_yet(struct fx *f)
+{
+	made_anew(f);
+	FX_SET(f->members[1].role, "replica");
+}
+static void made_anew_failed(struct fx *f)
+{
+	made_anew(f);
+	f->m.task_failed_ms[0] = FX_NOW - 9999;
+}
 static void switchover_to_b(struct fx *f)
 {
 	f->c.failover_present = f->c.failover_key_exists = true;
@@ -905,6 +921,12 @@ static const struct row rows[] = {
 		VERDICT_DROP, "no decision" },
 	{ "X18 ... and told to promote", "a", LOCK_HELD, 'R', stray_key_promote_sent, "X18",
 		DEMOTE(DEMOTE_IMMEDIATE), VERDICT_HOLD, "no decision" },
+	{ "6.5 made anew from the leader", "b", LOCK_NONE, 'R', made_anew, "6.5", TASK(TASK_REINIT),
+		VERDICT_NONE, "reinitializing due to diverged timelines" },
+	{ "X65 the leader is not promoted yet", "b", LOCK_NONE, 'R', made_anew_not_yet, "X65",
+		QUIET, VERDICT_NONE, "waiting until that is possible" },
+	{ "X65 a copy failed just now", "b", LOCK_NONE, 'R', made_anew_failed, "X65", QUIET,
+		VERDICT_NONE, "waiting until that is possible" },
 	{ "X72 a switchover by name waits for this key", "a", LOCK_HELD, 'R', stray_key_switchover,
 		"X72", HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "removing the request" },
 	{ "X72 it cannot be removed", "a", LOCK_HELD, 'R', stray_key_switchover_stays, "X18",
