@@ -48,6 +48,7 @@ leader: a standby on an ended timeline keeps its upstream (X56) | worker/ha/lead
 failsafe: the mode, not the map, keeps others out (X71) | worker/ha/failsafe.c | return s->set->failsafe_mode || s->m == NULL | return s->set->failsafe_mode; return s->m == NULL
 failsafe: a primary stands on a map to be emptied (X71) | worker/ha/failsafe.c | if (asked_to_empty(s) || !m->lock_was_held) | if (!m->lock_was_held)
 failsafe: nobody empties the map (X71) | worker/ha/failsafe.c | plan_add(s, HA_EMPTY_FAILSAFE)->version = s->c->failsafe_version; | (void)s;
+handover: a key given back leaves its switchover (X72) | worker/ha/handover.c | if (!c->failover_present || s->paused || c->failover_candidate[0] | if (s->paused || !s->paused || c->failover_candidate[0]
 promote: an order taken late is waited for (X70) | worker/ha/leader.c | return s->v->sql->valid && !s->paused && | return false && !s->paused &&
 failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
 race: an old primary with an older timeline may lead (D4, and X1 before it) | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) { | worker/ha/decide.c | rule_lock_lost, | 
