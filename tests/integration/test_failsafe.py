@@ -101,6 +101,42 @@ def test_one_member_silent_the_primary_steps_down(cluster):
     assert probe.overlaps() == [] and probe.missing_on(new) == []
 
 
+def test_mode_switched_off_and_on(cluster):
+    """The map in the store says who may stand on it, so a leader that sees the mode off empties it, and no member is kept from the race
+    by it any more; switched on again it is there again, and a lost store stops nobody."""
+    c = cluster
+    n0 = c.leader()
+    assert n0.status("/failsafe")[0] == 200
+    assert n0.status("/config", "PATCH", {"failsafe_mode": False})[0] == 200
+    wait_until(lambda: c.etcd.json("failsafe") == {}, 10, lambda: "/failsafe is empty: %s" % c.etcd.get("failsafe"))
+    wait_until(lambda: n0.status("/failsafe") == (200, "{}"), 5, "REST shows the key as it is")
+    with WriteProbe(c) as probe:
+        acked(probe, 20)
+        # Without the mode the primary gives way before its lease ends, as ever.
+        store_stopped(c)
+        try:
+            wait_until(lambda: not n0.is_primary(), 15, "n0 is no primary any more")
+        finally:
+            store_back(c)
+        leader = c.wait_leader(30)
+        acked(probe, 20)
+    assert probe.overlaps() == []
+    assert leader.status("/config", "PATCH", {"failsafe_mode": True})[0] == 200
+    wait_until(lambda: set(c.etcd.json("failsafe") or {}) == {"n0", "n1", "n2"}, 15, "/failsafe names all again")
+    with WriteProbe(c) as probe:
+        acked(probe, 20)
+        at = os.path.getsize(leader.log)
+        store_stopped(c)
+        try:
+            wait_until(lambda: said(leader, at, "continue to run as a leader because failsafe mode"), 15, "failsafe mode")
+            acked(probe, 50)
+        finally:
+            store_back(c)
+        acked(probe, 20)
+    assert c.leader() is leader
+    assert probe.overlaps() == []
+
+
 def test_pause_with_manual_promotion(work):
     """In pause a hand promotes a replica: both are left alone; at resume the one without the key becomes a replica (9.5)."""
     c = Cluster(work, n=2)
