@@ -28,7 +28,7 @@ race: quorum votes are not counted | worker/ha/race.c | if (!s->quorum_active ||
 race: one vote less is enough | worker/ha/race.c | votes >= s->c->sync_quorum | votes + 1 >= s->c->sync_quorum
 race: a failsafe promise is forgotten by a restart (X13) | worker/ha/failsafe.c | int64_t until_ms = s->m->started_ms + s->m->ttl_most_ms; | int64_t until_ms = 0;
 race: whoever is not in /failsafe may be elected by hand (X16) | worker/ha/race.c | if (failsafe_excludes(s, s->v->name)) { | if (false) {
-leader: a late key is promoted on, whatever word was given (X17; X18 comes first) | worker/ha/leader.c | if (failsafe_word_forbids(s)) { | if (false) { | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
+leader: a late key is promoted on, whatever word was given (X17; X18 comes first) | worker/ha/leader.c | if (failsafe_word_forbids(s)) | if (false) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
 leader: a key that nobody decided on is promoted on (X18) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = !promise_moved(s);
 leader: a decision is good for as long as the answer takes (X51) | worker/ha/leader.c | bool decided = s->m->lock_won && !promise_moved(s); | bool decided = s->m->lock_won; (void)promise_moved;
 race: answers count under another mode (X52) | worker/ha/race.c | || poll_outdated(s)) | )
@@ -43,7 +43,7 @@ race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (fail
 handover: a peer that may not lead is waited for (X26, in list and answers; X57 behind it) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false) | worker/ha/handover.c | else if (s->unlocked && race_peer_barred(s, p)) | else if (false) | worker/ha/handover.c | if (s->v->now_ms - m->left_to_ms < turns * s->set->ttl_ms) | if (true)
 sync: strict mode waits for /sync (X27) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false)
 race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM
-leader: nobody looks for a dead end (X44, before the task and in it) | worker/ha/leader.c | a->lsn = race_timeline_end(s); |  | worker/ha/leader.c | if (race_diverged(s)) { | if (false) {
+leader: nobody looks for a dead end (X44, before the task and in it) | worker/ha/leader.c | a->lsn = race_timeline_end(s); |  | worker/ha/leader.c | if (race_diverged(s)) | if (false)
 leader: a standby on an ended timeline keeps its upstream (X56) | worker/ha/leader.c | if (race_timeline_end(s) == 0)@@NL@@		return false; | if (true)@@NL@@		return false;
 failsafe: the mode, not the map, keeps others out (X71) | worker/ha/failsafe.c | return s->set->failsafe_mode || s->m == NULL | return s->set->failsafe_mode; return s->m == NULL
 failsafe: a primary stands on a map to be emptied (X71) | worker/ha/failsafe.c | if (asked_to_empty(s) || !m->lock_was_held) | if (!m->lock_was_held)
@@ -62,11 +62,11 @@ sync: an unanswered write is taken for not done (X12) | worker/ha/sync.c | if (s
 sync: strict mode lets commits through alone | worker/ha/sync.c | if (strict_step(s, st)) /* 4 */ | if (false)
 sync: the new leader promises nothing before it writes | worker/ha/sync.c | n = n < least ? least : n; | n = 0; (void)least;
 keeper: the lease counts from the answer | worker/ha/keeper_rules.c | k->lease_until_ms = ev->sent_at_ms + ttl; | k->lease_until_ms = now_ms + ttl + 2000;
-keeper: unknown counts as renewed | worker/ha/keeper_rules.c | 	if (k->open)@@NL@@		k->open--;@@NL@@ | 	struct keeper_event yes = *ev;@@NL@@	yes.outcome = yes.outcome == HA_OUT_UNKNOWN ? HA_OUT_OK : yes.outcome;@@NL@@	ev = &yes;@@NL@@
-~ keeper: a conflict is not a loss | worker/ha/keeper_rules.c | 		lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
+keeper: unknown counts as renewed | worker/ha/keeper_rules.c | if (k->open)@@NL@@		k->open--;@@NL@@ | 	struct keeper_event yes = *ev;@@NL@@	yes.outcome = yes.outcome == HA_OUT_UNKNOWN ? HA_OUT_OK : yes.outcome;@@NL@@	ev = &yes;@@NL@@
+~ keeper: a conflict is not a loss | worker/ha/keeper_rules.c | lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
 ~ keeper: the release leaves before lease 0 is acknowledged | worker/ha/keeper_rules.c | k->phase = KEEPER_ZEROING; | k->phase = KEEPER_RELEASING; send_op(k, plan, KEEPER_OP_RELEASE, false, ev->deadline_ms);
 ~ keeper: a given-up key is renewed again | worker/ha/keeper_rules.c | k->given_up_version = open_end ? k->key_version : 0; | k->given_up_version = 0; (void)open_end;
-keeper: a stale verdict serves for ever | worker/ha/keeper_rules.c | return k->verdict == VERDICT_HOLD && | return k->verdict == VERDICT_HOLD \|\|
+keeper: a stale verdict serves for ever | worker/ha/keeper_state.c | return k->verdict == VERDICT_HOLD && | return k->verdict == VERDICT_HOLD \|\|
 keeper: a shorter ttl does not cut the lease | worker/ha/keeper_rules.c | if (k->lease_until_ms > now_ms + ttl_ms) { | if (false) {
 keeper: no adoption, the predecessor's lease counts | worker/ha/keeper_rules.c | k->phase == KEEPER_ADOPTING ? KEEPER_OP_ADOPT : KEEPER_OP_RENEW | KEEPER_OP_RENEW
 guard: the supervisor never fences for the lease | supervisor/guard.c | if (is_live(g) && now_ms >= permitted_until(g)) | if (false && is_live(g) && now_ms >= permitted_until(g))
@@ -92,7 +92,7 @@ handover: a request that cannot be carried out stays | worker/ha/handover.c | pl
 leader: the no of pre_promote is not heard (G2) | worker/ha/leader.c | if (!s->paused && !s->primary && s->m->promote_result == TASK_RESULT_FALSE) { | if (false) {
 leader: /history is not written (4.5) | worker/ha/leader.c | if (write)@@NL@@		plan_add(s, HA_WRITE_HISTORY); | (void)write;
 leader: /sync is not written before the promotion (5.6) | worker/ha/leader.c | return sync_prepromote(s) || promote_now(s); | return promote_now(s);
-~ rules: a failed start keeps the key (A11) | worker/ha/decide.c | if (!rewinding && !s->pg_there && s->v->proc != PG_PROC_FENCING) { | if (false) {
+~ rules: a failed start keeps the key (A11) | worker/ha/decide.c | if (failed) { | if (false) {
 rules: the cluster's system id is not compared (A14) | worker/ha/decide.c | if (str_eq(s->c->init, s->v->system_id))@@NL@@			return false; | if (true)@@NL@@			return false;
 ~ rules: an interrupted bootstrap is not seen (X40) | worker/ha/decide.c | rule_interrupted, | 
 ~ rules: an earlier worker's job is not seen (X41) | worker/ha/decide.c | rule_orphan_job, | 
@@ -112,10 +112,10 @@ sync: a potential standby counts as confirmed | worker/ha/sync_state.c | (!prior
 ~ sync: a conflict settles an unanswered write | worker/ha/sync.c | m->sync_unknown = s->r->outcome != HA_OUT_OK; | m->sync_unknown = s->r->outcome == HA_OUT_UNKNOWN;
 sync: strict promotion lets commits through alone | worker/ha/sync.c | int least = s->set->sync_strict || most > 0 ? 1 : 0; | int least = 0;
 keeper: failsafe lasts from the answer | worker/ha/keeper_rules.c | k->failsafe_until_ms = ev->at_ms + k->ttl_ms; | k->failsafe_until_ms = now_ms + k->ttl_ms + k->ttl_ms / 3;
-keeper: a key that vanished is given up at once | worker/ha/keeper_rules.c | if (!lasts || in_failsafe(k) | if (true || !lasts || in_failsafe(k)
-keeper: it sleeps through a renewal | worker/ha/keeper_rules.c | return min64(k->ttl_ms / 3, k->loop_wait_ms); | return k->ttl_ms;
+keeper: a key that vanished is given up at once | worker/ha/keeper_rules.c | if (!lasts || keeper_in_failsafe(k) | if (true || !lasts || keeper_in_failsafe(k)
+keeper: it sleeps through a renewal | worker/ha/keeper_state.c | return min64(k->ttl_ms / 3, k->loop_wait_ms); | return k->ttl_ms;
 failsafe: a refusal counts as consent | worker/ha/failsafe.c | if (s->r->failsafe_ok) | if (true)
-~ failsafe: one that is not in the map holds on | worker/ha/failsafe.c | !s->c->failsafe_present || !in_map(s, s->v->name)) | !s->c->failsafe_present)
+~ failsafe: one that is not in the map holds on | worker/ha/failsafe.c | !map_there(s) || !in_map(s, s->v->name)) | !map_there(s))
 failsafe: whoever is not in the map may lead (D9) | worker/ha/failsafe.c | !in_map(s, name);@@NL@@}@@NL@@@@NL@@/* X13 | false;@@NL@@}@@NL@@@@NL@@/* X13
 ~ failsafe: the store is not asked (X54) | worker/ha/failsafe.c | if (s->v->store != STORE_FAILING || | if (true ||
 ~ task: a promotion goes on without the key (H3) | worker/ha/task.c | if (task == TASK_PROMOTE && !s->v->task_promote_committed) { | if (false) {

@@ -6,16 +6,7 @@
 #include <string.h>
 
 #include "common/core/invariant.h"
-
-static int64_t min64(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
-static int64_t max64(int64_t a, int64_t b)
-{
-	return a > b ? a : b;
-}
+#include "worker/ha/keeper_state.h"
 
 static struct keeper_action *add(struct keeper_plan *plan, enum keeper_action_kind kind)
 {
@@ -52,69 +43,6 @@ void keeper_init(struct keeper *k, uint64_t lease_seq, int64_t inherited_until_m
 	k->lease_ttl_ms = k->ttl_ms;
 }
 
-bool keeper_verdict_holds(const struct keeper *k, int64_t now_ms)
-{
-	return k->verdict == VERDICT_HOLD &&
-	       now_ms - k->verdict_at_ms <= 2 * k->loop_wait_ms + k->retry_timeout_ms;
-}
-
-int64_t keeper_gentle_of(int64_t lease_until_ms, int64_t ttl_ms)
-{
-	return lease_until_ms - settings_fence_margin_ms(ttl_ms) - ttl_ms / 6;
-}
-
-static bool in_failsafe(const struct keeper *k)
-{
-	return k->failsafe_until_ms > k->lease_until_ms;
-}
-
-bool keeper_busy(const struct keeper *k)
-{
-	return k->phase == KEEPER_ACQUIRING || k->phase == KEEPER_ADOPTING ||
-	       k->phase == KEEPER_REGAINING;
-}
-
-enum keeper_key keeper_key_of(const struct keeper *k, int64_t now_ms)
-{
-	enum ha_lock lock = keeper_lock(k, now_ms);
-	if (lock == LOCK_HELD)
-		return KEEPER_KEY_MINE;
-	/* A new command supersedes the adoption of our own key, and asked again and again it would
-	 * never end. */
-	if (lock == LOCK_UNCERTAIN || keeper_busy(k) || k->phase == KEEPER_ZEROING ||
-		k->phase == KEEPER_RELEASING)
-		return KEEPER_KEY_WAIT;
-	return KEEPER_KEY_ASK;
-}
-
-int64_t keeper_lease_until_ms(const struct keeper *k)
-{
-	return max64(k->lease_until_ms, k->failsafe_until_ms);
-}
-
-int64_t keeper_gentle_ms(const struct keeper *k)
-{
-	int64_t until = keeper_lease_until_ms(k);
-	return until ? keeper_gentle_of(until, in_failsafe(k) ? k->ttl_ms : k->lease_ttl_ms) : 0;
-}
-
-static int64_t renew_interval(const struct keeper *k)
-{
-	return min64(k->ttl_ms / 3, k->loop_wait_ms);
-}
-
-static int64_t first_gap(const struct keeper *k)
-{
-	return max64(min64(k->ttl_ms / 20, 300), 1);
-}
-
-static uint32_t policy_now(const struct keeper *k)
-{
-	if (k->paused && !k->pause_enforce)
-		return POLICY_PAUSED;
-	return in_failsafe(k) ? POLICY_FAILSAFE : POLICY_ENFORCE;
-}
-
 /* Tell the supervisor. Its rule refuses a send time before the previous one, so that never goes
  * back. */
 static void report(struct keeper *k, struct keeper_plan *plan, int64_t sent_at_ms, int64_t until_ms,
@@ -125,11 +53,11 @@ static void report(struct keeper *k, struct keeper_plan *plan, int64_t sent_at_m
 	k->report_sent_at_ms = k->last_sent_at_ms;
 	k->report_until_ms = until_ms;
 	k->report_made_ms = now_ms;
-	k->report_policy = policy_now(k);
+	k->report_policy = keeper_policy(k);
 	a->seq = ++k->seq;
 	a->sent_at_ms = k->report_sent_at_ms;
 	a->lease_until_ms = until_ms;
-	a->ttl_ms = in_failsafe(k) ? k->ttl_ms : k->lease_ttl_ms;
+	a->ttl_ms = keeper_in_failsafe(k) ? k->ttl_ms : k->lease_ttl_ms;
 	a->policy = k->report_policy;
 	a->pause_enforce = k->pause_enforce;
 }
@@ -144,7 +72,7 @@ static void take_pause(struct keeper *k)
 /* The supervisor must learn of pause and resume even when nothing is renewed. */
 static void report_pause(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 {
-	if (policy_now(k) != k->report_policy && k->phase != KEEPER_ZEROING)
+	if (keeper_policy(k) != k->report_policy && k->phase != KEEPER_ZEROING)
 		report(k, plan, k->report_sent_at_ms ? k->report_sent_at_ms : now_ms,
 			keeper_lease_until_ms(k), now_ms);
 }
@@ -233,7 +161,7 @@ static void regain_or_lose(struct keeper *k, struct keeper_plan *plan, int64_t n
 	bool lasts = k->lease_until_ms > now_ms && k->acked_until_ms > now_ms &&
 		     until_ms < keeper_gentle_of(min64(k->lease_until_ms, k->acked_until_ms),
 					k->lease_ttl_ms);
-	if (!lasts || in_failsafe(k) || k->paused || k->supervisor_silent || k->pending ||
+	if (!lasts || keeper_in_failsafe(k) || k->paused || k->supervisor_silent || k->pending ||
 		!keeper_verdict_holds(k, now_ms)) {
 		lose(k, plan, now_ms);
 		return;
@@ -266,7 +194,7 @@ static void extend(
 	k->lease_until_ms = ev->sent_at_ms + ttl;
 	k->failsafe_until_ms = 0;
 	k->unanswered_since_ms = k->resend_at_ms = 0;
-	k->renew_at_ms = ev->sent_at_ms + renew_interval(k);
+	k->renew_at_ms = ev->sent_at_ms + keeper_renew_interval_ms(k);
 	if (k->resume_at_ms)
 		take_pause(k); /* the lease is what lets it run */
 	report(k, plan, ev->sent_at_ms, k->lease_until_ms, now_ms);
@@ -278,12 +206,13 @@ static void extend(
  * them, with its longer budget, for a store that is merely slow. */
 static void renew(struct keeper *k, struct keeper_plan *plan, bool other, int64_t now_ms)
 {
-	int64_t gap = k->unanswered_since_ms ? min64(first_gap(k), KEEPER_REPEAT_MS) : first_gap(k);
+	int64_t gap = k->unanswered_since_ms ? min64(keeper_first_gap_ms(k), KEEPER_REPEAT_MS)
+					     : keeper_first_gap_ms(k);
 	int64_t budget = max64(min64(k->ttl_ms / 6, k->retry_timeout_ms), 500);
 	if (other || !k->unanswered_since_ms || !k->resend_at_ms)
 		k->resend_at_ms = now_ms + gap;
 	if (!other)
-		k->renew_at_ms = now_ms + renew_interval(k);
+		k->renew_at_ms = now_ms + keeper_renew_interval_ms(k);
 	if (k->open >= KEEPER_OPEN_MAX)
 		return;
 	k->open++;
@@ -291,35 +220,6 @@ static void renew(struct keeper *k, struct keeper_plan *plan, bool other, int64_
 		k->unanswered_since_ms = now_ms;
 	send_op(k, plan, k->phase == KEEPER_ADOPTING ? KEEPER_OP_ADOPT : KEEPER_OP_RENEW, other,
 		now_ms + (other ? min64(budget, KEEPER_REPEAT_BUDGET_MS) : budget));
-}
-
-/* Renewing goes on while the verdict is fresh and says hold, and somebody enforces what we renew.
- */
-static bool may_renew(const struct keeper *k, int64_t now_ms)
-{
-	if (k->phase != KEEPER_HOLDING && k->phase != KEEPER_ADOPTING)
-		return false;
-	/* Moving the key to a lease of a shorter ttl waits until the supervisor knows of that. */
-	if (k->phase == KEEPER_ADOPTING && k->ttl_seq)
-		return false;
-	return keeper_verdict_holds(k, now_ms) && !k->supervisor_silent;
-}
-
-/* Quick repeats make sense until the gentle demotion must start; after that the ordinary beat is
- * enough. */
-static bool may_resend(const struct keeper *k, int64_t now_ms)
-{
-	int64_t gentle = keeper_gentle_ms(k);
-	return k->unanswered_since_ms && k->resend_at_ms &&
-	       (!gentle || now_ms < gentle || k->phase == KEEPER_ADOPTING);
-}
-
-/* A release goes on asking: the supervisor refuses lease 0 as long as PostgreSQL may still write.
- */
-static bool report_open(const struct keeper *k)
-{
-	bool zero_wanted = k->phase == KEEPER_ZEROING || k->lost;
-	return (k->ack_seq != k->seq || zero_wanted) && !k->supervisor_silent;
 }
 
 /* A release without an answer may still arrive, and then it deletes this revision of the key. So
@@ -352,11 +252,11 @@ static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
 		take_pause(k);
 		report_pause(k, plan, now_ms);
 	}
-	if (report_open(k) && now_ms >= k->report_made_ms + KEEPER_ACK_WAIT_MS)
+	if (keeper_report_open(k) && now_ms >= k->report_made_ms + KEEPER_ACK_WAIT_MS)
 		report(k, plan, k->report_sent_at_ms, k->report_until_ms, now_ms);
-	if (!may_renew(k, now_ms))
+	if (!keeper_may_renew(k, now_ms))
 		return;
-	if (may_resend(k, now_ms) && now_ms >= k->resend_at_ms)
+	if (keeper_may_resend(k, now_ms) && now_ms >= k->resend_at_ms)
 		renew(k, plan, true, now_ms);
 	else if (now_ms >= k->renew_at_ms)
 		renew(k, plan, false, now_ms);
@@ -389,8 +289,8 @@ static void on_config(
 	set_ttl(k, ev->ttl_ms, plan, now_ms);
 	k->loop_wait_ms = ev->loop_wait_ms;
 	k->retry_timeout_ms = ev->retry_timeout_ms;
-	if (k->renew_at_ms > now_ms + renew_interval(k))
-		k->renew_at_ms = now_ms + renew_interval(k);
+	if (k->renew_at_ms > now_ms + keeper_renew_interval_ms(k))
+		k->renew_at_ms = now_ms + keeper_renew_interval_ms(k);
 	set_pause(k, ev, plan, now_ms);
 }
 
@@ -585,7 +485,7 @@ static void on_ack(
 		 * force. */
 		k->acked_until_ms = 0;
 		if (k->phase == KEEPER_HOLDING)
-			k->renew_at_ms = min64(k->renew_at_ms, now_ms + first_gap(k));
+			k->renew_at_ms = min64(k->renew_at_ms, now_ms + keeper_first_gap_ms(k));
 		wake(plan);
 		return;
 	}
@@ -623,7 +523,7 @@ static void on_failsafe(
 		return;
 	k->failsafe_sent_ms = ev->at_ms;
 	k->failsafe_until_ms = ev->at_ms + k->ttl_ms;
-	if (in_failsafe(k))
+	if (keeper_in_failsafe(k))
 		report(k, plan, ev->at_ms, k->failsafe_until_ms, now_ms);
 	else
 		k->failsafe_until_ms = 0; /* the lease itself reaches further */
@@ -679,46 +579,4 @@ void keeper_step(
 		break;
 	}
 	tick(k, plan, now_ms);
-}
-
-int64_t keeper_next_ms(const struct keeper *k, int64_t now_ms)
-{
-	int64_t next = INT64_MAX;
-	if (k->pending)
-		next = min64(next, k->pending_deadline_ms);
-	if (k->phase == KEEPER_REGAINING)
-		next = min64(next, k->regain_until_ms);
-	if (k->resume_at_ms)
-		next = min64(next, k->resume_at_ms);
-	if (report_open(k))
-		next = min64(next, k->report_made_ms + KEEPER_ACK_WAIT_MS);
-	if (may_renew(k, now_ms)) {
-		next = min64(next, k->renew_at_ms);
-		if (may_resend(k, now_ms))
-			next = min64(next, k->resend_at_ms);
-	}
-	return max64(next, now_ms + 1);
-}
-
-enum ha_lock keeper_lock(const struct keeper *k, int64_t now_ms)
-{
-	switch (k->phase) {
-	case KEEPER_START:
-	case KEEPER_ADOPTING:
-		return k->lease_until_ms > now_ms || k->phase == KEEPER_ADOPTING ? LOCK_UNCERTAIN
-										 : LOCK_NONE;
-	case KEEPER_HOLDING: {
-		bool late = k->unanswered_since_ms &&
-			    now_ms - k->unanswered_since_ms > 3 * first_gap(k);
-		if (k->acked_until_ms > now_ms && k->lease_until_ms > now_ms && !late)
-			return LOCK_HELD;
-		return LOCK_UNCERTAIN;
-	}
-	case KEEPER_REGAINING: return LOCK_UNCERTAIN;
-	case KEEPER_IDLE: return k->lost ? LOCK_LOST : LOCK_NONE;
-	case KEEPER_ACQUIRING:
-	case KEEPER_ZEROING:
-	case KEEPER_RELEASING: return LOCK_NONE;
-	}
-	return LOCK_NONE;
 }
