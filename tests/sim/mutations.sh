@@ -125,6 +125,24 @@ failsafe: whoever is not in the map may lead (D9) | worker/ha/failsafe.c | !in_m
 ~ bootstrap: a failed one leaves /initialize | worker/ha/bootstrap_plan.c | plan_add(s, HA_CANCEL_INIT); | plan_add(s, HA_REREAD);
 step: a promise by a quorum is read as one by each | worker/ha/step.c | s->quorum_active = s->sync_active && | s->quorum_active = false && s->sync_active &&
 race: a broken watchdog does not matter (D8, and G1 behind it) | worker/ha/race.c | if (s->v->watchdog_failed && | if (false && | worker/ha/leader.c | if (s->r->outcome != HA_OUT_OK)@@NL@@		return no_watchdog(s); | (void)no_watchdog;
+bootstrap: a published cluster is taken for a failed one (X45) | worker/ha/bootstrap_plan.c | if (s->m->publish_tried) | if (false)
+bootstrap: members do not wait while it is not published (X46) | worker/ha/bootstrap_plan.c | bool unpublished = c->init_present && c->init[0] == '\0'; | bool unpublished = false;
+bootstrap: initialize is put over whatever is there (X49) | worker/ha/bootstrap_plan.c | a->version = s->c->init_present ? s->c->init_version : 0; | a->version = 0;
+bootstrap: a primary in use is taken for an unfinished one (X61) | worker/ha/interrupted.c | return bootstrap_open(s) && (!f->valid || marked(f) || !s->primary); | return bootstrap_open(s);
+bootstrap: a voter is made from an old backup (X62) | worker/ha/bootstrap_plan.c | if (s->sync_active && cluster_sync_matches(c, s->v->name)) | if (false)
+bootstrap: one that had to stop is waited for (X30) | worker/ha/task.c | if (m->bootstrapping)@@NL@@			m->promote_result = TASK_RESULT_FALSE; | 
+leader: a promotion that was refused is not asked for a lease first (X67) | worker/ha/task.c | if (m->promote_refused_ms != 0 && s->has_lock) | if (false)
+leader: a refused promotion is tried at once (X47) | worker/ha/leader.c | if (s->m->promote_refused_ms != 0 && s->v->now_ms < again_ms) { | if (false) {
+race: a vote from a later timeline counts (X68) | worker/ha/race.c | if (s->quorum_active && p->timeline > my_timeline(s)) { | if (false) {
+handover: it begins before the leader is promoted (X11) | worker/ha/handover.c | if (!s->primary && !s->starting && !s->standby)@@NL@@		return false;@@NL@@	if (c->failover_scheduled | if (c->failover_scheduled
+handover: nobody looks whether a candidate streams (X50) | worker/ha/handover.c | static bool nobody_streams(const struct step *s)@@NL@@{ | static bool nobody_streams(const struct step *s)@@NL@@{@@NL@@	if (s)@@NL@@		return false;
+handover: who led when it was asked for takes it for granted (X58) | worker/ha/handover.c | (!s->quorum_active || str_eq(s->c->sync_leader, s->v->name)); | (!s->quorum_active || true);
+handover: the voters are not asked first (X59) | worker/ha/handover.c | return !s->unlocked && c->failover_present && c->failover_candidate[0] | return false && !s->unlocked && c->failover_present && c->failover_candidate[0]
+handover: in pause a candidate need not be in /sync (X69) | worker/ha/handover.c | nobody asked D7 whether I have what was acknowledged (S15). */@@NL@@		if (s->c->failover_leader[0] | */@@NL@@		if (false && s->c->failover_leader[0]
+failsafe: strict mode waits for the store (X63) | worker/ha/failsafe.c | 	keep_strict(s);@@NL@@ | 	(void)keep_strict;@@NL@@
+crash: the same number is the same timeline (X43) | worker/ha/crash.c | bool twin = s->m->rewind_twin && s->m->rewind_state == REWIND_CHECK; | bool twin = false;
+crash: a copy of a leader that is not promoted is begun (X65) | worker/ha/crash.c | if (failed || !source_is_primary(s)) | if (false)
+keeper: an adopted key is kept instead of released (X48) | worker/ha/keeper_rules.c | if (k->phase == KEEPER_ADOPTING && k->key_version == 0)@@NL@@			k->key_version = k->adopt_version; | 
 ROWS
 }
 
