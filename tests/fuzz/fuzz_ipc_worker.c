@@ -63,25 +63,29 @@ static void answer_of_store(unsigned slot, enum dcs_outcome outcome)
 		fn(&e, submitted[slot].arg);
 }
 
-void peers_poll(struct worker *x, const char (*names)[LIMIT_NAME], unsigned count)
+bool peers_ask_aside(struct worker *x, const char (*names)[LIMIT_NAME], unsigned count,
+	void (*done)(struct worker *, void *), bool (*heard)(struct worker *, void *), void *arg)
 {
+	if (x->aside.running)
+		return false;
 	for (unsigned i = 0; i < count; i++)
 		INVARIANT(memchr(names[i], '\0', LIMIT_NAME) != NULL);
-	x->round.running = true;
-	x->round.count = count < LIMIT_PEERS ? count : LIMIT_PEERS;
+	x->aside.running = true;
+	x->aside.count = count < LIMIT_PEERS ? count : LIMIT_PEERS;
+	x->aside.done = done;
+	x->aside.heard = heard;
+	x->aside.arg = arg;
+	return true;
 }
 
 static void answer_of_peers(bool good)
 {
-	void (*fn)(struct worker *, void *) = w.on_peers;
-	if (!w.round.running)
+	if (!w.aside.running)
 		return;
-	w.round.running = false;
-	for (unsigned i = 0; i < w.round.count; i++)
-		w.round.peers[i].answered = good;
-	w.on_peers = NULL;
-	if (fn != NULL)
-		fn(&w, w.on_peers_arg);
+	w.aside.running = false;
+	for (unsigned i = 0; i < w.aside.count; i++)
+		w.aside.peers[i].answered = good;
+	w.aside.done(&w, w.aside.arg);
 }
 
 enum err_code failsafe_word_read(
