@@ -317,7 +317,7 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 	struct err err = ERR_INIT;
 	if (m->type == MSG_API_STATE) {
 		const struct msg_api_state *s = m->payload;
-		if (ipc_str_ok(s->text, sizeof(s->text)))
+		if (ipc_str_ok(s->text, sizeof(s->text)) && s->text[0] != '\0')
 			log_line(s->listening ? LOG_INFO : LOG_ERROR, "api: %s", s->text);
 		if (s->listening && !w->ready_sent) {
 			w->ready_sent = true;
