@@ -112,7 +112,8 @@ $(filter build/fuzz/files_%,$(FUZZ_HELPERS)): FUZZ_LIBS := $(addprefix -Wl$(comm
 $(filter build/fuzz/api_%,$(FUZZ_HELPERS)): tests/fuzz/fuzz_ipc_api.c $(FUZZ_CORE_C) common/ext/json.c common/config/value.c \
   common/dcs/decode.c $(addprefix api/,view.c facts.c actions.c settings.c validate.c timestamp.c snapshot.c health.c link.c)
 $(filter build/fuzz/worker_%,$(FUZZ_HELPERS)): tests/fuzz/fuzz_ipc_worker.c $(FUZZ_CORE_C) common/ext/json.c \
-  common/dcs/decode.c worker/requests.c worker/requests_config.c worker/postgres/host.c worker/link.c
+  common/dcs/decode.c worker/requests.c worker/requests_handover.c worker/requests_config.c \
+  worker/postgres/host.c worker/link.c
 $(filter-out build/fuzz/files_%,$(FUZZ_HELPERS)): FUZZ_LIBS := $(shell $(PKG) --libs jansson) -lm
 $(FUZZ_HELPERS): tests/fuzz/fuzz_ipc.c $(wildcard tests/fuzz/*.h common/core/*.h worker/*.h worker/*/*.h api/*.h)
 	@mkdir -p $@.corpus
