@@ -41,7 +41,7 @@ sync: ready under ANY n is ready in priority mode (X29) | worker/ha/sync_state.c
 sync: older commits do not count for the votes (X25) | worker/ha/quorum.c | quorum = max(quorum, votes_for_older(w, &voters)); | 
 race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (failsafe_excludes(s, p->name)) | if (false)
 handover: a peer that may not lead is waited for (X26, in list and answers; X57 behind it) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false) | worker/ha/handover.c | else if (s->unlocked && race_peer_barred(s, p)) | else if (false) | worker/ha/handover.c | if (s->v->now_ms - m->left_to_ms < turns * s->set->ttl_ms) | if (true)
-sync: strict mode waits for /sync (X27) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false)
+sync: strict mode waits for /sync (X27; X63 behind it) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false) | worker/ha/failsafe.c | 	keep_strict(s);@@NL@@ | 	(void)keep_strict;@@NL@@
 race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM
 leader: nobody looks for a dead end (X44, before the task and in it) | worker/ha/leader.c | a->lsn = race_timeline_end(s); |  | worker/ha/leader.c | if (race_diverged(s)) | if (false)
 leader: a standby on an ended timeline keeps its upstream (X56) | worker/ha/leader.c | if (race_timeline_end(s) == 0)@@NL@@		return false; | if (true)@@NL@@		return false;
