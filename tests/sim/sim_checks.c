@@ -478,26 +478,10 @@ void check_exit(struct sim *s, int node, int code)
 			code, s->nodes[node].w.plan.reason);
 }
 
-/* A failover by hand to one that is behind: it had the key and said so in /sync, and was lost
- * before it was promoted. It may not lead without the operator's word (the lag rule), nobody else
- * may for /sync: the operator says it again, for it or for another. */
-static bool waits_for_the_operator(const struct sim *s)
-{
-	const struct cluster *c = &s->dcs.now.c;
-	int named = s->checks.manual_candidate;
-	if (!s->checks.manual_lossy || named < 0 || c->sync_voter_count > 0 ||
-		strcmp(c->sync_leader, sim_name(named)) != 0)
-		return false;
-	uint64_t lsn = s->nodes[named].pg.lsn;
-	return c->status_present && c->last_lsn > lsn &&
-	       c->last_lsn - lsn > (uint64_t)sim_config_now(s)->maximum_lag_on_failover;
-}
-
 void check_alive(struct sim *s)
 {
 	int leader = dcs_leader_node(s);
 	s->checks.quiet = true;
-	s->checks.liveness_exempt |= leader < 0 && waits_for_the_operator(s);
 	if (s->checks.liveness_exempt)
 		return;
 	if (leader < 0)

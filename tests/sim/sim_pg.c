@@ -179,13 +179,14 @@ void pg_stop(struct sim *s, int node, enum pg_stop_mode mode)
 		later(s, node, sim_range(&s->rng, 2, 100) + p->stop_ms, PGP_STOPPING);
 }
 
-/* It hangs or is frozen, or no longer. A mode that was changed while it could not be told is as good
- * as changed now. */
+/* It hangs or is frozen, or no longer. A mode that was changed while it could not be told, or so
+ * shortly before that it was not told yet (one ttl is allowed), is as good as changed now. */
 void pg_deaf(struct sim *s, int node)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
 	bool deaf = p->hung || p->frozen;
-	if (p->deaf_since_ms && s->checks.mode_changed_ms >= p->deaf_since_ms)
+	if (p->deaf_since_ms &&
+		s->checks.mode_changed_ms + sim_config_now(s)->ttl_ms > p->deaf_since_ms)
 		s->nodes[node].config_behind_ms = s->now_ms;
 	if (!deaf)
 		p->deaf_since_ms = 0;

@@ -494,9 +494,49 @@ static void test_effective_tags(void **state)
 	free(f);
 }
 
+/* X73: a took over for a request by hand, behind by more than the lag rule allows, and was lost
+ * before it was promoted. By /sync nobody else may lead. */
+static void test_took_over_and_was_lost(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *led, *sync_leader;
+		unsigned voters;
+		int64_t timeline;
+		bool wins;
+	} rows[] = {
+		{ "c", "a", 0, 2, true },
+		{ "a", "a", 0, 2, false }, /* /status is its own: it lost something since */
+		{ "", "a", 0, 2, false }, { "c", "b", 0, 2, false },
+		{ "c", "a", 1, 2, false }, /* b has everything */
+		{ "c", "a", 0, 3, false }, /* it was promoted */
+	};
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+		struct fx *f = fx_new();
+		fx_pg(f, 'R');
+		f->set.sync_mode = SYNC_PRIORITY;
+		f->c.sync_key_exists = true;
+		FX_SET(f->c.sync_leader, rows[i].sync_leader);
+		FX_SET(f->voters[0], "b");
+		f->c.sync_voter_count = rows[i].voters;
+		f->c.history_count = 1;
+		f->history[0] = (struct history_row){ .timeline = 1, .lsn = 500 };
+		FX_SET(f->history[0].new_leader, rows[i].led);
+		f->sql.timeline = rows[i].timeline;
+		f->c.status_present = true;
+		f->c.last_lsn = 1000 + (uint64_t)f->set.maximum_lag_on_failover + 1;
+		fx_peer(f, "b", 1000);
+		fx_peer(f, "c", 1000);
+		fx_run(f);
+		assert_int_equal(fx_find(f, HA_ACQUIRE) != NULL, rows[i].wins);
+		free(f);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_took_over_and_was_lost),
 		cmocka_unit_test(test_ssn),
 		cmocka_unit_test(test_priority),
 		cmocka_unit_test(test_priority_waits),

@@ -60,10 +60,23 @@ static bool lagging(const struct step *s, uint64_t position)
 	return s->c->last_lsn - position > (uint64_t)s->set->maximum_lag_on_failover;
 }
 
+/* X73: I took over, as /sync says, and was lost before I was promoted: /status is my predecessor's.
+ * What it asks for was not asked of me then (a request by hand goes without the lag rule), and by
+ * /sync nobody else may lead (V1). */
+static bool took_over(const struct step *s)
+{
+	const struct cluster *c = s->c;
+	if (!s->sync_active || !str_eq(c->sync_leader, s->v->name) || c->sync_voter_count > 0 ||
+		c->history_count == 0 || my_timeline(s) != cluster_timeline(c))
+		return false;
+	const char *led = c->history[c->history_count - 1].new_leader;
+	return led[0] != '\0' && !str_eq(led, s->v->name);
+}
+
 bool race_self_ok(struct step *s, bool with_lag)
 {
 	int64_t tli = my_timeline(s), cluster_tli = cluster_timeline(s->c);
-	if (with_lag && lagging(s, my_position(s))) {
+	if (with_lag && lagging(s, my_position(s)) && !took_over(s)) {
 		plan_note(s, HA_LOG_INFO, "My wal position exceeds maximum replication lag");
 		return false;
 	}
