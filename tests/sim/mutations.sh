@@ -22,7 +22,7 @@ table() {
 race: nofailover is ignored | worker/ha/race.c | if (s->paused || is_nofailover(s)) | if (s->paused)
 race: a peer that says primary does not count | worker/ha/race.c | if (!p->in_recovery) { | if (false) {
 race: a peer that is ahead does not count | worker/ha/race.c | if (p->position > my_position(s)) { | if (false) {
-race: lag is not looked at | worker/ha/race.c | if (with_lag && lagging(s, my_position(s))) { | if (false) {
+race: lag is not looked at | worker/ha/race.c | if (with_lag && lagging(s, my_position(s)) && !took_over(s)) { | if (false) {
 race: a non-voter may be elected | worker/ha/race.c | if (s->sync_active && !s->quorum_active && !cluster_sync_matches(s->c, s->v->name)) | if (false)
 race: quorum votes are not counted | worker/ha/race.c | if (!s->quorum_active || votes >= s->c->sync_quorum) | if (true)
 race: one vote less is enough | worker/ha/race.c | votes >= s->c->sync_quorum | votes + 1 >= s->c->sync_quorum
@@ -81,7 +81,7 @@ race: a PostgreSQL that does not answer may lead (X55) | worker/ha/race.c | if (
 race: no pause after a pre_promote that failed (D1) | worker/ha/race.c | if (s->m->released_ms != 0 && s->v->now_ms - s->m->released_ms < s->set->ttl_ms) { | if (false) {
 race: failover_priority is ignored | worker/ha/race.c | bool lower = p->position == my_position(s) && mine < p->failover_priority; | bool lower = false;
 race: a paused cluster elects (D5) | worker/ha/race.c | if (s->paused || is_nofailover(s)) | if (is_nofailover(s))
-race: a non-voter may take over by request (D7) | worker/ha/race.c | if (s->c->failover_leader[0] != '\0' && s->sync_active && | if (false &&
+race: a non-voter may take over by request (D7; X69 behind it) | worker/ha/race.c | if (s->c->failover_leader[0] != '\0' && s->sync_active && | if (false && | worker/ha/handover.c | nobody asked D7 whether I have what was acknowledged (S15). */@@NL@@		if (s->c->failover_leader[0] | */@@NL@@		if (false && s->c->failover_leader[0]
 handover: the key goes without the last record (S15) | worker/ha/handover.c | a->flag = s->c->failover_leader[0] == '\0' || s->standby; | a->flag = true;
 handover: maximum_lag is ignored | worker/ha/handover.c | if (s->c->last_lsn > p->position && | if (false &&
 handover: nofailover is ignored (in list and answers) | worker/ha/handover.c | p->tags.nofailover || p->api_url[0] == '\0') | p->api_url[0] == '\0') | worker/ha/handover.c | else if (p->nofailover) | else if (false)
@@ -126,13 +126,13 @@ failsafe: whoever is not in the map may lead (D9) | worker/ha/failsafe.c | !in_m
 step: a promise by a quorum is read as one by each | worker/ha/step.c | s->quorum_active = s->sync_active && | s->quorum_active = false && s->sync_active &&
 race: a broken watchdog does not matter (D8, and G1 behind it) | worker/ha/race.c | if (s->v->watchdog_failed && | if (false && | worker/ha/leader.c | if (s->r->outcome != HA_OUT_OK)@@NL@@		return no_watchdog(s); | (void)no_watchdog;
 bootstrap: a published cluster is taken for a failed one (X45) | worker/ha/bootstrap_plan.c | if (s->m->publish_tried) | if (false)
-bootstrap: members do not wait while it is not published (X46) | worker/ha/bootstrap_plan.c | bool unpublished = c->init_present && c->init[0] == '\0'; | bool unpublished = false;
-bootstrap: initialize is put over whatever is there (X49) | worker/ha/bootstrap_plan.c | a->version = s->c->init_present ? s->c->init_version : 0; | a->version = 0;
+~ bootstrap: members do not wait while it is not published (X46) | worker/ha/bootstrap_plan.c | bool unpublished = c->init_present && c->init[0] == '\0'; | bool unpublished = false;
+~ bootstrap: initialize is put over whatever is there (X49) | worker/ha/bootstrap_plan.c | a->version = s->c->init_present ? s->c->init_version : 0; | a->version = 0;
 bootstrap: a primary in use is taken for an unfinished one (X61) | worker/ha/interrupted.c | return bootstrap_open(s) && (!f->valid || marked(f) || !s->primary); | return bootstrap_open(s);
 bootstrap: a voter is made from an old backup (X62) | worker/ha/bootstrap_plan.c | if (s->sync_active && cluster_sync_matches(c, s->v->name)) | if (false)
 bootstrap: one that had to stop is waited for (X30) | worker/ha/task.c | if (m->bootstrapping)@@NL@@			m->promote_result = TASK_RESULT_FALSE; | 
-leader: a promotion that was refused is not asked for a lease first (X67) | worker/ha/task.c | if (m->promote_refused_ms != 0 && s->has_lock) | if (false)
-leader: a refused promotion is tried at once (X47) | worker/ha/leader.c | if (s->m->promote_refused_ms != 0 && s->v->now_ms < again_ms) { | if (false) {
+~ leader: a promotion that was refused is not asked for a lease first (X67) | worker/ha/task.c | if (m->promote_refused_ms != 0 && s->has_lock) | if (false)
+~ leader: a refused promotion is tried at once (X47) | worker/ha/leader.c | if (s->m->promote_refused_ms != 0 && s->v->now_ms < again_ms) { | if (false) {
 race: a vote from a later timeline counts (X68) | worker/ha/race.c | if (s->quorum_active && p->timeline > my_timeline(s)) { | if (false) {
 handover: it begins before the leader is promoted (X11) | worker/ha/handover.c | if (!s->primary && !s->starting && !s->standby)@@NL@@		return false;@@NL@@	if (c->failover_scheduled | if (c->failover_scheduled
 handover: nobody looks whether a candidate streams (X50) | worker/ha/handover.c | static bool nobody_streams(const struct step *s)@@NL@@{ | static bool nobody_streams(const struct step *s)@@NL@@{@@NL@@	if (s)@@NL@@		return false;
