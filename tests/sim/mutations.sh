@@ -128,7 +128,7 @@ race: a broken watchdog does not matter (D8, and G1 behind it) | worker/ha/race.
 bootstrap: a published cluster is taken for a failed one (X45) | worker/ha/bootstrap_plan.c | if (s->m->publish_tried) | if (false)
 ~ bootstrap: members do not wait while it is not published (X46) | worker/ha/bootstrap_plan.c | bool unpublished = c->init_present && c->init[0] == '\0'; | bool unpublished = false;
 ~ bootstrap: initialize is put over whatever is there (X49) | worker/ha/bootstrap_plan.c | a->version = s->c->init_present ? s->c->init_version : 0; | a->version = 0;
-bootstrap: a primary in use is taken for an unfinished one (X61) | worker/ha/interrupted.c | return bootstrap_open(s) && (!f->valid || marked(f) || !s->primary); | return bootstrap_open(s);
+~ bootstrap: a primary in use is taken for an unfinished one (X61) | worker/ha/interrupted.c | return bootstrap_open(s) && (!f->valid || marked(f) || !s->primary); | return bootstrap_open(s);
 bootstrap: a voter is made from an old backup (X62) | worker/ha/bootstrap_plan.c | if (s->sync_active && cluster_sync_matches(c, s->v->name)) | if (false)
 bootstrap: one that had to stop is waited for (X30) | worker/ha/task.c | if (m->bootstrapping)@@NL@@			m->promote_result = TASK_RESULT_FALSE; | 
 ~ leader: a promotion that was refused is not asked for a lease first (X67) | worker/ha/task.c | if (m->promote_refused_ms != 0 && s->has_lock) | if (false)
