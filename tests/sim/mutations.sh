@@ -63,7 +63,7 @@ sync: strict mode lets commits through alone | worker/ha/sync.c | if (strict_ste
 sync: the new leader promises nothing before it writes | worker/ha/sync.c | n = n < least ? least : n; | n = 0; (void)least;
 keeper: the lease counts from the answer | worker/ha/keeper_rules.c | k->lease_until_ms = ev->sent_at_ms + ttl; | k->lease_until_ms = now_ms + ttl + 2000;
 keeper: unknown counts as renewed | worker/ha/keeper_rules.c | if (k->open)@@NL@@		k->open--;@@NL@@ | 	struct keeper_event yes = *ev;@@NL@@	yes.outcome = yes.outcome == HA_OUT_UNKNOWN ? HA_OUT_OK : yes.outcome;@@NL@@	ev = &yes;@@NL@@
-~ keeper: a conflict is not a loss | worker/ha/keeper_rules.c | lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
+keeper: a conflict is not a loss | worker/ha/keeper_rules.c | lose(k, plan, now_ms);@@NL@@		break;@@NL@@	case HA_OUT_DENIED: | 		break;@@NL@@	case HA_OUT_DENIED:
 ~ keeper: the release leaves before lease 0 is acknowledged | worker/ha/keeper_rules.c | k->phase = KEEPER_ZEROING; | k->phase = KEEPER_RELEASING; send_op(k, plan, KEEPER_OP_RELEASE, false, ev->deadline_ms);
 ~ keeper: a given-up key is renewed again | worker/ha/keeper_rules.c | k->given_up_version = open_end ? k->key_version : 0; | k->given_up_version = 0; (void)open_end;
 keeper: a stale verdict serves for ever | worker/ha/keeper_state.c | return k->verdict == VERDICT_HOLD && | return k->verdict == VERDICT_HOLD \|\|
@@ -73,7 +73,7 @@ guard: the supervisor never fences for the lease | supervisor/guard.c | if (is_l
 guard: the fence comes a ttl late | supervisor/guard.c | int64_t margin = guard_margin_ms(ttl_of(g)); | int64_t margin = -ttl_of(g);
 ~ rules: a lost lock is not acted on | worker/ha/decide.c | rule_lock_lost, | 
 rules: the store may be away for ever | worker/ha/decide.c | rule_store_failing, | 
-~ rules: a primary without the lock goes on | worker/ha/replica.c | return follow_demote(s, why); /* F4 */ | (void)follow_demote;
+rules: a primary without the lock goes on | worker/ha/replica.c | return follow_demote(s, why); /* F4 */ | (void)follow_demote;
 rules: nothing starts PostgreSQL after a crash | worker/ha/decide.c | rule_not_running, | 
 race: check_timeline is ignored | worker/ha/race.c | if (s->standby || !s->set->check_timeline) | if (true)
 race: /history is not read (S9, X44) | worker/ha/race.c | if (s->standby || tli == 0 || tli >= cluster_timeline(s->c)) | if (true)
@@ -100,7 +100,7 @@ rules: an interrupted pg_rewind is not seen (X42) | worker/ha/interrupted.c | if
 rules: a task does not keep the other rules away (H) | worker/ha/decide.c | rule_task_running, | 
 ~ rules: a won key stays won after it was lost (X18) | worker/ha/decide.c | if (s->v->lock == LOCK_NONE || s->v->lock == LOCK_LOST)@@NL@@		m->lock_won = false; | if (false)@@NL@@		m->lock_won = false;
 replica: nobody rewinds (F6) | worker/ha/replica.c | if (rewind_step(s))	   /* F6 */@@NL@@		return true; |  
-crash: a handover that nobody confirmed goes on (X6) | worker/ha/crash.c | if (mode == DEMOTE_GRACEFUL && s->has_lock && lock_usable(s) && | if (false &&
+crash: a handover that nobody confirmed goes on (X6; X72 behind it) | worker/ha/crash.c | if (mode == DEMOTE_GRACEFUL && s->has_lock && lock_usable(s) && | if (false && | worker/ha/handover.c | if (!c->failover_present || s->paused || c->failover_candidate[0] | if (s->paused || !s->paused || c->failover_candidate[0]
 ~ crash: the key of one that stepped down stays (X7) | worker/ha/crash.c | if (releases && s->has_lock) { | if (false) {
 ~ crash: nobody looks whether it diverged (B7) | worker/ha/crash.c | if (check_wanted(s))@@NL@@			rewind_trigger(s); | (void)check_wanted;
 ~ pause: what is down is started (A16) | worker/ha/decide.c | if (s->paused && pause_not_running(s))@@NL@@		return true; | (void)pause_not_running;
@@ -134,7 +134,7 @@ bootstrap: one that had to stop is waited for (X30) | worker/ha/task.c | if (m->
 ~ leader: a promotion that was refused is not asked for a lease first (X67) | worker/ha/task.c | if (m->promote_refused_ms != 0 && s->has_lock) | if (false)
 ~ leader: a refused promotion is tried at once (X47) | worker/ha/leader.c | if (s->m->promote_refused_ms != 0 && s->v->now_ms < again_ms) { | if (false) {
 race: a vote from a later timeline counts (X68) | worker/ha/race.c | if (s->quorum_active && p->timeline > my_timeline(s)) { | if (false) {
-handover: it begins before the leader is promoted (X11) | worker/ha/handover.c | if (!s->primary && !s->starting && !s->standby)@@NL@@		return false;@@NL@@	if (c->failover_scheduled | if (c->failover_scheduled
+~ handover: it begins before the leader is promoted (X11) | worker/ha/handover.c | if (!s->primary && !s->starting && !s->standby)@@NL@@		return false;@@NL@@	if (c->failover_scheduled | if (c->failover_scheduled
 handover: nobody looks whether a candidate streams (X50) | worker/ha/handover.c | static bool nobody_streams(const struct step *s)@@NL@@{ | static bool nobody_streams(const struct step *s)@@NL@@{@@NL@@	if (s)@@NL@@		return false;
 handover: who led when it was asked for takes it for granted (X58) | worker/ha/handover.c | (!s->quorum_active || str_eq(s->c->sync_leader, s->v->name)); | (!s->quorum_active || true);
 handover: the voters are not asked first (X59) | worker/ha/handover.c | return !s->unlocked && c->failover_present && c->failover_candidate[0] | return false && !s->unlocked && c->failover_present && c->failover_candidate[0]
