@@ -17,6 +17,7 @@ void check_init(struct sim *s)
 	for (int i = 0; i < SIM_NODES; i++)
 		s->checks.last_ack_ms[i] = -1;
 	s->checks.manual_candidate = s->checks.handed_to = -1;
+	s->checks.won_by_hand = -1;
 	s->checks.manual_ms = s->checks.pause_ended_ms = INT64_MIN / 4;
 	s->checks.mode_changed_ms = s->checks.sync_changed_ms = INT64_MIN / 4;
 	const struct settings *set = sim_settings(s, s->settings_count);
@@ -127,6 +128,8 @@ static bool strict_in_force(struct sim *s, int node)
 	int64_t since_ms = n->config_behind_ms > changed_ms ? n->config_behind_ms : changed_ms;
 	/* deaf before it could be told */
 	bool deaf = n->pg.deaf_since_ms && since_ms + set->ttl_ms > n->pg.deaf_since_ms;
+	/* ... or being stopped, which hangs: it takes no new session */
+	deaf |= n->pg.stuck && n->pg.stop_mode;
 	if (worker_settings(s, node) != set || deaf)
 		n->config_behind_ms = since_ms = s->now_ms;
 	/* ... and one that was starting when it came is told when it is up. */
@@ -220,6 +223,11 @@ static bool by_hand(const struct sim *s, int node)
 	return s->checks.manual_candidate == node && s->now_ms - s->checks.manual_ms < 300000;
 }
 
+static bool by_word_of_the_operator(const struct sim *s, int node)
+{
+	return (by_hand(s, node) && s->checks.manual_lossy) || s->checks.won_by_hand == node;
+}
+
 static void check_nothing_lost(
 	struct sim *s, int node, int16_t branch, uint64_t lsn, const char *how)
 {
@@ -247,7 +255,7 @@ static void check_divergence(struct sim *s, int node, const struct sim_branch *b
 	/* A failover names its target whatever that one has; a switchover does not. */
 	if (s->nodes[node].patroni)
 		return; /* the reference is not judged */
-	if (in_pause(s) || (by_hand(s, node) && s->checks.manual_lossy))
+	if (in_pause(s) || by_word_of_the_operator(s, node))
 		return;
 	for (unsigned i = 0; i < c->history_count; i++)
 		if (c->history[i].timeline == b->tli - 1 && b->start_lsn > c->history[i].lsn)
@@ -296,7 +304,7 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 	const struct settings *set = sim_config_now(s);
 	mix(s, (uint64_t)s->now_ms * 31 + (uint64_t)node);
 	s->checks.quiet_promotions += s->checks.quiet;
-	if (by_hand(s, node) && s->checks.manual_lossy)
+	if (by_word_of_the_operator(s, node))
 		forget_acked(s);
 	/* A node that was suspended in the middle of a promotion ends it in the moment before its
 	 * fence (ha 2.5). What it would acknowledge then is S1. */
@@ -409,6 +417,8 @@ void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 	mix(s, (uint64_t)s->now_ms * 41 + (uint64_t)node * 7 + kind);
 	if (kind != DCS_ADOPT) {
 		s->checks.key_since_ms = s->now_ms;
+		s->checks.won_by_hand =
+			by_hand(s, node) && s->checks.manual_lossy ? (int8_t)node : -1;
 		check_old_timeline(s, node);
 		check_key_changes(s, node);
 	}

@@ -39,6 +39,7 @@ struct sim_checks {
 	int8_t handed_to;      /* the key was given away for this candidate; -1 = for nobody */
 	int16_t handed_branch; /* ... by the one that wrote this */
 	bool manual_lossy;     /* a failover: data loss is the operator's */
+	int8_t won_by_hand;    /* the key was won by such a one, whatever was asked for since; -1 */
 	int64_t max_tli;
 	bool liveness_exempt; /* a fault that cannot heal by itself happened */
 	unsigned quiet_tasks, quiet_promotions;
