@@ -236,7 +236,7 @@ def test_one_log_file_for_all(work):
         os.kill(api, signal.SIGKILL)
         wait_until(lambda: m.helper("api") not in (None, api), 10, "a new api runs")
         os.kill(m.helper("api"), signal.SIGTERM)
-        wait_until(lambda: has("INFO: api: "), 10, "the api's lines are in the file")
+        wait_until(lambda: has("INFO: listening host="), 10, "the api's lines are in the file")
         os.kill(dm, signal.SIGKILL)
         wait_until(lambda: m.helper("deadman") not in (None, dm), 10, "a new dead-man runs")
         m.proc.signal(signal.SIGTERM)
