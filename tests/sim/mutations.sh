@@ -135,13 +135,13 @@ bootstrap: one that had to stop is waited for (X30) | worker/ha/task.c | if (m->
 ~ leader: a refused promotion is tried at once (X47) | worker/ha/leader.c | if (s->m->promote_refused_ms != 0 && s->v->now_ms < again_ms) { | if (false) {
 race: a vote from a later timeline counts (X68) | worker/ha/race.c | if (s->quorum_active && p->timeline > my_timeline(s)) { | if (false) {
 ~ handover: it begins before the leader is promoted (X11) | worker/ha/handover.c | if (!s->primary && !s->starting && !s->standby)@@NL@@		return false;@@NL@@	if (c->failover_scheduled | if (c->failover_scheduled
-handover: nobody looks whether a candidate streams (X50) | worker/ha/handover.c | static bool nobody_streams(const struct step *s)@@NL@@{ | static bool nobody_streams(const struct step *s)@@NL@@{@@NL@@	if (s)@@NL@@		return false;
-handover: who led when it was asked for takes it for granted (X58) | worker/ha/handover.c | (!s->quorum_active || str_eq(s->c->sync_leader, s->v->name)); | (!s->quorum_active || true);
-handover: the voters are not asked first (X59) | worker/ha/handover.c | return !s->unlocked && c->failover_present && c->failover_candidate[0] | return false && !s->unlocked && c->failover_present && c->failover_candidate[0]
+~ handover: nobody looks whether a candidate streams (X50) | worker/ha/handover.c | static bool nobody_streams(const struct step *s)@@NL@@{ | static bool nobody_streams(const struct step *s)@@NL@@{@@NL@@	if (s)@@NL@@		return false;
+~ handover: who led when it was asked for takes it for granted (X58) | worker/ha/handover.c | (!s->quorum_active || str_eq(s->c->sync_leader, s->v->name)); | (!s->quorum_active || true);
+~ handover: the voters are not asked first (X59) | worker/ha/handover.c | return !s->unlocked && c->failover_present && c->failover_candidate[0] | return false && !s->unlocked && c->failover_present && c->failover_candidate[0]
 handover: in pause a candidate need not be in /sync (X69) | worker/ha/handover.c | nobody asked D7 whether I have what was acknowledged (S15). */@@NL@@		if (s->c->failover_leader[0] | */@@NL@@		if (false && s->c->failover_leader[0]
 failsafe: strict mode waits for the store (X63) | worker/ha/failsafe.c | 	keep_strict(s);@@NL@@ | 	(void)keep_strict;@@NL@@
-crash: the same number is the same timeline (X43) | worker/ha/crash.c | bool twin = s->m->rewind_twin && s->m->rewind_state == REWIND_CHECK; | bool twin = false;
-crash: a copy of a leader that is not promoted is begun (X65) | worker/ha/crash.c | if (failed || !source_is_primary(s)) | if (false)
+~ crash: the same number is the same timeline (X43) | worker/ha/crash.c | bool twin = s->m->rewind_twin && s->m->rewind_state == REWIND_CHECK; | bool twin = false;
+~ crash: a copy of a leader that is not promoted is begun (X65) | worker/ha/crash.c | if (failed || !source_is_primary(s)) | if (false)
 keeper: an adopted key is kept instead of released (X48) | worker/ha/keeper_rules.c | if (k->phase == KEEPER_ADOPTING && k->key_version == 0)@@NL@@			k->key_version = k->adopt_version; | 
 ROWS
 }
