@@ -29,7 +29,8 @@ LDFLAGS  += -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LINKOPT)
 
 # Which libraries a layer may use. The supervisor and the dead-man get libcap, nothing else.
 LIBS_CAP  := $(shell $(PKG) --libs libcap)
-LIBS_EXT  := $(shell $(PKG) --libs jansson yaml-0.1 libcurl libcares)
+# The symbol: common/ext/http.c.
+LIBS_EXT  := $(shell $(PKG) --libs jansson yaml-0.1 libcurl libcares) -Wl,--export-dynamic-symbol=_gnutls_global_init_skip
 LIBS_PQ   := $(shell $(PKG) --libs libpq)
 LIBS_MHD  := $(shell $(PKG) --libs libmicrohttpd gnutls)
 CFLAGS_EXT := $(shell $(PKG) --cflags jansson yaml-0.1 libcurl libcares libpq libmicrohttpd libcap)

@@ -52,7 +52,7 @@ static void send_ping(struct loop *l, void *arg)
 	struct msg_ping ping = { .sent_at_ms = now_ms };
 	send_sup(MSG_PING, &ping);
 	int64_t ttl_ms = shm_scalar_get(&k->api->view.supervisor, SUP_LEASE_TTL_MS);
-	loop_timer_set(l, &k->ping, now_ms + ipc_ping_every_ms(ttl_ms), send_ping, k);
+	loop_timer_set(l, &k->ping, ipc_ping_next_ms(now_ms, ttl_ms), send_ping, k);
 }
 
 static void on_welcome(struct link *k, const struct msg_welcome *w)
@@ -67,7 +67,7 @@ static void on_welcome(struct link *k, const struct msg_welcome *w)
 		return;
 	}
 	k->welcomed = true;
-	last_fence_prepare(w->data_dir, w->runtime_dir);
+	last_fence_prepare(w->data_dir, w->runtime_dir, LINK_SUP_FD);
 	if (k->deadman_fd >= 0)
 		last_fence_on_duty();
 	/* Without it the TCP port still serves. */
@@ -100,6 +100,12 @@ enum err_code link_ask(struct api *a, enum api_kind kind, uint64_t id, int64_t d
 	return ipc_send(a->worker_fd, MSG_API_REQ, id, &q, tail, len, NULL, 0, err);
 }
 
+static bool supervisor_hung_up(void)
+{
+	struct pollfd p = { .fd = LINK_SUP_FD };
+	return poll(&p, 1, 0) != 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
 static void drop_worker(struct api *a)
 {
 	if (a->worker_fd < 0)
@@ -107,6 +113,10 @@ static void drop_worker(struct api *a)
 	loop_fd_remove(&a->loop, a->worker_fd);
 	close(a->worker_fd);
 	a->worker_fd = -1;
+	/* It ended with the supervisor, perhaps for an upgrade, and so do we: "no worker" would be
+	 * a refusal of what was asked for. It is our end that tells. */
+	if (supervisor_hung_up())
+		return;
 	facts_worker_gone(a);
 	action_worker_gone(a);
 }
@@ -314,8 +324,6 @@ enum err_code link_open(struct link *k, struct api *api, struct err *err)
 /* The parent-death signal looks like an order to end. It is one only while the supervisor lives. */
 void link_signal(struct link *k)
 {
-	struct pollfd p = { .fd = LINK_SUP_FD };
-	if (getppid() == k->parent &&
-		(poll(&p, 1, 0) == 0 || (p.revents & (POLLHUP | POLLERR)) == 0))
+	if (getppid() == k->parent && !supervisor_hung_up())
 		end(k, "signal");
 }

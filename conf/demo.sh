@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # make demo: a three-member cluster with its own etcd on loopback, until Ctrl-C. Everything it writes is below build/demo. As root the
 # daemons run as user postgres, because PostgreSQL refuses to be root; where that user cannot reach build/demo, a directory in /tmp
-# takes its place. A member that ends is started again, as an init system would.
+# takes its place. A member that ends is started again, as an init system would. DEMO_DIR (made anew) and DEMO_BIN (with the
+# programs) choose other places, DEMO_ETCD_PORT, DEMO_REST_PORT and DEMO_PG_PORT other ports.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-bin=$PWD/build/release
-base=$PWD/build/demo
+bin=${DEMO_BIN:-$PWD/build/release}
+base=${DEMO_DIR:-$PWD/build/demo}
 etcd_port=${DEMO_ETCD_PORT:-12379} rest_port=${DEMO_REST_PORT:-18008} pg_port=${DEMO_PG_PORT:-15432}
 etcd_pid=
 member_pid=()
@@ -81,16 +82,21 @@ settled() {
 		awk -F '\t' '$4 == "Leader" && $5 == "running" { l++ } $4 == "Replica" && $5 == "streaming" { r++ } END { exit !(l == 1 && r == 2) }'
 }
 
+# Shows the list each time it says something else, until it is complete.
 wait_settled() {
-	local i
-	for ((i = 0; i < 240; i++)); do
+	local i now shown=
+	for ((i = 0; i < 480; i++)); do
+		now=$(ctl list 2>/dev/null)
+		if [ -n "$now" ] && [ "$now" != "$shown" ]; then
+			shown=$now
+			printf '%s\n' "$now"
+		fi
 		settled && return 0
 		for p in "$etcd_pid" "${member_pid[@]}"; do
 			kill -0 "$p" 2>/dev/null || fail "a process ended (pid $p), see $base/*.log"
 		done
-		sleep 0.5
+		sleep 0.25
 	done
-	ctl list
 	fail "the cluster did not come up within two minutes, see $base/*.log"
 }
 

@@ -30,7 +30,7 @@ static json_t *read_mapping(const char *path)
 		v = yaml_read_file(path, &err);
 	}
 	if (v == NULL)
-		fail("%s: %s", path, err.text);
+		fail(strcmp(path, "-") == 0 ? "standard input: %s" : "%s", err.text);
 	if (!json_is_object(v))
 		fail("%s: the configuration must be a mapping", path);
 	return v;
@@ -118,18 +118,24 @@ static json_t *edit(const char *scope, const char *text)
 	return v;
 }
 
+static void patch_by_file(json_t *config, const char *path)
+{
+	json_t *patch = read_mapping(path);
+	(void)json_patch(config, patch);
+	json_decref(patch);
+}
+
 static json_t *changed(const struct args *a, const struct view *v, const char *text)
 {
 	const char *replace = args_value(a, "replace"), *apply = args_value(a, "apply");
 	bool set = args_has(a, "set") || args_has(a, "pg");
 	if (replace == NULL && apply == NULL && !set)
 		return edit(v->scope, text);
-	json_t *config = replace != NULL ? read_mapping(replace) : json_deep_copy(v->config);
-	if (apply != NULL) {
-		json_t *patch = read_mapping(apply);
-		(void)json_patch(config, patch);
-		json_decref(patch);
-	}
+	json_t *config = replace != NULL ? json_object() : json_deep_copy(v->config);
+	if (replace != NULL)
+		patch_by_file(config, replace); /* of nothing: a null is left out */
+	if (apply != NULL)
+		patch_by_file(config, apply);
 	for (int pg = 0; pg <= 1; pg++)
 		for (unsigned i = 0; i < a->given_count; i++)
 			if (strcmp(a->given[i].opt->name, pg ? "pg" : "set") == 0)

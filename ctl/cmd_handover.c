@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/config/value.h"
 #include "common/core/str.h"
 #include "common/ext/json.h"
 #include "ctl/ctl.h"
@@ -16,11 +17,16 @@ struct handover {
 	char leader[LIMIT_NAME], candidate[LIMIT_NAME], at[64];
 };
 
+/* The tag nofailover decides where it is set, also to false; only without it the priority does. */
 static bool may_lead(const json_t *m)
 {
-	const json_t *priority = json_path(m, "tags.failover_priority");
-	return !json_truthy(json_path(m, "tags.nofailover")) &&
-	       !(json_is_integer(priority) && json_integer_value(priority) <= 0);
+	const json_t *nofailover = json_path(m, "tags.nofailover");
+	char text[40];
+	int64_t priority;
+	if (nofailover != NULL && !json_is_null(nofailover))
+		return !json_truthy(nofailover);
+	return !json_text(json_path(m, "tags.failover_priority"), text, sizeof(text)) ||
+	       !value_parse_int(text, NULL, &priority) || priority > 0;
 }
 
 static void choose_leader(struct handover *h)

@@ -373,7 +373,9 @@ static void flush_switchover(struct ctl *c, const struct args *a)
 			       member_is_leader(m) == (leader == 1)) done = flush_at(c, m);
 	}
 	if (!done) {
-		printf("Could not find any accessible member of cluster %s\n", v.scope);
+		char stamp[48];
+		when_stamp(stamp, sizeof(stamp), 5);
+		printf("%s Could not find any accessible member of cluster %s\n", stamp, v.scope);
 		if (v.c == NULL ||
 			source_write(c, DCS_SET_FAILOVER, "{}", v.c->failover_version) != DCS_OK)
 			fail("The scheduled switchover could not be removed");

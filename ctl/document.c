@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/config/value.h"
 #include "common/core/str.h"
@@ -103,18 +102,7 @@ static void put_schedule(json_t *doc, const struct cluster *c)
 {
 	if (!c->failover_present || !c->failover_scheduled)
 		return;
-	time_t at = (time_t)(c->failover_at_wall_us / 1000000);
-	struct tm tm;
-	char text[48];
-	(void)gmtime_r(&at, &tm);
-	size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-	int us = (int)(c->failover_at_wall_us % 1000000);
-	/* As Python writes it: a fraction of six digits or none. */
-	if (us > 0)
-		put_format(text + n, sizeof(text) - n, ".%06d+00:00", us);
-	else
-		put_copy(text + n, sizeof(text) - n, "+00:00");
-	json_t *s = json_pack("{s:s}", "at", text);
+	json_t *s = json_pack("{s:s}", "at", c->failover_at);
 	if (c->failover_leader[0] != '\0')
 		(void)json_object_set_new(s, "from", json_string(c->failover_leader));
 	if (c->failover_candidate[0] != '\0')

@@ -1,9 +1,9 @@
 /* pgregentctl, also under the name patronictl: options, commands, exit codes (ctl 1). */
 #include <errno.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/core/log.h"
 #include "common/core/str.h"
@@ -235,6 +235,23 @@ static enum log_level level_of_environment(void)
 	return level;
 }
 
+/* "<time> - <LEVEL> - <text>", as scripts know it (ctl 1). */
+static void write_log(const struct log_record *r)
+{
+	static const char *const names[] = { [LOG_DEBUG] = "DEBUG",
+		[LOG_INFO] = "INFO",
+		[LOG_WARNING] = "WARNING",
+		[LOG_ERROR] = "ERROR",
+		[LOG_CRITICAL] = "CRITICAL" };
+	time_t at = (time_t)(r->wall_us / 1000000);
+	struct tm tm;
+	char day[40];
+	(void)localtime_r(&at, &tm);
+	(void)strftime(day, sizeof(day), "%Y-%m-%d %H:%M:%S", &tm);
+	(void)fprintf(stderr, "%s,%03d - %s - %s\n", day, (int)(r->wall_us / 1000 % 1000),
+		names[r->level], r->text);
+}
+
 static const struct command *find_command(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
@@ -280,14 +297,11 @@ int main(int argc, char **argv)
 	static struct args global;
 	static struct ctl c;
 	struct err err = ERR_INIT;
-	(void)setlocale(LC_CTYPE, "");
-	if (MB_CUR_MAX == 1)
-		(void)setlocale(
-			LC_CTYPE, "C.UTF-8"); /* names are UTF-8 whatever the terminal says */
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	if (argc > 0)
 		prog_name = slash != NULL ? slash + 1 : argv[0];
 	log_open("", 2, level_of_environment());
+	log_set_sink(write_log);
 	if (args_read(&global, global_opts, true, argc - 1, argv + 1, &err) != ERR_OK)
 		fail_usage("%s", err.text);
 	argc -= 1 + global.consumed;

@@ -194,18 +194,20 @@ static struct shown what_is_shown(const json_t *members, bool extended)
 	return s;
 }
 
-/* Agents before 4.1 have one position only. */
+/* Agents before 4.1 have one position only, and their other two are "unknown". */
 static void put_positions(json_t *row, const json_t *m)
 {
-	bool old = json_object_get(m, "receive_lsn") == NULL &&
-		   json_object_get(m, "replay_lsn") == NULL;
+	const char *lsn = member_str(m, "lsn");
+	bool old = strcmp(member_str(m, "receive_lsn"), "unknown") == 0 &&
+		   strcmp(member_str(m, "replay_lsn"), "unknown") == 0 && lsn[0] != '\0' &&
+		   strcmp(lsn, "unknown") != 0;
 	bool streaming = strcmp(member_str(m, "state"), "streaming") == 0;
-	const char *rl = !old ? "receive_lsn" : streaming ? "lsn" : "";
-	const char *pl = !old ? "replay_lsn" : streaming ? "" : "lsn";
+	bool receive = old && streaming, replay = old && !streaming;
+	const char *rl = receive ? "lsn" : "receive_lsn", *pl = replay ? "lsn" : "replay_lsn";
 	(void)json_array_append_new(row, text_or_empty(m, rl));
-	(void)json_array_append_new(row, lag(m, !old ? "receive_lag" : streaming ? "lag" : ""));
+	(void)json_array_append_new(row, lag(m, receive ? "lag" : "receive_lag"));
 	(void)json_array_append_new(row, text_or_empty(m, pl));
-	(void)json_array_append_new(row, lag(m, !old ? "replay_lag" : streaming ? "" : "lag"));
+	(void)json_array_append_new(row, lag(m, replay ? "lag" : "replay_lag"));
 }
 
 static json_t *make_row(const struct view *v, const json_t *m, const char *prefix, bool ports,

@@ -146,12 +146,14 @@ static void search_dir(const char *dir, const char *scope, struct found *f)
 static bool find_socket(struct ctl *c, const char *scope)
 {
 	struct found f = { .all = BUF_INIT(65536) };
-	char xdg[LIMIT_PATH] = "", tmp[64];
+	char first[LIMIT_PATH] = "", xdg[LIMIT_PATH] = "", tmp[64];
 	const char *run = getenv("RUNTIME_DIRECTORY"), *base = getenv("XDG_RUNTIME_DIR");
 	if (base != NULL && base[0] != '\0')
 		put_format(xdg, sizeof(xdg), "%s/pgregent", base);
 	put_format(tmp, sizeof(tmp), "/tmp/pgregent-%u", (unsigned)geteuid());
-	const char *dirs[] = { run != NULL ? run : "", "/run/pgregent", xdg, tmp };
+	if (run != NULL) /* systemd: a list with colons; the supervisor takes the first, too */
+		put_format(first, sizeof(first), "%.*s", (int)strcspn(run, ":"), run);
+	const char *dirs[] = { first, "/run/pgregent", xdg, tmp };
 	for (size_t i = 0; i < ARRAY_LEN(dirs) && f.count == 0; i++)
 		if (dirs[i][0] != '\0')
 			search_dir(dirs[i], scope, &f);
@@ -202,9 +204,8 @@ static void open_for(struct ctl *c, const char *scope)
 	if (!c->store) {
 		if (c->socket[0] == '\0' && !find_socket(c, scope))
 			fail("Can not find suitable configuration of distributed configuration "
-			     "store\nAvailable implementations: consul, etcd, etcd3, exhibitor, "
-			     "kubernetes, raft, zookeeper\nNo agent's socket was found on this "
-			     "host either");
+			     "store\nAvailable implementations: etcd3\nNo agent's socket was found "
+			     "on this host either");
 		return;
 	}
 	if (c->dcs != NULL && strcmp(c->dcs_scope, scope) == 0)

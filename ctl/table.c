@@ -1,6 +1,8 @@
 /* See table.h. */
 #include "ctl/table.h"
 
+#include <locale.h>
+#include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
 
@@ -20,6 +22,18 @@ enum table_format table_format_of(const char *name)
 	return str_eq(name, "yaml") || str_eq(name, "yml") ? TABLE_YAML : TABLE_PRETTY;
 }
 
+/* Its tables are a good part of what a listing needs in memory: only for who has such names. Names
+ * are UTF-8 whatever the terminal says. */
+static void know_utf8(void)
+{
+	static bool known;
+	if (known)
+		return;
+	known = true;
+	if (setlocale(LC_CTYPE, "") == NULL || MB_CUR_MAX == 1)
+		(void)setlocale(LC_CTYPE, "C.UTF-8");
+}
+
 unsigned table_width(const char *s, size_t len)
 {
 	mbstate_t state;
@@ -27,6 +41,14 @@ unsigned table_width(const char *s, size_t len)
 	unsigned width = 0;
 	while (len > 0) {
 		wchar_t wc;
+		unsigned char c = (unsigned char)*s;
+		if (c > 0 && c < 0x80) {
+			width += c >= ' ' && c != 0x7f;
+			s++;
+			len--;
+			continue;
+		}
+		know_utf8();
 		size_t n = mbrtowc(&wc, s, len, &state);
 		if (n == 0 || n > len) { /* not UTF-8: one column for each byte */
 			memset(&state, 0, sizeof(state));

@@ -1,4 +1,4 @@
-/* Rows of JSON values to text: ASCII box, TSV, JSON, YAML (ctl 4.8). Pure. */
+/* Rows of JSON values to text: ASCII box, TSV, JSON, YAML (ctl 4.8). */
 #pragma once
 #include <stdbool.h>
 #include <jansson.h>
@@ -25,5 +25,5 @@ struct table {
 enum table_format table_format_of(const char *name);
 /* False: no memory, or more columns than the box takes. */
 MUST_USE bool table_write(const struct table *t, enum table_format format, struct buf *out);
-/* Columns that text takes on a terminal (UTF-8; the locale must be set). */
+/* Columns that text (UTF-8) takes on a terminal. */
 unsigned table_width(const char *s, size_t len);

@@ -187,11 +187,29 @@ bool helpers_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms)
 	return true;
 }
 
-void helper_seen(struct helper *h, int64_t now_ms)
+void helper_seen(struct helper *h, int64_t at_ms)
 {
-	h->seen_ms = now_ms;
-	if (h->state == HELPER_READY && now_ms - h->since_ms > CALM_MS)
+	if (at_ms > h->seen_ms)
+		h->seen_ms = at_ms;
+	if (h->state == HELPER_READY && at_ms - h->since_ms > CALM_MS)
 		h->failures = 0;
+}
+
+void helpers_late(struct sup *s, int64_t late_ms)
+{
+	for (unsigned i = 0; i < HELPER_COUNT; i++) {
+		struct helper *h = &s->helpers[i];
+		h->seen_ms += late_ms;
+		if (h->state == HELPER_STARTING)
+			h->since_ms += late_ms;
+	}
+}
+
+/* files answers only while there is no postmaster, api nothing at all. */
+bool helper_quiet(const struct sup *s, const struct helper *h)
+{
+	return h->role != ROLE_WORKER && h->state == HELPER_READY &&
+	       s->guard.pm_state == PG_PROC_RUNNING;
 }
 
 void helper_ready(struct helper *h, int64_t now_ms)

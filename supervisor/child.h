@@ -47,9 +47,15 @@ int64_t helpers_next_ms(const struct sup *s);
 bool helpers_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms);
 /* Everything it should know once it said HELLO. */
 void helper_welcome(struct sup *s, struct helper *h, int64_t now_ms);
-/* Any message came; READY came. */
-void helper_seen(struct helper *h, int64_t now_ms);
+/* Any message came: it lived at that time. READY came. */
+void helper_seen(struct helper *h, int64_t at_ms);
+/* We woke late_ms later than we wanted, perhaps with the whole node: that time was no silence of
+ * theirs. */
+void helpers_late(struct sup *s, int64_t late_ms);
 void helper_ready(struct helper *h, int64_t now_ms);
+/* It has nothing to say but that it lives: its socket is read when something else wakes us, a PING
+ * alone is no reason to. At the latest that is when it would count as silent. */
+bool helper_quiet(const struct sup *s, const struct helper *h);
 /* Break the connection and the process: bad message, full queue, silence. */
 void helper_kill(struct sup *s, struct helper *h, const char *why);
 /* Ask all to end (SIGTERM, then SIGKILL at until_ms); false while some are left. */

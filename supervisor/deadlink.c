@@ -269,7 +269,16 @@ static void on_ack(struct sup *s, const struct msg_dm_ack *a)
 	sup_guard(s, (struct guard_event){ .kind = GUARD_EV_PEER_SEEN,
 			     .acked_seq = a->seq,
 			     .peer_fencing = a->fencing,
+			     .peer_at_ms = a->now_ms,
 			     .generation = a->generation });
+}
+
+bool deadlink_quiet(const struct sup *s)
+{
+	const struct deadlink *d = &s->dm;
+	return d->state == DEADLINK_UP && d->old_fd < 0 && !d->state_due && !d->postmaster_due &&
+	       s->guard.pm_state == PG_PROC_RUNNING && d->acked_generation == s->pm.generation &&
+	       guard_synced(&s->guard, s->guard.state_seq) && sup_holds_next_ms(s) == INT64_MAX;
 }
 
 /* Ours enforces all that we know, and a helper of ours is there to notice its end: the one before

@@ -37,6 +37,8 @@ bool deadlink_holds(const struct sup *s, uint64_t generation);
 /* A socket between it and a helper, so that each notices the other's end. */
 void deadlink_log(struct sup *s); /* where lines go; once when it is up, and when it changes */
 void deadlink_connect_helper(struct sup *s, unsigned helper);
+/* Nothing is awaited of it but that it lives: its socket is read when something else wakes us. */
+bool deadlink_quiet(const struct sup *s);
 /* Starts and time-outs; sends what is due. */
 void deadlink_tick(struct sup *s, int64_t now_ms);
 int64_t deadlink_next_ms(const struct sup *s);

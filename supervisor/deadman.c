@@ -343,7 +343,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	/* Before the first state: whoever loses sight of another enforcer finds us by it. */
-	if (duty_take(LOCK_NAME, DUTY_ENFORCER) < 0)
+	if (duty_enforce(LOCK_NAME) < 0)
 		log_warning("cannot be seen on duty: %s/lock: %s", argv[1], strerror(errno));
 	raise_priority();
 	lock_memory();

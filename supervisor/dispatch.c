@@ -15,7 +15,7 @@
 	256 /* messages of one helper in one turn: more is a flood, the next turn goes on */
 #define HOLD_MS	     3000  /* an answer that waits for the dead-man longer than this is a refusal */
 #define STOP_LATE_MS 10000 /* for a standby that guard_step stops */
-#define WD_AGAIN_MS  1000  /* a watchdog device that could not be opened is tried again */
+#define WD_AGAIN_MS  10000 /* a watchdog device that could not be opened is tried again */
 
 /* ---- guard ---- */
 
@@ -319,6 +319,14 @@ static void dispatch(struct sup *s, struct helper *h, struct ipc_msg *m)
 	}
 }
 
+/* A PING may have waited for something else to wake us. */
+static int64_t lived_at_ms(const struct sup *s, const struct helper *h, const struct ipc_msg *m)
+{
+	const struct msg_ping *ping = m->payload;
+	bool waited = m->type == MSG_PING && helper_quiet(s, h);
+	return waited && ping->sent_at_ms < s->now_ms ? ping->sent_at_ms : s->now_ms;
+}
+
 void sup_receive(struct sup *s, struct helper *h)
 {
 	for (unsigned i = 0; i < RECEIVE_MAX && h->fd >= 0; i++) {
@@ -334,7 +342,7 @@ void sup_receive(struct sup *s, struct helper *h)
 		/* It may have been sent since the turn began: then its time would lie in the
 		 * future. */
 		s->now_ms = clock_boot_ms();
-		helper_seen(h, s->now_ms);
+		helper_seen(h, lived_at_ms(s, h, &m));
 		dispatch(s, h, &m);
 		for (int k = 0; k < m.fd_count; k++)
 			close(m.fds[k]);

@@ -12,6 +12,7 @@
 
 #define PAUSE_FIRST_MS	2 /* most of PostgreSQL is gone by then */
 #define PAUSE_MAX_MS	1000
+#define REPORT_FIRST_MS 2000 /* by then it is no matter of a busy machine any more */
 #define REPORT_EVERY_MS 10000
 
 void fence_init(struct fence *f, struct killtree *scratch)
@@ -105,7 +106,7 @@ void fence_start(struct fence *f, const struct killtree_target *target, uint64_t
 	f->generation = generation;
 	f->life_fd = life_fd;
 	f->started_ms = now_ms;
-	f->reported_ms = now_ms;
+	f->reported_ms = now_ms - REPORT_EVERY_MS + REPORT_FIRST_MS;
 	f->pause_ms = PAUSE_FIRST_MS;
 	f->next_ms = now_ms + PAUSE_FIRST_MS;
 	/* After an ordinary exit nothing is left, and nothing need be looked for. */

@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "common/core/clock.h"
 #include "supervisor/guard_rules.h"
 
 int64_t guard_margin_ms(int64_t ttl_ms)
@@ -160,8 +161,9 @@ static void tick_peer(struct guard *g, int64_t now_ms, struct guard_actions *out
 			out->flags |= GUARD_LEAVE;
 		return;
 	}
-	if (now_ms >= g->peer_send_ms) {
-		g->peer_send_ms = now_ms + interval_ms;
+	/* At multiples of the interval, as all that is periodic in a node: one wake-up for all. */
+	if (now_ms + GUARD_PEER_EARLY_MS >= g->peer_send_ms) {
+		g->peer_send_ms = clock_grid_ms(now_ms + GUARD_PEER_EARLY_MS, interval_ms);
 		out->flags |= GUARD_SEND_STATE;
 	}
 	if (g->role == GUARD_SUPERVISOR &&

@@ -67,6 +67,7 @@ struct guard_event {
 	uint32_t peer_fencing;
 	uint64_t generation;
 	uint64_t acked_seq;
+	int64_t peer_at_ms; /* when the other one said so; 0 = now */
 	int64_t deadline_ms;
 	int64_t lease_until_ms;
 	int64_t timeout_ms;

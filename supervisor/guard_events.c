@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#include "common/core/clock.h"
+
 /* A request rests on a lease that is in force and not spent. One that names an older report of the
  * same lease is as good while it is itself unspent: the keeper may have renewed between decision
  * and request. */
@@ -326,7 +328,7 @@ static void take_peer_new(struct guard *g, int64_t now_ms, struct guard_actions 
 {
 	g->peer_alive = 1;
 	g->peer_seen_ms = now_ms;
-	g->peer_send_ms = now_ms + guard_peer_interval_ms(ttl_of(g));
+	g->peer_send_ms = clock_grid_ms(now_ms, guard_peer_interval_ms(ttl_of(g)));
 	g->peer_fencing = 0;
 	g->acked_seq = 0;
 	/* A successor that has connected gets the whole grace once more; only its first state ends
@@ -340,7 +342,9 @@ static void take_peer_new(struct guard *g, int64_t now_ms, struct guard_actions 
 static void take_peer_seen(
 	struct guard *g, const struct guard_event *ev, int64_t now_ms, struct guard_actions *out)
 {
-	g->peer_seen_ms = now_ms;
+	/* An answer may have waited to be read. */
+	int64_t seen_ms = ev->peer_at_ms > 0 ? min64(ev->peer_at_ms, now_ms) : now_ms;
+	g->peer_seen_ms = max64(g->peer_seen_ms, seen_ms);
 	if (g->role != GUARD_SUPERVISOR)
 		return;
 	if (ev->acked_seq <= g->state_seq && ev->acked_seq > g->acked_seq)

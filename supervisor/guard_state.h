@@ -12,6 +12,7 @@
 #define GUARD_TTL_DEFAULT_MS  30000 /* windows of a standby before any report named a ttl */
 #define GUARD_THAW_MS	      500   /* a deadline seen this late: we were frozen, not busy */
 #define GUARD_PEER_MISSED     3	    /* silent for that many intervals: killed and replaced */
+#define GUARD_PEER_EARLY_MS   5	    /* awake anyhow: a message that is due so soon leaves now */
 
 #define GUARD_TIME_MAX_MS                                                                          \
 	(INT64_C(1) << 52) /* 140,000 years: a time beyond it is a broken message */

@@ -227,7 +227,7 @@ static bool enforcer_on_duty(const struct sup *s)
 {
 	char path[LIMIT_PATH + 8];
 	return str_format(path, sizeof(path), "%s/lock", s->launch.runtime_dir) &&
-	       duty_held(path, DUTY_ENFORCER);
+	       duty_enforced(path);
 }
 
 void handover_inherit(struct sup *s)

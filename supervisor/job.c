@@ -89,6 +89,7 @@ static void free_slot(struct job *j)
 static struct job *take_slot(struct jobs *js)
 {
 	struct job *old = NULL;
+	js->idle = false;
 	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
 		struct job *j = &js->slot[i];
 		if (j->state == JOB_FREE)
@@ -127,7 +128,7 @@ void jobs_report(struct sup *s)
 unsigned jobs_running(const struct jobs *js)
 {
 	unsigned n = 0;
-	for (unsigned i = 0; i < LIMIT_JOBS; i++)
+	for (unsigned i = 0; !js->idle && i < LIMIT_JOBS; i++)
 		n += js->slot[i].state != JOB_FREE && js->slot[i].state != JOB_ENDED;
 	return n;
 }
@@ -370,8 +371,14 @@ static void kill_tree(struct sup *s, const struct job *j)
 
 void jobs_tick(struct sup *s, int64_t now_ms)
 {
+	if (s->jobs.idle)
+		return;
+	s->jobs.idle = true;
 	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
 		struct job *j = &s->jobs.slot[i];
+		if ((j->state != JOB_FREE && j->state != JOB_ENDED) || j->out[0].fd >= 0 ||
+			j->out[1].fd >= 0)
+			s->jobs.idle = false;
 		if (j->state == JOB_RUNNING && j->deadline_ms != 0 && now_ms >= j->deadline_ms) {
 			j->timed_out = true;
 			log_warning("job over its time name=%s id=%llu", j->name,
@@ -390,7 +397,7 @@ void jobs_tick(struct sup *s, int64_t now_ms)
 int64_t jobs_next_ms(const struct jobs *js)
 {
 	int64_t next = INT64_MAX;
-	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
+	for (unsigned i = 0; !js->idle && i < LIMIT_JOBS; i++) {
 		const struct job *j = &js->slot[i];
 		int64_t at = INT64_MAX;
 		if (j->state == JOB_RUNNING && j->deadline_ms != 0)
@@ -404,7 +411,7 @@ int64_t jobs_next_ms(const struct jobs *js)
 
 bool jobs_reaped(struct sup *s, pid_t pid, int status, int64_t now_ms)
 {
-	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
+	for (unsigned i = 0; !s->jobs.idle && i < LIMIT_JOBS; i++) {
 		struct job *j = &s->jobs.slot[i];
 		if (j->state == JOB_FREE || j->state == JOB_ENDED || j->pid != pid)
 			continue;

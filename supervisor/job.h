@@ -36,6 +36,7 @@ struct job {
 #define JOB_UPGRADE_CHECK UINT64_MAX /* id of the supervisor's own job */
 
 struct jobs {
+	bool idle; /* no slot has a process or an open output: none need be looked at */
 	struct job slot[LIMIT_JOBS];
 };
 

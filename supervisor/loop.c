@@ -14,6 +14,7 @@
 #include "supervisor/ending.h"
 #include "supervisor/sup.h"
 
+#define LATE_MS	 20 /* a wake-up later than that: we were kept from running */
 #define REAP_MAX 64 /* of one turn: orphans of a fork bomb must not hold the fence up */
 
 enum slot {
@@ -38,13 +39,18 @@ static void fill(const struct sup *s, struct pollfd *p)
 	p[SLOT_DEADMAN_OLD].fd = s->dm.old_fd;
 	for (unsigned i = 0; i < HELPER_COUNT; i++)
 		p[SLOT_HELPERS + i].fd = s->helpers[i].fd;
-	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
-		p[SLOT_JOBS + 2 * i].fd = s->jobs.slot[i].out[0].fd;
-		p[SLOT_JOBS + 2 * i + 1].fd = s->jobs.slot[i].out[1].fd;
-	}
+	for (unsigned i = 0; i < 2 * LIMIT_JOBS; i++)
+		p[SLOT_JOBS + i].fd = s->jobs.idle ? -1 : s->jobs.slot[i / 2].out[i % 2].fd;
 	for (unsigned i = 0; i < SLOT_COUNT; i++) {
 		p[i].events = POLLIN;
 		p[i].revents = 0;
+	}
+	/* Who only says that it lives is read when something else wakes us; its end still does. */
+	if (deadlink_quiet(s))
+		p[SLOT_DEADMAN].events = 0;
+	for (unsigned i = 0; i < HELPER_COUNT; i++) {
+		if (helper_quiet(s, &s->helpers[i]))
+			p[SLOT_HELPERS + i].events = 0;
 	}
 }
 
@@ -91,6 +97,11 @@ static void reap(struct sup *s)
 	}
 }
 
+static bool to_read(const struct pollfd *p)
+{
+	return p->fd >= 0 && (p->revents != 0 || p->events == 0);
+}
+
 static void read_all(struct sup *s, const struct pollfd *p)
 {
 	uint64_t ticks;
@@ -103,12 +114,12 @@ static void read_all(struct sup *s, const struct pollfd *p)
 	if (p[SLOT_WALL].revents != 0 && read(s->wall_fd, &ticks, sizeof(ticks)) < 0 &&
 		errno == ECANCELED)
 		log_info("the wall clock was set");
-	if (p[SLOT_DEADMAN].revents != 0)
+	if (to_read(&p[SLOT_DEADMAN]))
 		deadlink_receive(s);
 	if (p[SLOT_DEADMAN_OLD].revents != 0)
 		deadlink_receive_old(s);
 	for (unsigned i = 0; i < HELPER_COUNT; i++) {
-		if (p[SLOT_HELPERS + i].revents != 0)
+		if (to_read(&p[SLOT_HELPERS + i]))
 			sup_receive(s, &s->helpers[i]);
 	}
 	for (unsigned i = 0; i < LIMIT_JOBS; i++) {
@@ -141,10 +152,13 @@ static void turn(struct sup *s)
 	static struct pollfd fds[SLOT_COUNT];
 	fill(s, fds);
 	set_timer(s);
-	if (poll(fds, SLOT_COUNT, -1) < 0)
+	int64_t due_ms = s->timer_at_ms > s->now_ms ? s->timer_at_ms : s->now_ms;
+	if (poll(fds, s->jobs.idle ? SLOT_JOBS : SLOT_COUNT, -1) < 0)
 		return; /* EINTR: every signal is blocked but those that stop or kill */
 	int64_t read_ms = clock_boot_ms();
 	s->now_ms = read_ms;
+	if (s->timer_at_ms > 0 && read_ms - due_ms > LATE_MS)
+		helpers_late(s, read_ms - due_ms);
 	read_all(s, fds);
 	reap(s);
 	/* By the time from before the reading: if we were frozen since, a renewal or a sign of life

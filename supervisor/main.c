@@ -117,7 +117,8 @@ static int prepare(struct sup *s, struct err *err)
 	handover_guard_start(s->argv);
 	if (open_standard(err) != ERR_OK || launch_find_programs(&s->launch, err) != ERR_OK)
 		return status;
-	if (privs_lookup(&s->privs, s->launch.user, err) != ERR_OK)
+	if (privs_lookup(&s->privs, s->launch.user, err) != ERR_OK ||
+		privs_require(&s->privs, err) != ERR_OK)
 		return status;
 	if (launch_environment(&s->launch, &s->privs, err) != ERR_OK)
 		return status;

@@ -136,8 +136,31 @@ static const struct {
 	{ CAP_SETPCAP, true, "CAP_SETPCAP", "to take capabilities from helpers" },
 	{ CAP_SYS_NICE, false, "CAP_SYS_NICE", "real-time scheduling of the fence" },
 	{ CAP_IPC_LOCK, false, "CAP_IPC_LOCK", "memory locked against paging" },
-	{ CAP_SYS_RESOURCE, false, "CAP_SYS_RESOURCE", "a lowered OOM score" },
+	{ CAP_SYS_RESOURCE, false, "CAP_SYS_RESOURCE", "lowered OOM score" },
 };
+
+/* Before the first child: what is missing is named here, not by the step of a child that it breaks.
+ */
+enum err_code privs_require(const struct privs *p, struct err *err)
+{
+	if (!p->root)
+		return ERR_OK;
+	cap_t have = cap_get_proc();
+	if (have == NULL)
+		return err_set(err, ERR_NOMEM, 0, "capabilities");
+	enum err_code rc = ERR_OK;
+	for (unsigned i = 0; rc == ERR_OK && i < ARRAY_LEN(kept); i++) {
+		cap_flag_value_t on = CAP_CLEAR;
+		cap_get_flag(have, kept[i].cap, CAP_PERMITTED, &on);
+		if (on != CAP_SET && kept[i].must)
+			rc = err_set(err, ERR_DENIED, 0,
+				"%s is missing, needed %s: grant it, or start as the user of "
+				"PostgreSQL",
+				kept[i].name, kept[i].use);
+	}
+	cap_free(have);
+	return rc;
+}
 
 enum err_code privs_keep(const struct privs *p, struct err *err)
 {
@@ -149,12 +172,7 @@ enum err_code privs_keep(const struct privs *p, struct err *err)
 	for (unsigned i = 0; rc == ERR_OK && i < ARRAY_LEN(kept); i++) {
 		cap_flag_value_t on = CAP_CLEAR;
 		cap_get_flag(have, kept[i].cap, CAP_PERMITTED, &on);
-		if (on != CAP_SET && kept[i].must) {
-			rc = err_set(err, ERR_DENIED, 0,
-				"%s is missing, needed %s: grant it, or start as the user of "
-				"PostgreSQL",
-				kept[i].name, kept[i].use);
-		} else if (on != CAP_SET) {
+		if (on != CAP_SET) { /* one that must be there is: privs_require */
 			log_warning(
 				"capability missing name=%s so no %s", kept[i].name, kept[i].use);
 		} else {

@@ -33,7 +33,10 @@ enum priv_kind {
 /* Who the children are. user NULL: root runs them as "postgres", anybody else as himself. The
  * look-up runs in a child of at most 10 s, so that no NSS module is loaded here. */
 MUST_USE enum err_code privs_lookup(struct privs *p, const char *user, struct err *err);
-/* Reduce the capabilities to what is needed; an error when one of the indispensable is missing. */
+/* An error when an indispensable capability is missing. */
+MUST_USE enum err_code privs_require(const struct privs *p, struct err *err);
+/* Reduce the capabilities to what is needed; a log line for each that would be of use and is
+ * missing. */
 MUST_USE enum err_code privs_keep(const struct privs *p, struct err *err);
 /* Real-time scheduling, locked memory, lowered OOM score: where allowed, a log line where not.
  * oom_saved: the score to give to children, "" = the present one. */

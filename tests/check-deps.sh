@@ -51,8 +51,31 @@ check_libs pgregent '^libcap\.so'
 check_libs pgregent-deadman '^libcap\.so'
 check_libs pgregent-files '^$'
 check_libs pgregent-worker '^lib(pq|yaml|jansson|curl|cares).*\.so'
-check_libs pgregent-api '^lib(microhttpd|gnutls|yaml|jansson|curl|cares).*\.so'
+check_libs pgregent-api '^lib(microhttpd|gnutls|yaml|jansson|cares).*\.so'
 check_libs pgregentctl '^lib(pq|yaml|jansson|curl|cares).*\.so'
+# What a process must never do (DESIGN 1), by what it asks of the C library.
+check_calls() { # regex of calls, then files that may not import them
+	local calls=$1
+	shift
+	[ -e "${1:-}" ] || return
+	while read -r file call; do
+		echo "$file calls $call"
+		bad=$((bad + 1))
+	done < <(nm -A --undefined-only "$@" | awk '{sub(/:$/, "", $1); sub(/@.*/, "", $3); print $1, $3}' | grep -xE "[^ ]+ ($calls)")
+}
+run='v?fork|f?exec(v|l)[a-z]*|posix_spawnp?|system|popen|clone|pthread_create'
+resolve='getaddrinfo|gethostby[a-z0-9_]*|res_n?(search|query)'
+users='get(pw|gr)[a-z_]*'
+for b in build/release build/san; do
+	check_calls "$resolve|pthread_create|fopen" $b/pgregent
+	check_calls "$run|$resolve|$users" $b/pgregent-deadman
+	check_calls "f?exec(v|l)[a-z]*|posix_spawnp?|connect|$resolve" $b/pgregent-files
+	check_calls "$run|$resolve|connect" $b/pgregent-api
+	# The worker's program also serves --validate-config and --generate-config, which end by themselves.
+	mapfile -t objects < <(find $b/worker $b/common -name '*.o' 2>/dev/null |
+		grep -vE '/worker/(files|raft)/|/config/(program|checks_net)\.o$|/worker/generate\.o$')
+	check_calls "$run|$resolve" "${objects[@]}"
+done
 echo "deps: $bad violations"
 [ -n "${RESULT_FILE:-}" ] && echo "$((bad == 0)) $bad" >>"$RESULT_FILE"
 [ "$bad" -eq 0 ]

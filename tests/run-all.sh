@@ -25,6 +25,7 @@ step build make --no-print-directory -j"$jobs" SAN=1 all unit-bins integration-b
 export GUARD_SEARCH_SECONDS=${GUARD_SEARCH_SECONDS:-150}
 step unit make --no-print-directory SAN=1 unit-run
 step rules make --no-print-directory deps
+step install tests/check-install.sh
 if [ -e tests/sim/sim_main.c ]; then
 	step "build simulator" make --no-print-directory -j"$jobs" SAN=0 sim-bin
 	step simulator make --no-print-directory sim-run

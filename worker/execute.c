@@ -213,9 +213,10 @@ static void poke_wal(struct worker *w)
 		"WAL for a new synchronous standby");
 }
 
-static void shutdown_say(void *arg)
+#define LAST_WRITE_MS 1000
+
+static void shutdown_say(struct worker *w)
 {
-	struct worker *w = arg;
 	struct msg_shutdown_done m = { .leave_postgres = w->shutdown_leave, .exit_code = 0 };
 	loop_timer_stop(&w->loop, &w->shutdown_timer);
 	if (w->shutdown_said)
@@ -225,25 +226,48 @@ static void shutdown_say(void *arg)
 	log_info("shutdown done%s", w->shutdown_leave ? ", PostgreSQL is left running" : "");
 }
 
+static void shutdown_step(struct worker *w)
+{
+	if (!w->shutdown_scripts && !w->touch_running)
+		shutdown_say(w);
+}
+
 static void on_shutdown_late(struct loop *l, void *arg)
 {
+	struct worker *w = arg;
 	(void)l;
-	log_warning("the callback is not waited for any longer");
-	shutdown_say(arg);
+	log_warning("the %s is not waited for any longer",
+		w->shutdown_scripts ? "callback" : "last write of the member key");
+	shutdown_say(w);
+}
+
+static void shutdown_bound(struct worker *w, int64_t ms)
+{
+	loop_timer_set(&w->loop, &w->shutdown_timer, clock_boot_ms() + ms, on_shutdown_late, w);
+}
+
+static void on_scripts_end(void *arg)
+{
+	struct worker *w = arg;
+	w->shutdown_scripts = false;
+	shutdown_bound(w, LAST_WRITE_MS);
+	shutdown_step(w);
 }
 
 /* The end of the agent ends all its jobs, and on_stop has just begun: it is what takes an address
- * away from this node (ha 10). PostgreSQL has stopped and the key is released by now. */
+ * away from this node (ha 10). PostgreSQL has stopped and the key is released by now. The others
+ * are to see the last state of this member: nobody writes it after us. */
 static void shutdown_done(struct worker *w, const struct ha_action *a)
 {
-	w->shutdown_answered = true;
-	publish_member(w);
 	w->shutdown_leave = a->flag;
-	if (control_callbacks_await(shutdown_say, w))
-		loop_timer_set(&w->loop, &w->shutdown_timer, clock_boot_ms() + LIMIT_ON_STOP_MS,
-			on_shutdown_late, w);
-	else
-		shutdown_say(w);
+	if (w->on_touched == shutdown_step)
+		return;
+	w->shutdown_answered = true;
+	w->on_touched = shutdown_step;
+	publish_member(w);
+	w->shutdown_scripts = control_callbacks_await(on_scripts_end, w);
+	shutdown_bound(w, w->shutdown_scripts ? LIMIT_ON_STOP_MS : LAST_WRITE_MS);
+	shutdown_step(w);
 }
 
 static void leave(struct worker *w, const struct ha_action *a)

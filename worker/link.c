@@ -56,6 +56,28 @@ static void check_enforcers(struct worker *w)
 	_exit(1);
 }
 
+/* The dead-man enforces from now on, and a worker without a supervisor is of no use but as a
+ * witness of its end: it renews nothing and answers nobody, as if it had died. Not by the loop,
+ * where a timer or a late answer would begin something. Its successor, which finds it by its lock,
+ * ends it before that. */
+static _Noreturn void watch_deadman(struct worker *w)
+{
+	struct pollfd p = { .fd = w->deadman_fd, .events = POLLIN };
+	char drop[64];
+	if (w->api_fd >= 0)
+		close(w->api_fd);
+	for (;;) {
+		ssize_t n = poll(&p, 1, -1) > 0 ? recv(p.fd, drop, sizeof(drop), MSG_DONTWAIT) : -2;
+		if (n > 0)
+			w->deadman_farewell = true;
+		else if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR))
+			break;
+	}
+	w->deadman_fd = -1;
+	check_enforcers(w);
+	_exit(1);
+}
+
 static void lost_supervisor(struct worker *w, const char *why)
 {
 	log_error("supervisor connection ended: %s", why);
@@ -65,10 +87,7 @@ static void lost_supervisor(struct worker *w, const char *why)
 	w->sup_gone = true;
 	host_set_supervisor(&w->host, -1);
 	check_enforcers(w);
-	/* The dead-man enforces from now on; a worker without a supervisor can do nothing but wait
-	 * for its end. */
-	struct keeper_event ev = { .kind = KEEPER_SUPERVISOR, .alive = false };
-	keeper_event(w, &ev);
+	watch_deadman(w);
 }
 
 static void on_deadman(struct loop *l, int fd, short revents, void *arg)
@@ -183,7 +202,7 @@ static void on_ping(struct loop *l, void *arg)
 	/* The supervisor goes by the one that was reported. */
 	if (w->reported_ttl_ms > 0 && w->reported_ttl_ms < ttl_ms)
 		ttl_ms = w->reported_ttl_ms;
-	loop_timer_set(l, &w->ping_timer, now_ms + ipc_ping_every_ms(ttl_ms), on_ping, w);
+	loop_timer_set(l, &w->ping_timer, ipc_ping_next_ms(now_ms, ttl_ms), on_ping, w);
 }
 
 static void take_message(struct worker *w, struct ipc_msg *m)
@@ -202,7 +221,7 @@ static void take_message(struct worker *w, struct ipc_msg *m)
 	case MSG_ORDER: take_order(w, m->payload); break;
 	case MSG_PAGE:
 		if (((const struct msg_page *)m->payload)->role == ROLE_WORKER && m->fd_count == 1)
-			publish_take_names(w, m->fds[0]);
+			publish_take_over(w, m->fds[0]);
 		break;
 	case MSG_PING: on_ping(&w->loop, w); break;
 	default: log_warning("supervisor sent %s", msg_type_name(m->type)); break;
@@ -265,7 +284,7 @@ enum err_code link_hello(struct worker *w, struct err *err)
 		!ipc_str_ok(w->welcome.scope, sizeof(w->welcome.scope)))
 		return err_set(err, ERR_PROTO, 0, "welcome: bad text");
 	w->host.welcome = w->welcome;
-	last_fence_prepare(w->welcome.data_dir, w->welcome.runtime_dir);
+	last_fence_prepare(w->welcome.data_dir, w->welcome.runtime_dir, w->sup_fd);
 	w->host.next_id = (w->welcome.incarnation << 32) | 1;
 	host_set_supervisor(&w->host, w->sup_fd);
 	return ERR_OK;

@@ -1,11 +1,14 @@
 /* pgregent-worker: talks to the store, to PostgreSQL, to peers; decides; asks the supervisor for
  * process actions and pgregent-files for file actions (DESIGN 1, 4). Must not fork, touch the data
  * directory, or block. */
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "common/core/clock.h"
@@ -61,10 +64,46 @@ static enum err_code job_environment(struct worker *w, struct err *err)
 	return ERR_OK;
 }
 
+/* The parent-death signal looks like an order to end. It is one only while the supervisor lives:
+ * without it the worker is a witness of the dead-man's end (link.c). */
+static bool supervisor_alive(const struct worker *w)
+{
+	struct pollfd p = { .fd = w->sup_fd };
+	return getppid() == w->parent &&
+	       (poll(&p, 1, 0) == 0 || (p.revents & (POLLHUP | POLLERR)) == 0);
+}
+
+static void on_signal(struct loop *l, int fd, short revents, void *arg)
+{
+	(void)l;
+	(void)revents;
+	struct worker *w = arg;
+	struct signalfd_siginfo info;
+	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (supervisor_alive(w))
+			_exit(0);
+	}
+}
+
+static enum err_code open_signals(struct worker *w, struct err *err)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	w->parent = getppid();
+	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
+		return err_set(err, ERR_SYS, errno, "sigprocmask");
+	signal(SIGPIPE, SIG_IGN);
+	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return err_set(err, ERR_SYS, errno, "signalfd");
+	return loop_fd_set(&w->loop, fd, POLLIN, on_signal, w, err);
+}
+
 static enum err_code run(struct worker *w, const char *config, struct err *err)
 {
 	enum err_code rc;
-	signal(SIGPIPE, SIG_IGN);
 	log_open("", 2, LOG_INFO);
 	w->pid = getpid();
 	w->logfile.fd = -1;
@@ -73,7 +112,7 @@ static enum err_code run(struct worker *w, const char *config, struct err *err)
 	w->loop.after_turn = after_turn;
 	w->loop.after_arg = w;
 	host_init(&w->host, &w->loop);
-	if ((rc = link_hello(w, err)) != ERR_OK)
+	if ((rc = open_signals(w, err)) != ERR_OK || (rc = link_hello(w, err)) != ERR_OK)
 		return rc;
 	if ((rc = http_new(&w->http, &w->loop, err)) != ERR_OK ||
 		(rc = job_environment(w, err)) != ERR_OK)

@@ -222,7 +222,9 @@ void observe_on_pg(struct host *h, void *arg)
 	if (e->generation != w->seen_generation) {
 		w->seen_generation = e->generation;
 		w->checkpoint_running = w->checkpoint_done = false;
-		w->pg_seen = w->task != TASK_NONE;
+		/* What a task starts, the task follows. A postmaster that was only found, or that
+		 * comes into sight during a check, is nobody's. */
+		w->pg_seen = w->task != TASK_NONE && w->task != TASK_REWIND_CHECK && e->kind != 0;
 	}
 	bool runs = e->state == PG_PROC_RUNNING || e->state == PG_PROC_STOPPING;
 	probe_set_generation(&w->probe, runs ? e->generation : 0);

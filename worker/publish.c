@@ -98,6 +98,18 @@ static json_t *cluster_doc(const struct worker *w)
 	return o;
 }
 
+/* A node at rest shows the same snapshot for hours. How fresh it is, scalars tell. */
+static void put_snapshot(struct worker *w)
+{
+	if (w->c_published == w->c_serial)
+		return;
+	put_doc(w, DOC_CLUSTER, cluster_doc(w));
+	put_text(w, DOC_CONFIG, w->c->config_valid ? w->c->config_json : NULL);
+	put_text(w, DOC_HISTORY, w->c->history_valid ? w->c->history_json : NULL);
+	put_text(w, DOC_FAILSAFE, w->c->failsafe_present ? w->c->failsafe_json : NULL);
+	w->c_published = w->c_serial;
+}
+
 /* Effective tags, with what this node says of itself while it must not be picked (ha 3.3 R, 1.14).
  */
 json_t *publish_tags(const struct worker *w)
@@ -170,15 +182,17 @@ static void publish_names(struct worker *w)
 	w->names_generation = generation;
 }
 
-void publish_take_names(struct worker *w, int fd)
+void publish_take_over(struct worker *w, int fd)
 {
 	struct shm old = SHM_INIT;
 	struct err err = ERR_INIT;
 	AUTO(buf) text = BUF_INIT(LIMIT_PAGE_DOC);
-	if (shm_map(&old, fd, &err) == ERR_OK &&
-		shm_doc_read(&old, DOC_NAMES, &text, NULL, NULL, &err) == ERR_OK)
-		dns_known_read(http_dns(w->http), buf_str(&text));
-	else if (err.code != ERR_NOTFOUND)
+	if (shm_map(&old, fd, &err) == ERR_OK) {
+		heir_take(w, &old);
+		if (shm_doc_read(&old, DOC_NAMES, &text, NULL, NULL, &err) == ERR_OK)
+			dns_known_read(http_dns(w->http), buf_str(&text));
+	}
+	if (err.code != ERR_OK && err.code != ERR_NOTFOUND)
 		log_warning("page of the worker before: %s", err.text);
 	shm_done(&old);
 	if (w->page.region != NULL)
@@ -218,6 +232,9 @@ void publish_page(struct worker *w)
 	set(w, WRK_TTL_MS, w->set.ttl_ms);
 	set(w, WRK_LOOP_WAIT_MS, w->set.loop_wait_ms);
 	set(w, WRK_NEXT_CYCLE_MS, w->turn.next_run_ms);
+	/* A replica at rest reads nothing: its watch says that what it knows is current. */
+	if (w->watch_current && w->store_failing_ms == 0)
+		w->last_seen_s = clock_wall_us() / 1000000;
 	set(w, WRK_DCS_LAST_SEEN_S, w->last_seen_s);
 	set(w, WRK_CLUSTER_READ_MS,
 		!w->c_fresh || failing ? 0
@@ -239,12 +256,10 @@ void publish_page(struct worker *w)
 	set(w, WRK_LAST_LSN, (int64_t)w->c->last_lsn);
 	set(w, WRK_LOGS_LOST, (int64_t)log_lost());
 	publish_lease(w);
-	if (!w->c_fresh)
+	if (w->c_fresh)
+		put_snapshot(w);
+	else if (!heir_stands(w))
 		return;
-	put_doc(w, DOC_CLUSTER, cluster_doc(w));
-	put_text(w, DOC_CONFIG, w->c->config_valid ? w->c->config_json : NULL);
-	put_text(w, DOC_HISTORY, w->c->history_valid ? w->c->history_json : NULL);
-	put_text(w, DOC_FAILSAFE, w->c->failsafe_present ? w->c->failsafe_json : NULL);
 	put_doc(w, DOC_MEMBER, member_doc(w));
 	set(w, WRK_COMPLETE, 1);
 }

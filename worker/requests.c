@@ -345,8 +345,9 @@ void requests_message(struct worker *w, const struct ipc_msg *m)
 		requests_answer(w, m->id, 400, API_PAGE, "body is not a JSON object");
 		return;
 	}
-	if (!w->c_fresh && q->kind != API_RELOAD && q->kind != API_STATUS_LOCAL &&
-		q->kind != API_UPGRADE) {
+	/* A word for failsafe mode needs no store: it is asked for while there is none (X13). */
+	if (!w->c_fresh && q->kind != API_FAILSAFE && q->kind != API_RELOAD &&
+		q->kind != API_STATUS_LOCAL && q->kind != API_UPGRADE) {
 		requests_answer(w, m->id, 503, API_TEXT, "the store was not read yet");
 		return;
 	}

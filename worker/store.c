@@ -69,13 +69,15 @@ void store_take_snapshot(struct worker *w, struct cluster *c)
 	bool first = !w->c_fresh;
 	cluster_free(w->c);
 	w->c = c;
+	w->c_serial++;
 	w->view.c =
 		c; /* what is asked of the last view between decisions must not see the old one */
 	w->c_fresh = true;
 	w->last_seen_s = clock_wall_us() / 1000000;
 	config_take_dynamic(w);
 	struct keeper_event ev = { .kind = KEEPER_SNAPSHOT,
-		.leader_is_me = c->leader_present && strcmp(c->leader, w->welcome.name) == 0,
+		.leader_is_me = c->leader_present && strcmp(c->leader, w->welcome.name) == 0 &&
+				cluster_held_by_other(c, w->welcome.name) == NULL,
 		.session_is_mine =
 			c->leader_session[0] != '\0' && dcs_owns(w->dcs, c->leader_session),
 		.no_leader = !c->leader_present,
@@ -182,6 +184,8 @@ static void on_touched(const struct dcs_event *e, void *arg)
 	on_write(e, arg);
 	if (again)
 		publish_member(w);
+	if (!w->touch_running && w->on_touched != NULL)
+		w->on_touched(w);
 }
 
 /* One at a time: each change of state writes the key, and a store that does not answer would hold
@@ -189,8 +193,7 @@ static void on_touched(const struct dcs_event *e, void *arg)
 void store_touch(struct worker *w, const char *value)
 {
 	struct dcs_op op = { .kind = DCS_TOUCH_MEMBER, .value = value };
-	/* At the end of the agent there is no later. */
-	if (w->touch_running && !w->shutdown_answered) {
+	if (w->touch_running) {
 		w->touch_again = true;
 		return;
 	}

@@ -24,7 +24,7 @@
 struct seq_hand {
 	struct co co;
 	bool begun, ended, confirmed, kept;
-	uint64_t lsn;
+	uint64_t lsn; /* of the shutdown checkpoint; 0 = unknown */
 	uint32_t ticket;
 	int64_t until_ms; /* 0 = the postmaster was there when it was looked last */
 };
@@ -107,13 +107,14 @@ static void release_key(struct seq_hand *h)
 }
 
 /* One good answer is enough: a member that is dead would hold back the others for the length of a
- * time-out. */
+ * time-out. The lsn is where the shutdown checkpoint begins: whoever is just there has all but that
+ * record, would be behind another that has it (D-M), and we would have to be rewound. */
 static bool heard(struct worker *w, void *arg)
 {
 	struct seq_hand *h = arg;
 	for (unsigned i = 0; i < w->aside.count; i++) {
 		const struct ha_peer *p = &w->aside.peers[i];
-		if (p->answered && p->in_recovery && !p->nofailover && p->position >= h->lsn)
+		if (p->answered && p->in_recovery && !p->nofailover && p->position > h->lsn)
 			h->confirmed = true;
 	}
 	return h->confirmed;

@@ -84,6 +84,7 @@ static void decide(struct worker *w)
 	w->task_ended = w->view.task_ended != TASK_NONE ? TASK_NONE : w->task_ended;
 	ha_step(&w->view, &w->mem, &result, &w->plan);
 	log_plan(w);
+	heir_leave(w);
 	struct keeper_event verdict = {
 		.kind = KEEPER_VERDICT, .verdict = w->plan.verdict, .at_ms = w->turn.view_at_ms
 	};

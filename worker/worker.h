@@ -86,6 +86,7 @@ struct worker {
 	struct rng rng;
 	int sup_fd, deadman_fd, api_fd;
 	int64_t reported_ttl_ms; /* that the supervisor was told; 0 = none */
+	pid_t parent;		 /* the supervisor that started us */
 	bool sup_gone;
 	bool deadman_farewell; /* it left in order, or is about to */
 	struct ipc_rx rx;
@@ -93,7 +94,8 @@ struct worker {
 	struct shm page;
 	struct loop_timer ping_timer;
 	bool shutdown_asked, shutdown_answered, shutdown_said, shutdown_leave;
-	struct loop_timer shutdown_timer; /* callbacks have this long to end */
+	bool shutdown_scripts;		  /* callbacks still run */
+	struct loop_timer shutdown_timer; /* they, or the member key's last write, have this long */
 	bool watchdog_awaited, watchdog_wanted, watchdog_known;
 
 	/* configuration */
@@ -115,17 +117,20 @@ struct worker {
 
 	/* store */
 	struct dcs *dcs;
-	struct cluster *c; /* last snapshot; never NULL */
+	struct cluster *c;		/* last snapshot; never NULL */
+	uint64_t c_serial, c_published; /* of snapshots: the one in c, the one on the page */
 	bool c_fresh, watch_current, name_checked;
 	int64_t store_failing_ms; /* first unanswered operation in a row; 0 = answers */
 	int64_t store_ok_ms;	  /* last time that an operation was answered, or the watch alive */
 	int64_t mended_version;	  /* of the leader key, whose value somebody else wrote */
 	uint64_t names_generation; /* of the addresses that the page has */
+	char *heir;		   /* owned; what DOC_HEIR has */
 	int64_t last_seen_s;
 	struct loop_timer store_timer;
 	bool read_running;
 	void (*on_status)(struct worker *w);
 	bool touch_running, touch_again; /* the member key is written; it has changed meanwhile */
+	void (*on_touched)(struct worker *w); /* nothing of it is under way any more */
 	bool failover_running;
 	int64_t failover_version, failover_unknown_ms; /* of the last write without an answer */
 	bool wants_members; /* no leader, or a switchover runs: member keys matter at once */
@@ -320,16 +325,22 @@ void peers_request(struct worker *w, struct http_request *req);
 
 /* publish.c */
 enum err_code publish_start(struct worker *w, struct err *err);
-void publish_lease(struct worker *w);		   /* the lease scalars only */
-void publish_page(struct worker *w);		   /* scalars and documents */
-void publish_take_names(struct worker *w, int fd); /* the page of the worker before; borrowed */
-void publish_member(struct worker *w);		   /* the member key, when it changed */
+void publish_lease(struct worker *w);		  /* the lease scalars only */
+void publish_page(struct worker *w);		  /* scalars and documents */
+void publish_take_over(struct worker *w, int fd); /* the page of the worker before; borrowed */
+void publish_member(struct worker *w);		  /* the member key, when it changed */
 /* True: a write is on its way; w->on_status is called when it has ended. */
 bool publish_status(struct worker *w, uint64_t release_lsn);
 void publish_failsafe(struct worker *w, bool equal_too);
 void publish_history(struct worker *w);
 json_t *publish_tags(const struct worker *w);
 json_t *publish_slots(struct worker *w); /* name -> LSN of a primary; NULL when not known */
+
+/* heir.c */
+struct shm;
+void heir_leave(struct worker *w); /* after each decision, before it is carried out (X74) */
+void heir_take(struct worker *w, const struct shm *page); /* of the worker before */
+bool heir_stands(const struct worker *w); /* something was taken, and the store not read yet */
 
 /* requests.c */
 void requests_message(struct worker *w, const struct ipc_msg *m); /* API_REQ */

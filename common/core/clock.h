@@ -7,6 +7,12 @@
 int64_t clock_boot_ms(void);
 /* The same in microseconds, for measurements. */
 int64_t clock_boot_us(void);
+/* The first multiple of every_ms (positive) after now_ms: what need not happen at a moment of its
+ * own happens together with the rest. */
+static inline int64_t clock_grid_ms(int64_t now_ms, int64_t every_ms)
+{
+	return now_ms - now_ms % every_ms + every_ms;
+}
 /* Wall clock, microseconds since 1970 (UTC): display, schedules, and the jump test of the lease
  * only. */
 int64_t clock_wall_us(void);

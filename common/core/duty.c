@@ -7,16 +7,12 @@
 
 #include "common/core/buf.h"
 
-static struct flock byte_of(enum duty duty, short type)
-{
-	return (struct flock){
-		.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)duty, .l_len = 1
-	};
-}
+#define ENFORCER_AT 0
+#define WATCHER_AT  1 /* and the pid of the supervisor */
 
-int duty_take(const char *lock_path, enum duty duty)
+static int take(const char *lock_path, off_t at)
 {
-	struct flock fl = byte_of(duty, F_RDLCK);
+	struct flock fl = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
 	int fd = open(lock_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return -1;
@@ -28,9 +24,35 @@ int duty_take(const char *lock_path, enum duty duty)
 	return -1;
 }
 
-bool duty_held(const char *lock_path, enum duty duty)
+/* length 0: to the end. */
+static bool held(int fd, off_t at, off_t length)
 {
-	struct flock fl = byte_of(duty, F_WRLCK);
-	AUTO_FD fd = open(lock_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct flock fl = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = length
+	};
 	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+int duty_enforce(const char *lock_path)
+{
+	return take(lock_path, ENFORCER_AT);
+}
+
+bool duty_enforced(const char *lock_path)
+{
+	AUTO_FD fd = open(lock_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	return held(fd, ENFORCER_AT, 1);
+}
+
+int duty_watch(const char *lock_path, pid_t supervisor)
+{
+	return take(lock_path, WATCHER_AT + (off_t)supervisor);
+}
+
+bool duty_watched(const char *lock_path, pid_t but_of_supervisor)
+{
+	AUTO_FD fd = open(lock_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	off_t own = WATCHER_AT + (off_t)but_of_supervisor;
+	return (own > WATCHER_AT && held(fd, WATCHER_AT, own - WATCHER_AT)) ||
+	       held(fd, own + (but_of_supervisor > 0), 0);
 }

@@ -6,8 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/core/clock.h"
+
 #define TTL_UNKNOWN_MS 30000 /* what the supervisor goes by before the first report, too */
 #define PING_MIN_MS    200
+#define PING_AHEAD_MS  3 /* of the grid: the supervisor is woken once for it and for its own */
 
 static const struct {
 	const char *name;
@@ -44,10 +47,12 @@ const char *ipc_role_name(enum ipc_role role)
 	return (unsigned)role < ARRAY_LEN(names) ? names[role] : "?";
 }
 
-int64_t ipc_ping_every_ms(int64_t ttl_ms)
+int64_t ipc_ping_next_ms(int64_t now_ms, int64_t ttl_ms)
 {
 	int64_t every_ms = (ttl_ms > 0 ? ttl_ms : TTL_UNKNOWN_MS) / 10;
-	return every_ms < PING_MIN_MS ? PING_MIN_MS : every_ms;
+	if (every_ms < PING_MIN_MS)
+		every_ms = PING_MIN_MS;
+	return clock_grid_ms(now_ms + PING_AHEAD_MS, every_ms) - PING_AHEAD_MS;
 }
 
 enum err_code ipc_pair(int fds[2], struct err *err)
@@ -168,7 +173,7 @@ enum err_code ipc_recv(int fd, enum ipc_role from, enum ipc_role to, struct ipc_
 	while (n < 0 && errno == EINTR);
 	if (n < 0) {
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
-			return err_set(err, ERR_AGAIN, 0, "nothing to receive");
+			return ERR_AGAIN;
 		if (errno == ECONNRESET)
 			return err_set(err, ERR_CLOSED, 0, "connection reset");
 		return err_set(err, ERR_SYS, errno, "recvmsg");

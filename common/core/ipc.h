@@ -51,9 +51,9 @@ MUST_USE enum err_code ipc_pair(int fds[2], struct err *err);
  * peer gone. Descriptors stay the caller's. */
 MUST_USE enum err_code ipc_send(int fd, enum msg_type type, uint64_t id, const void *payload,
 	const void *tail, size_t tail_len, const int *fds, int fd_count, struct err *err);
-/* Receive one message from a peer of role `from`, sent to role `to`. ERR_AGAIN: nothing there;
- * ERR_CLOSED: end of file; ERR_PROTO: bad frame (all descriptors in it were closed): drop the
- * connection. */
+/* Receive one message from a peer of role `from`, sent to role `to`. ERR_AGAIN: nothing there
+ * (no text: every turn of a loop ends with it); ERR_CLOSED: end of file; ERR_PROTO: bad frame (all
+ * descriptors in it were closed): drop the connection. */
 MUST_USE enum err_code ipc_recv(int fd, enum ipc_role from, enum ipc_role to, struct ipc_rx *rx,
 	struct ipc_msg *out, struct err *err);
 /* The same checks on bytes already read; what the fuzzer calls. */
@@ -63,9 +63,11 @@ MUST_USE enum err_code ipc_check(const void *bytes, size_t len, enum ipc_role fr
 const char *msg_type_name(unsigned type); /* "?" when unknown */
 size_t msg_payload_size(enum msg_type type);
 bool msg_allows_tail(enum msg_type type);
-/* How often a helper says that it lives, by the ttl that the supervisor goes by; 0 = not known yet.
+/* When a helper says the next time that it lives (at least every ttl/10), by the ttl that the
+ * supervisor goes by; 0 = not known yet. All helpers of a node do it at the same moment, just
+ * before the supervisor's exchange with the dead-man: a processor at rest is woken once for all.
  * When that ttl has changed the supervisor sends a PING, which is answered at once. */
-int64_t ipc_ping_every_ms(int64_t ttl_ms);
+int64_t ipc_ping_next_ms(int64_t now_ms, int64_t ttl_ms);
 const char *ipc_role_name(enum ipc_role role);
 
 /* A tail made of zero-terminated strings one after the other (argv, environment). Iterate:

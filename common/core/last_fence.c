@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -29,12 +30,18 @@
 static struct last {
 	char data_dir[LIMIT_PATH], real_dir[LIMIT_PATH];
 	char life[LIMIT_PATH], lock[LIMIT_PATH];
+	pid_t supervisor;
 	int duty_fd;
 	struct killtree kt; /* 200 KiB, zero pages until it is needed */
 } last = { .duty_fd = -1 };
 
-void last_fence_prepare(const char *data_dir, const char *runtime_dir)
+void last_fence_prepare(const char *data_dir, const char *runtime_dir, int sup_fd)
 {
+	struct ucred who;
+	socklen_t size = sizeof(who);
+	/* Not getppid(): it may be dead by now. */
+	if (getsockopt(sup_fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0)
+		last.supervisor = who.pid;
 	if (!str_copy(last.data_dir, sizeof(last.data_dir), data_dir) ||
 		!str_format(last.life, sizeof(last.life), "%s/life", runtime_dir) ||
 		!str_format(last.lock, sizeof(last.lock), "%s/lock", runtime_dir))
@@ -88,7 +95,7 @@ void last_fence_on_duty(void)
 {
 	if (last.duty_fd >= 0 || last.lock[0] == '\0')
 		return;
-	last.duty_fd = duty_take(last.lock, DUTY_WATCHER);
+	last.duty_fd = duty_watch(last.lock, last.supervisor);
 	if (last.duty_fd < 0)
 		log_warning("cannot be seen on duty: %s: %s", last.lock, strerror(errno));
 }
@@ -97,14 +104,14 @@ bool last_fence_due(void)
 {
 	int64_t until_ms = clock_boot_ms() + RELIEF_MS;
 	struct timespec pause = { .tv_nsec = LOOK_MS * 1000000 };
-	/* First: of two that wait, the one that looks last must not see the other on duty. */
+	/* First: of two that wait, the one that looks last must not see the other on duty. Helpers
+	 * of the same supervisor see the same end. */
 	if (last.duty_fd >= 0)
 		close(last.duty_fd);
 	last.duty_fd = -1;
 	/* The supervisor first: a dead-man is started by one that lives. */
-	for (bool told = false; supervisor_lives() || duty_held(last.lock, DUTY_ENFORCER);
-		told = true) {
-		if (duty_held(last.lock, DUTY_WATCHER) || clock_boot_ms() >= until_ms)
+	for (bool told = false; supervisor_lives() || duty_enforced(last.lock); told = true) {
+		if (duty_watched(last.lock, last.supervisor) || clock_boot_ms() >= until_ms)
 			return false;
 		if (!told)
 			log_info("another supervisor or dead-man is here: watched until relieved");

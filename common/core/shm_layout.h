@@ -88,5 +88,8 @@ enum shm_worker_doc {
 	/* Not JSON, for the next worker alone: lines "name address ...", the last good addresses.
 	 */
 	DOC_NAMES,
+	/* For the next worker alone (X74), "" = nothing: {"version": n, "emptied": n, "map": {name:
+	 * url}, "sent": {name: url}}. */
+	DOC_HEIR,
 	DOC_WORKER_COUNT,
 };

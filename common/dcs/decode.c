@@ -274,6 +274,8 @@ static void decode_failover(struct cluster *c, const struct dcs_kv *kv)
 						   !decode_time(json_string_value(at),
 							   &c->failover_at_wall_us, &no_zone) ||
 						   no_zone;
+			copy_or_empty(
+				c->failover_at, sizeof(c->failover_at), json_string_value(at));
 		}
 	}
 	c->failover_present = c->failover_leader[0] != '\0' || c->failover_candidate[0] != '\0';

@@ -10,6 +10,8 @@
 #include "common/core/str.h"
 #include "common/ext/json.h"
 
+#define TOPOLOGY_TTLS 10 /* the members of the store are asked for once in so many ttl */
+
 static void on_wait_over(struct loop *l, void *arg);
 
 /* The ttl changed: keys move to a new lease. The old one still holds the leader key until a renewal
@@ -95,17 +97,44 @@ void etcd_lease_grant(struct etcd_op *o)
 		o->op.deadline_ms, ETCD_CURRENT, on_grant, NULL);
 }
 
+/* A little over ttl/3: a holder's own renewals come first, and a replica stays at 6 requests a
+ * minute. */
+static int64_t idle_ms(const struct etcd3 *e)
+{
+	return e->ttl_ms / 3 + e->ttl_ms / 30;
+}
+
+static void arm_idle(struct etcd3 *e)
+{
+	int64_t now_ms = clock_boot_ms(), at_ms = e->lease_used_ms + idle_ms(e);
+	if (e->topology_ms == 0 && e->lease_timer.at_ms != 0)
+		return; /* the first look at the members comes soon */
+	int64_t topology_ms = e->topology_ms + e->ttl_ms * TOPOLOGY_TTLS;
+	if (at_ms <= now_ms)
+		at_ms = now_ms + idle_ms(e);
+	if (topology_ms > now_ms && topology_ms < at_ms)
+		at_ms = topology_ms;
+	loop_timer_set(e->loop, &e->lease_timer, at_ms, etcd_lease_timer, e);
+}
+
+/* It lives: asked at sent_at_ms. */
+static void lease_used(struct etcd3 *e, int64_t ttl_ms, int64_t sent_at_ms)
+{
+	e->lease_ttl_ms = ttl_ms;
+	if (sent_at_ms > e->lease_used_ms)
+		e->lease_used_ms = sent_at_ms;
+	if (!e->is_ctl)
+		arm_idle(e);
+}
+
 static void on_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t *body,
 	int64_t sent_at_ms, const char *text, void *arg)
 {
 	struct etcd_op *o = arg;
 	int64_t ttl = etcd_int(json_path(body, "result.TTL"));
 	if (a == ETCD_ANSWER_OK && ttl > 0) {
-		if (strcmp(o->lease, e->lease) == 0) {
-			e->lease_ttl_ms = ttl * 1000;
-			if (sent_at_ms > e->lease_used_ms)
-				e->lease_used_ms = sent_at_ms;
-		}
+		if (strcmp(o->lease, e->lease) == 0)
+			lease_used(e, ttl * 1000, sent_at_ms);
 		o->sent_at_ms = sent_at_ms;
 		o->granted_ttl_ms = ttl * 1000;
 		if (o->endpoint != ETCD_CURRENT)
@@ -148,9 +177,7 @@ static void on_idle_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t 
 	if (a == ETCD_ANSWER_OK && ttl > 0) {
 		if (!str_eq(asked, e->lease))
 			return; /* an answer about an earlier lease */
-		e->lease_ttl_ms = ttl * 1000;
-		if (sent_at_ms > e->lease_used_ms)
-			e->lease_used_ms = sent_at_ms;
+		lease_used(e, ttl * 1000, sent_at_ms);
 	} else if (a == ETCD_ANSWER_OK || a == ETCD_ANSWER_LEASE_GONE) {
 		log_info("etcd lease has expired");
 		etcd_lease_drop(e, asked);
@@ -162,23 +189,19 @@ static void on_idle_keepalive(struct etcd3 *e, enum etcd_answer a, const json_t 
 void etcd_lease_timer(struct loop *l, void *arg)
 {
 	struct etcd3 *e = arg;
-	/* A little over ttl/3: a holder's own renewals come first, and a replica stays at 6
-	 * requests a minute. */
-	int64_t now_ms = clock_boot_ms(), every_ms = e->ttl_ms / 3 + e->ttl_ms / 30;
+	int64_t now_ms = clock_boot_ms();
+	(void)l;
 	/* A leader's lease is renewed by DCS_RENEW alone: whoever stops renewing wants the key to
 	 * run out. */
 	const struct dcs_kv *leader = etcd_cache_peek(e, "leader");
 	bool leads = leader != NULL && strcmp(leader->session, e->lease) == 0;
-	char *asked = e->lease[0] != '\0' && !leads && now_ms - e->lease_used_ms >= every_ms
+	char *asked = e->lease[0] != '\0' && !leads && now_ms - e->lease_used_ms >= idle_ms(e)
 			      ? strdup(e->lease)
 			      : NULL;
 	if (asked != NULL)
 		etcd_call(e, "/lease/keepalive", json_pack("{s:s}", "ID", asked),
 			now_ms + e->retry_timeout_ms, ETCD_CURRENT, on_idle_keepalive, asked);
-	if (e->topology_ms == 0 || now_ms - e->topology_ms > e->ttl_ms * 10)
+	if (e->topology_ms == 0 || now_ms - e->topology_ms >= e->ttl_ms * TOPOLOGY_TTLS)
 		etcd_refresh_topology(e);
-	int64_t next_ms = e->lease_used_ms + every_ms;
-	if (next_ms <= now_ms)
-		next_ms = now_ms + every_ms;
-	loop_timer_set(l, &e->lease_timer, next_ms, etcd_lease_timer, e);
+	arm_idle(e);
 }

@@ -80,17 +80,20 @@ bool json_truthy(const json_t *v)
 	return false;
 }
 
-/* The shortest text that reads back as the same number, with a point or exponent, as Python's repr.
- */
-static void real_text(double d, char *out, size_t len)
+/* As Python's repr: plain digits from 0.0001 to below 1e16, else an exponent. */
+void json_real_text(double d, char *out, size_t len)
 {
-	for (int precision = 1; precision <= 17; precision++) {
-		snprintf(out, len, "%.*g", precision, d);
-		if (strtod(out, NULL) == d)
-			break;
-	}
-	if (strpbrk(out, ".en") == NULL)
-		snprintf(out + strlen(out), len - strlen(out), ".0");
+	int digits = 0;
+	do
+		snprintf(out, len, "%.*e", digits, d);
+	while (strtod(out, NULL) != d && ++digits < 17);
+	const char *e = strchr(out, 'e');
+	int64_t power = 0;
+	if (e == NULL || !str_to_i64(e[1] == '+' ? e + 2 : e + 1, &power) || power < -4 ||
+		power > 15)
+		return;
+	int decimals = digits - (int)power;
+	snprintf(out, len, "%.*f", decimals > 1 ? decimals : 1, d);
 }
 
 bool json_text(const json_t *v, char *out, size_t len)
@@ -104,7 +107,7 @@ bool json_text(const json_t *v, char *out, size_t len)
 	case JSON_INTEGER:
 		return str_format(out, len, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
 	case JSON_REAL:
-		real_text(json_real_value(v), number, sizeof(number));
+		json_real_text(json_real_value(v), number, sizeof(number));
 		return str_copy(out, len, number);
 	default: return false;
 	}

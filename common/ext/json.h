@@ -14,6 +14,8 @@ json_t *json_path(const json_t *root, const char *path);
 const char *json_path_str(const json_t *root, const char *path); /* NULL: absent or no string */
 /* Truth as Python has it: null, false, 0, "", [] and {} are false, all else true. */
 bool json_truthy(const json_t *v);
+/* A number as Python writes it. */
+void json_real_text(double d, char *out, size_t len);
 /* A scalar as Python prints it: True, None, 1, 1.5, text; false when it is an array or object. */
 MUST_USE bool json_text(const json_t *v, char *out, size_t len);
 /* Any value as Python prints it: a scalar as above; texts inside lists and maps are quoted. */

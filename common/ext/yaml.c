@@ -11,6 +11,7 @@
 
 #include "common/core/limits.h"
 #include "common/core/str.h"
+#include "common/ext/json.h"
 
 #define ANCHORS_MAX 128
 #define NODES_MAX   100000 /* after the expansion of aliases */
@@ -449,11 +450,25 @@ json_t *yaml_read_file(const char *path, struct err *err)
 /* ---- writing
  * -------------------------------------------------------------------------------------- */
 
-/* Plain when the loader would read it back as the same text. */
+/* A date, with or without a time: text to our loader, a value of its own to other ones. */
+static bool looks_like_time(const char *s)
+{
+	static const char digits[] = "0123456789";
+	if (span(s, digits) != 4 || s[4] != '-')
+		return false;
+	const char *p = s + 5;
+	size_t month = span(p, digits), day = p[month] == '-' ? span(p + month + 1, digits) : 0;
+	return month > 0 && day > 0 && strchr("Tt \t", p[month + 1 + day]) != NULL;
+}
+
+/* Plain when every loader would read it back as the same text. */
 static yaml_scalar_style_t style_of(const char *text)
 {
+	static const char *const special[] = { "=", "<<", NULL };
+	double d;
 	json_t *v = yaml_scalar(text);
-	bool plain = json_is_string(v);
+	bool plain = json_is_string(v) && !as_real(text, &d) && !word_is(text, special) &&
+		     !looks_like_time(text);
 	json_decref(v);
 	return plain ? YAML_ANY_SCALAR_STYLE : YAML_SINGLE_QUOTED_SCALAR_STYLE;
 }
@@ -471,6 +486,18 @@ static bool emit_text(yaml_emitter_t *e, const char *text, yaml_scalar_style_t s
 	       yaml_emitter_emit(e, &ev);
 }
 
+/* A float of YAML 1.1 has a point, or it reads back as text. */
+static void real_text(double d, char *out, size_t len)
+{
+	char text[48];
+	json_real_text(d, text, sizeof(text));
+	const char *e = strchr(text, 'e');
+	if (e != NULL && strchr(text, '.') == NULL)
+		snprintf(out, len, "%.*s.0%s", (int)(e - text), text, e);
+	else
+		snprintf(out, len, "%s", text);
+}
+
 static bool emit(yaml_emitter_t *e, const json_t *v, bool flow)
 {
 	yaml_event_t ev;
@@ -484,17 +511,7 @@ static bool emit(yaml_emitter_t *e, const json_t *v, bool flow)
 		snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(v));
 		return emit_text(e, text, YAML_PLAIN_SCALAR_STYLE);
 	case JSON_REAL:
-		snprintf(text, sizeof(text), "%.17g", json_real_value(v));
-		for (int p = 1; p < 17; p++) {
-			char t[64];
-			snprintf(t, sizeof(t), "%.*g", p, json_real_value(v));
-			if (strtod(t, NULL) == json_real_value(v)) {
-				memcpy(text, t, sizeof(t));
-				break;
-			}
-		}
-		if (strpbrk(text, ".ein") == NULL)
-			strncat(text, ".0", sizeof(text) - strlen(text) - 1);
+		real_text(json_real_value(v), text, sizeof(text));
 		return emit_text(e, text, YAML_PLAIN_SCALAR_STYLE);
 	case JSON_ARRAY: {
 		size_t i;

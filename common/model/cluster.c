@@ -6,6 +6,16 @@
 
 #include "common/core/str.h"
 
+const char *cluster_held_by_other(const struct cluster *c, const char *me)
+{
+	for (unsigned i = 0; i < c->member_count && c->leader_session[0] != '\0'; i++) {
+		const struct member *m = &c->members[i];
+		if (str_eq(m->session, c->leader_session) && !str_eq(m->name, me))
+			return m->name;
+	}
+	return NULL;
+}
+
 const struct member *cluster_member_peek(const struct cluster *c, const char *name)
 {
 	for (unsigned i = 0; i < c->member_count; i++) {

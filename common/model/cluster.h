@@ -78,6 +78,7 @@ struct cluster {
 	char failover_leader[LIMIT_NAME], failover_candidate[LIMIT_NAME];
 	bool failover_scheduled, failover_schedule_bad; /* bad: no zone or unparsable */
 	int64_t failover_at_wall_us;
+	char failover_at[48]; /* as it stands in the store, for display */
 	/* sync */
 	bool sync_key_exists;
 	int64_t sync_version;
@@ -111,12 +112,15 @@ static inline bool cluster_unlocked(const struct cluster *c)
 }
 
 /* model/cluster.c */
+/* The member other than `me` whose session holds the leader key, whatever name it bears; NULL =
+ * there is none, or it cannot be told. */
+const char *cluster_held_by_other(const struct cluster *c, const char *me);
 const struct member *cluster_member_peek(
 	const struct cluster *c, const char *name); /* NULL = none */
 const struct member *cluster_leader_peek(
 	const struct cluster *c); /* member entry of the leader, or NULL */
-/* Whose replication slots are kept, and by whom (ha 7.2): other names, other nostream or replicatefrom
- * tags. Positions and states may differ. */
+/* Whose replication slots are kept, and by whom (ha 7.2): other names, other nostream or
+ * replicatefrom tags. Positions and states may differ. */
 bool cluster_members_differ(const struct cluster *a, const struct cluster *b);
 /* Cluster timeline (ha 0): last history row + 1; [] => 1; absent or broken => 0. */
 int64_t cluster_timeline(const struct cluster *c);

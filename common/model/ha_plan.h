@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/core/err.h"
 #include "common/model/ha_view.h"
 
 enum ha_action_kind {
@@ -152,15 +153,19 @@ struct ha_memory {
 	int64_t await_deadline_ms;
 	char stage_rule[16];
 	int stage_arg[4];
-	int64_t started_ms;	       /* first call of this incarnation */
-	int64_t ttl_most_ms;	       /* the longest ttl of this incarnation */
-	int64_t failsafe_emptied;      /* X71: version of the map that was asked to be emptied */
-	int64_t failsafe_emptied_ms;   /* ... and when */
-	bool lock_was_held;	       /* by this incarnation, so no older one writes as leader */
+	int64_t started_ms;	     /* first call of this incarnation */
+	int64_t ttl_most_ms;	     /* the longest ttl of this incarnation */
+	int64_t failsafe_emptied;    /* X71: version of the map that was asked to be emptied */
+	int64_t failsafe_emptied_ms; /* ... and when */
+	/* By this incarnation, or by one before it that told all (X74): what may still be written
+	 * as leader is known. */
+	bool lock_was_held;
 	int64_t failsafe_void;	       /* X71: version of a map that nobody can stand on */
 	int64_t failsafe_led_ms;       /* ... a leader of the reference leads with the mode off
 					  since then, 0 = none does */
 	char failsafe_led[LIMIT_NAME]; /* ... this one */
+	int64_t failsafe_led_version;  /* ... its member key as it was seen last */
+	int failsafe_led_writes;       /* ... and how often that has changed since */
 	int64_t failsafe_round_ttl_ms; /* the ttl that the last round was asked with */
 	/* healthy time */
 	char old_leader[LIMIT_NAME];
@@ -180,6 +185,7 @@ struct ha_memory {
 	enum ha_task_result promote_result;
 	int64_t crash_recovery_started_ms, start_timeout_ms, race_backoff_ms, released_ms;
 	int64_t failsafe_active_until_ms; /* leader: own complete round */
+	int64_t failsafe_again_ms;	  /* X75: a round failed, the next one begins then */
 	enum ha_rewind_state rewind_state;
 	int64_t store_failed_ms;
 	bool demote_for_store; /* a J2 demotion was started */
@@ -198,13 +204,15 @@ struct ha_memory {
 	/* working lists of the running stage: candidates polled, sync step, ... */
 	int64_t schedule_logged_ms;
 	uint64_t last_reason_hash;
-	uint16_t stage_count;		/* stages of this cycle so far: bounded */
-	bool stage_pg;			/* a postmaster was there when the stage began */
-	bool stage_lost, stage_failing; /* the lock was lost, the store failed already then */
-	uint64_t stage_generation;	/* ... this one */
-	enum ha_demote_mode demoted; /* a demotion was started and PostgreSQL was not started again
-					since; 0 = no */
-	int64_t demoted_ms;	     /* when it ended; 0 = still runs */
+	uint16_t stage_count; /* stages of this cycle so far: bounded */
+	bool stage_pg;	      /* a postmaster was there when the stage began */
+	/* The lock was lost, the store failed, pause was on already then. */
+	bool stage_lost, stage_failing, stage_paused;
+	uint64_t stage_generation;    /* ... this one */
+	enum ha_demote_mode demoted;  /* a demotion was started and PostgreSQL was not started again
+					 since; 0 = no */
+	int64_t demoted_ms;	      /* when it ended; 0 = still runs */
+	char demoted_for[LIMIT_NAME]; /* whom a switchover named when it began */
 	uint64_t rewind_checked_generation; /* a check was made after this postmaster ended */
 	int64_t rewind_checked_ms;	    /* last check that could not tell */
 	int64_t sampled_ms;		    /* when last_lsn was taken */
@@ -217,7 +225,7 @@ struct ha_memory {
 	int64_t promote_refused_ms; /* X47: when the last promotion ended without one */
 	int64_t retain_ms;
 	int64_t void_version, void_since_ms; /* X72: a request that is being removed */
-	int64_t sync_version; /* of /sync as written by this pass; 0 = as in C */
+	int64_t sync_version;		     /* of /sync as written by this pass; 0 = as in C */
 	char sync_leader[LIMIT_NAME];
 	int sync_quorum;
 	char sync_voters[LIMIT_SYNC_NAMES][LIMIT_NAME];
@@ -272,6 +280,16 @@ struct ha_plan {
 	unsigned note_count;
 	int64_t next_run_ms; /* call again at the latest; 0 = loop_wait as usual */
 };
+
+/* X74: what the next worker needs to stand in failsafe mode, should the store be away when it
+ * begins. True: there is something to leave, /failsafe as in the view, failsafe_emptied, and
+ * failsafe_sent. To be written down before the plan is carried out, and taken over before the first
+ * step. */
+bool failsafe_bequeathed(const struct ha_view *view, const struct ha_memory *memory);
+void failsafe_inherit(struct ha_memory *memory, int64_t emptied_version);
+/* False: it does not fit; nothing may be inherited then. */
+MUST_USE bool failsafe_inherit_sent(
+	struct ha_memory *memory, const char *name, const char *api_url, int64_t now_ms);
 
 /* Self-disqualified from elections for a reason that peers cannot see (ha 3.3 R), or tagged so:
  * what the member key and /patroni show as nofailover. The same for nosync (ha 1.14

@@ -5,6 +5,7 @@ usage: cluster_bench.py [--runs N] [--only WORD] [--build DIR]          (default
 Each row stands beside its bound and, where there is one, beside the same thing done by hand in the same run. Must not run as
 root (PostgreSQL refuses); as root it turns into the PostgreSQL user by itself."""
 import argparse
+import base64
 import json
 import os
 import pwd
@@ -21,6 +22,7 @@ import urllib.request
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
 HELPERS = ("worker", "files", "api", "deadman")
+CALM_S = 11  # a helper that ran that long is started again at once; one that dies again and again is waited with
 ROWS = []
 
 
@@ -130,6 +132,7 @@ def processes(base, runs):
         killed, stopped, api, decided, gaps = [], [], [], [], []
         for _ in range(runs):
             for sig, to in ((signal.SIGKILL, killed), (signal.SIGSTOP, stopped)):
+                time.sleep(CALM_S)
                 wait_until(lambda: n0.helper("worker"), 10, "a worker")
                 m = Mark(n0)
                 os.kill(n0.helper("worker"), sig)
@@ -151,9 +154,29 @@ def processes(base, runs):
                 ended = m.wait("PostgreSQL ended")
                 decided.append(m.wait("starting primary after failure") - ended)
             gaps.append(gap_after(probe, t0))
+        row("watch event to the decision", "10 ms", [watch_event(c, n0) for _ in range(runs)])
         row("postmaster's exit to the decision", "10 ms", decided)
         row("postmaster killed: writes again", "crash recovery + 200 ms", gaps)
         hang(n0)
+
+
+def watch_event(c, n0):
+    """From the store's answer to a write by somebody else until what was decided on it is in the log, whose times are in ms."""
+    def put(config):
+        def b64(text):
+            return base64.b64encode(text.encode()).decode()
+        body = json.dumps({"key": b64("/service/it/config"), "value": b64(json.dumps(config))})
+        urllib.request.urlopen(urllib.request.Request("http://%s/v3/kv/put" % c.etcd.url, body.encode()), timeout=5).read()
+    config = c.etcd.json("config")
+    m = Mark(n0)
+    put(dict(config, pause=True))
+    answered = (time.time() - m.wall) * 1000
+    took = max(m.wait("PAUSE: ") - answered, 0)
+    m = Mark(n0)
+    put(config)
+    m.wait("cluster management is resumed")
+    time.sleep(2.5)  # the same line is not written twice in a loop_wait
+    return took
 
 
 def hang(n0):
@@ -200,21 +223,60 @@ def at_rest(base, runs):
         row("CPU of the leader's processes at rest", "12 ms a minute", [spent])
         row("requests of the leader at rest", "14 a minute", [alone], unit="")
         row("requests of a replica at rest", "6 a minute", [both - alone], unit="")
-        for m, what in ((n0, "leader"), (n1, "replica")):
-            sizes = [pss(p) for p in pids(m)]
-            row("memory of all processes, %s: PSS, private dirty" % what, "8 MiB", [sum(s[0] for s in sizes) / 1024],
-                unit="MiB", floor="private dirty %.1f MiB" % (sum(s[1] for s in sizes) / 1024), digits=2)
+        memory((n0, n1), "", "8 MiB")
         listing(n0, max(runs, 20))
-        with WriteProbe(c) as probe:
-            acked(probe)
-            t0, left = time.monotonic(), lease_left(c)
-            os.kill(c.etcd.proc.pid, signal.SIGSTOP)
-            try:
-                wait_until(lambda: n0.try_sql("SELECT pg_is_in_recovery()") != [(False,)], 60, "no primary")
-            finally:
-                last = max(got for a in probe.acks.values() for _, got, _, _ in a)
-                os.kill(c.etcd.proc.pid, signal.SIGCONT)
-        row("store lost: no writable member although the lease holds", "8 s (ttl 30)", [left - (last - t0)], unit="s")
+        store_lost(c, n0, "8 s (ttl 30)")
+    with running(base, n=2, ttl=20, loop_wait=10, retry_timeout=5) as c:
+        store_lost(c, c.leader(), "5 s (ttl 20)")
+
+
+def store_lost(c, n0, bound):
+    with WriteProbe(c) as probe:
+        acked(probe)
+        left = lease_left(c)
+        t0 = time.monotonic()
+        os.kill(c.etcd.proc.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: n0.try_sql("SELECT pg_is_in_recovery()") != [(False,)], 60, "no primary")
+        finally:
+            last = max(got for a in probe.acks.values() for _, got, _, _ in a)
+            os.kill(c.etcd.proc.pid, signal.SIGCONT)
+    row("store lost: no writable member although the lease holds", bound, [left - (last - t0)], unit="s")
+
+
+def memory(members, what, bound):
+    for m, who in zip(members, ("leader", "replica")):
+        sizes = [pss(p) for p in pids(m)]
+        row("memory of all processes%s, %s: PSS, private dirty" % (what, who), bound, [sum(s[0] for s in sizes) / 1024],
+            unit="MiB", floor="private dirty %.1f MiB" % (sum(s[1] for s in sizes) / 1024), digits=2)
+
+
+def with_tls(base, runs):
+    """Client certificates between all: agents and store, agents and whoever asks them."""
+    from cluster import Member
+    from test_etcd3_secured import SecuredEtcd
+
+    class Secured(Member):
+        def __init__(self, cluster, name, **more):
+            super().__init__(cluster, name, **more)
+            p = cluster.etcd.pem
+            with open(self.yml) as f:
+                text = f.read()
+            text = text.replace("restapi:\n", "restapi:\n  certfile: %s\n  keyfile: %s\n  cafile: %s\n  verify_client: required\n" % (
+                p["s.pem"], p["s.key"], p["ca.pem"]), 1)
+            with open(self.yml, "w") as f:
+                f.write(text + "ctl:\n  certfile: %s\n  keyfile: %s\n" % (p["c.pem"], p["c.key"]))
+    base = tempfile.mkdtemp(dir=base)
+    c = Cluster(base, n=3, etcd=SecuredEtcd(base), member=Secured, ttl=30, loop_wait=10, retry_timeout=10)
+    try:
+        c.start()
+        for _ in range(20):
+            out = subprocess.run([util.program("pgregentctl"), "-c", c.members[0].yml, "version", "it"], stdout=subprocess.PIPE, check=True)
+            assert out.stdout.count(b" PostgreSQL ") == 3
+        still(c.members[0])
+        memory(c.members, ", TLS", "12 MiB")
+    finally:
+        c.stop()
 
 
 def position_of(m):
@@ -250,12 +312,13 @@ def lease_left(c):
 
     def left():
         return json.loads(c.etcd.ctl("lease", "timetolive", "%x" % lease, "-w", "json"))["ttl"]
-    was = left()
-    while True:
+    was, end = left(), time.monotonic() + 10
+    while time.monotonic() < end:
         now = left()
-        if now < was:
+        if 0 <= now < was:
             return now + 1
         was = now
+    raise AssertionError("the leader's lease does not run down")
 
 
 def listing(n0, runs):
@@ -305,7 +368,9 @@ def pss(pid):
 
 
 def node_loss(base, runs):
-    with running(base, ttl=5, loop_wait=1, retry_timeout=1) as c:
+    # loop_wait 2: the longest that ttl 5 allows beside retry_timeout 1. A lease that is renewed more often than every
+    # third of the ttl ends later.
+    with running(base, ttl=5, loop_wait=2, retry_timeout=1) as c:
         gaps = []
         for _ in range(runs):
             old = settled(c)
@@ -345,7 +410,7 @@ class running:
         self.c.stop()
 
 
-GROUPS = {"switchover": switchover, "processes": processes, "rest": at_rest, "loss": node_loss}
+GROUPS = {"switchover": switchover, "processes": processes, "rest": at_rest, "tls": with_tls, "loss": node_loss}
 
 
 def main():

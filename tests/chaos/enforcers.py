@@ -21,6 +21,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "integration"))
 import util  # noqa: E402
+from pace import Pace  # noqa: E402
 from sup import PG_RUNNING, Supervisor  # noqa: E402
 
 ROLES = ["supervisor", "deadman", "worker", "files", "api", "postmaster"]
@@ -196,6 +197,7 @@ class Chaos:
         self.load = Load(self.pg, work, connections)
         self.count = {"rounds": 0, "outages": 0, "commits": 0, "acknowledged": 0, "gaps": 0, "starved": 0}
         self.worst_ms, self.starved_ms = float("-inf"), 0.0
+        self.pace = Pace()
         self.faults_seen = []
 
     # ---- who is who ----
@@ -290,13 +292,13 @@ class Chaos:
         faults = draw(self.rng, card)
         return_ms = self.rng.choice([0, self.rng.randint(0, RETURN_MS), self.rng.randint(0, 2000),
                                      self.rng.randint(TTL_MS, TTL_MS + 2000)])
-        before = self.settle()
+        before, began = self.settle(), time.monotonic()
         time.sleep(self.rng.random() * 0.4)
         text = "; ".join(map(str, faults)) + f"; back after {return_ms}"
         self.faults_seen.append(f"{time.time():.3f} {text}")
         self.carry_out(faults, return_ms)
         after = self.settle()
-        starved, self.starved_ms = self.starved_ms > STARVED_MS, 0
+        starved, self.starved_ms = max(self.starved_ms, self.pace.longest(began) * 1000) > STARVED_MS, 0
         self.count["rounds"] += 1
         self.count["outages"] += after != before
         self.count["starved"] += starved
@@ -336,7 +338,7 @@ class Chaos:
         def one_of_each():
             return all(len(self.pids(r)) == 1 for r in ROLES)
         try:
-            util.wait_until(one_of_each, 10)
+            util.wait_until(one_of_each, 20)
         except AssertionError:
             raise AssertionError("not one of each: " + str({r: self.pids(r) for r in ROLES})) from None
 
@@ -375,7 +377,8 @@ def run_chaos(work, template, rounds, seed, connections, say=print):
     say(f"chaos: rounds={rounds} seed={seed} connections={connections}")
     chaos = Chaos(work, template, seed, connections, say)
     try:
-        chaos.run(rounds)
+        with chaos.pace:
+            chaos.run(rounds)
         say(chaos.summary())
     except BaseException:
         say(f"seed={seed}, after {chaos.count['rounds']} rounds; the last ones:")

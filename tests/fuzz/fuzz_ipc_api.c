@@ -92,7 +92,7 @@ enum err_code ports_open_local(struct ports *p, const char *runtime_dir, struct 
 STUB(request_wait, struct request *r)
 STUB(names_reload, struct names *n, const struct api_settings *s)
 STUB(ports_apply, struct ports *p)
-STUB(last_fence_prepare, const char *data_dir, const char *runtime_dir)
+STUB(last_fence_prepare, const char *data_dir, const char *runtime_dir, int sup_fd)
 STUB(last_fence_on_duty, void)
 
 /* ---- the process ----------------------------------------------------------------------- */

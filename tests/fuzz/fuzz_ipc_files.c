@@ -121,7 +121,7 @@ int __wrap_mkostemp(char *template, int flags)
 
 /* ---- what the program calls of others -------------------------------------------------- */
 
-void last_fence_prepare(const char *data_dir, const char *runtime_dir)
+void last_fence_prepare(const char *data_dir, const char *runtime_dir, int sup_fd)
 {
 	INVARIANT(data_dir[0] == '/' && runtime_dir != NULL);
 }

@@ -1,6 +1,8 @@
 /* The worker as the receiver of what the supervisor, pgregent-files or api sends (see fuzz_ipc.c):
  * its sockets, the requests under way on them (host.c) and what api asks for (requests.c) are real,
  * what follows from a message in the rest of the worker is not. */
+#include <poll.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -9,10 +11,13 @@
 #include "common/core/invariant.h"
 #include "tests/fuzz/fuzz_ipc.h"
 
-#define _exit(code) has_exited(code)
-static void has_exited(int code);
+#define _exit(code)	 has_exited(code)
+#define poll(fds, n, ms) dead_man_ends(fds, n, ms)
+static _Noreturn void has_exited(int code);
+static int dead_man_ends(struct pollfd *fds, nfds_t n, int timeout_ms);
 #include "worker/link.c"
 #undef _exit
+#undef poll
 
 #include "worker/failsafe_word.h"
 #include "worker/postgres/argv.h"
@@ -27,10 +32,21 @@ static struct {
 	void *arg;
 } submitted[SUBMITTED_MAX];
 
-static void has_exited(int code)
+static jmp_buf turn_began;
+
+static _Noreturn void has_exited(int code)
 {
 	(void)code;
 	exited = true;
+	longjmp(turn_began, 1);
+}
+
+/* Whoever waits for nothing but its end sees it. */
+static int dead_man_ends(struct pollfd *fds, nfds_t n, int timeout_ms)
+{
+	INVARIANT(n == 1 && timeout_ms < 0);
+	shutdown(fds->fd, SHUT_RDWR);
+	return 1;
 }
 
 /* ---- the rest of the worker ------------------------------------------------------------ */
@@ -103,7 +119,7 @@ enum err_code failsafe_word_read(
 #pragma clang diagnostic ignored "-Wunused-parameter"
 STUB(publish_page, struct worker *x)
 STUB(publish_member, struct worker *x)
-STUB(publish_take_names, struct worker *x, int fd)
+STUB(publish_take_over, struct worker *x, int fd)
 STUB(config_send_api, struct worker *x)
 STUB(config_load_cache, struct worker *x)
 STUB(config_reload, struct worker *x)
@@ -117,7 +133,7 @@ STUB(slots_said_leader, struct worker *x, const json_t *slots)
 STUB(local_upgrade, struct worker *x, uint64_t id)
 STUB(local_status, struct worker *x, uint64_t id)
 STUB(turn_want, struct worker *x, const char *why)
-STUB(last_fence_prepare, const char *data_dir, const char *runtime_dir)
+STUB(last_fence_prepare, const char *data_dir, const char *runtime_dir, int sup_fd)
 STUB(last_fence_on_duty, void)
 STUB(last_fence_run, last_fence_root_fn root)
 
@@ -198,7 +214,7 @@ void target_start(void)
 void target_turn(void)
 {
 	struct err err = ERR_INIT;
-	if (!exited && loop_turn(&w.loop, 0, &err) != ERR_OK)
+	if (!exited && setjmp(turn_began) == 0 && loop_turn(&w.loop, 0, &err) != ERR_OK)
 		abort();
 	fuzz_drain(far_end);
 	fuzz_drain(other_end);

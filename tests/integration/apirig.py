@@ -90,7 +90,7 @@ class Rig:
                 self.lines.put(line)
 
     def get_line(self, start):
-        line = self.lines.get(timeout=10)
+        line = self.lines.get(timeout=20)
         assert line.startswith(start), (line, open(os.path.join(self.dir, "api.log")).read())
         return line
 
@@ -126,7 +126,7 @@ class Rig:
     def configure(self, wait=True, **changes):
         self.settings.update(changes)
         self.cmd("settings " + json.dumps(self.settings))
-        return self.states.get(timeout=10) if wait else None
+        return self.states.get(timeout=20) if wait else None
 
     def publish(self, role="primary", lease=True, cluster=CLUSTER, **more):
         """A worker page of a running member."""

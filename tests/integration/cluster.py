@@ -1,4 +1,6 @@
 """A cluster of real members on loopback: pgregent, PostgreSQL, etcd; and a probe that writes to every member directly."""
+import base64
+import http.client
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ import urllib.request
 
 import psycopg2
 
+from stalls import Stalls
 from util import (Process, alive, as_pg_user, free_port, give_to_pg_user, pg_bin, processes_with, program,
                   wait_until)
 
@@ -27,6 +30,7 @@ bootstrap:
   - data-checksums
   - auth-local: trust
   - auth-host: trust
+  - no-sync
   pg_hba:
   - host replication replicator 127.0.0.1/32 trust
   - host all all 127.0.0.1/32 trust
@@ -40,6 +44,8 @@ postgresql:
     superuser: {{username: postgres, password: super-pass}}
     replication: {{username: replicator, password: repl-pass}}
     rewind: {{username: rewind_user, password: rewind-pass}}
+  basebackup:
+  - no-sync
   parameters:
     unix_socket_directories: '{dir}'
     wal_retrieve_retry_interval: 100ms
@@ -75,11 +81,21 @@ class Etcd:
         env = dict(os.environ, ETCDCTL_API="3")
         r = subprocess.run(["etcdctl", "--endpoints", self.url, *args], env=env, stdout=subprocess.PIPE,
                            stderr=subprocess.DEVNULL, timeout=10)
-        return r.stdout.decode() if r.returncode == 0 else None
+        return r.stdout.decode(errors="replace") if r.returncode == 0 else None
+
+    def value(self, key):
+        """By the gateway: a program for each question would take a fifth of the machine. None: no such key, or no answer."""
+        body = json.dumps({"key": base64.b64encode(key.encode()).decode()}).encode()
+        try:
+            with urllib.request.urlopen("http://%s/v3/kv/range" % self.url, body, timeout=5) as r:
+                kvs = json.loads(r.read()).get("kvs")
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        return base64.b64decode(kvs[0].get("value", "")).decode(errors="replace") if kvs else None
 
     def get(self, key):
-        text = self.ctl("get", "/service/it/" + key, "--print-value-only")
-        return text.rstrip("\n") if text else None
+        text = self.value("/service/it/" + key)
+        return None if text is None else text.rstrip("\n")
 
     def json(self, key):
         text = self.get(key)
@@ -159,8 +175,23 @@ class Member:
                 return r.status, r.read().decode()
         except urllib.error.HTTPError as e:
             return e.code, e.read().decode()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, ""
+
+    def post_when_free(self, path, body=None, bound=30):
+        """The answer to this request. A server streams a moment before the task that started it has ended: asked again until none is in
+        the way."""
+        answers = []
+
+        def free():
+            answers.append(self.status(path, "POST", body or {}, 60))
+            return "already in progress" not in answers[-1][1]
+        wait_until(free, bound, self.name + " has no task")
+        return answers[-1]
+
+    def copies(self):
+        """How often it was made by pg_basebackup."""
+        return self.proc.text().count("job started name=pg_basebackup")
 
     def is_primary(self):
         return self.try_sql("SELECT pg_is_in_recovery()") == [(False,)]
@@ -195,6 +226,8 @@ class Cluster:
     def start(self):
         self.members[0].start()
         wait_until(lambda: self.etcd.get("leader") == "n0" and self.members[0].is_primary(), 40, "n0 leads")
+        # The leader key comes first; configuration and identifier are written when the bootstrap has ended.
+        wait_until(lambda: self.etcd.get("initialize"), 20, "the new cluster is published")
         for m in self.members[1:]:
             m.start()
         for m in self.members[1:]:
@@ -214,6 +247,21 @@ class Cluster:
             return m is not None and m is not but and m.is_primary()
         wait_until(there, bound, "a leader besides %s" % (but.name if but else "nobody"))
         return self.leader()
+
+    def wait_listed(self, m, what, bound=20):
+        """`what(row)` holds for each member in what m's REST API says of the cluster: m's own view, which follows the store."""
+        def rows():
+            code, text = m.status("/cluster")
+            return {r["name"]: r for r in json.loads(text)["members"]} if code == 200 else {}
+
+        def there():
+            found = rows()
+            return all(x.name in found and what(found[x.name]) for x in self.members)
+        wait_until(there, bound, lambda: "%s lists: %s" % (m.name, rows()))
+
+    def wait_followed(self, m, bound=30):
+        """The leader m knows that everybody else streams, and can take over: whoever streams says so a moment later."""
+        self.wait_listed(m, lambda row: row["name"] == m.name or row["state"] == "streaming", bound)
 
     def stop(self):
         for m in self.members:
@@ -239,13 +287,14 @@ class WriteProbe:
 
     def __init__(self, cluster):
         self.acks = {m.name: [] for m in cluster.members}
-        self.values = []
+        self.stalls = Stalls(cluster.base)
         self.lock = threading.Lock()
         self.stop_event = threading.Event()
         self.threads = [threading.Thread(target=self.run, args=(m,), daemon=True) for m in cluster.members]
         self.next = 0
 
     def __enter__(self):
+        self.stalls.__enter__()
         for t in self.threads:
             t.start()
         return self
@@ -254,14 +303,16 @@ class WriteProbe:
         self.stop_event.set()
         for t in self.threads:
             t.join(10)
+        self.stalls.__exit__()
 
     def run(self, m):
         conn = None
         while not self.stop_event.is_set():
             try:
                 if conn is None:
+                    # A standby refuses each of them: that fills no log.
                     conn = psycopg2.connect(host="127.0.0.1", port=m.pg, user="postgres", dbname="postgres",
-                                            connect_timeout=2)
+                                            connect_timeout=2, options="-c log_min_messages=fatal")
                     conn.autocommit = True
                 with self.lock:
                     self.next += 1
@@ -271,17 +322,17 @@ class WriteProbe:
                 cur.execute("INSERT INTO probe VALUES (%s, %s) RETURNING"
                             " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int", (v, m.name))
                 self.acks[m.name].append((sent, time.monotonic(), v, cur.fetchone()[0]))
+            except psycopg2.errors.ReadOnlySqlTransaction:
+                pass  # the same session may write when the member is promoted
             except psycopg2.Error:
-                if conn is not None and conn.closed:
-                    conn = None
-                elif conn is not None:
+                if conn is not None:
                     conn.close()
-                    conn = None
+                conn = None
             self.stop_event.wait(0.01)
 
     def first_ack(self):
         """No fault before there is something to break."""
-        wait_until(lambda: any(self.acks.values()), 10, "a writer is acknowledged")
+        wait_until(lambda: any(self.acks.values()), 20, "a writer is acknowledged")
 
     def overlaps(self):
         """Acknowledgements of an older timeline that were asked for after one of a newer timeline was given: each promotion makes
@@ -302,5 +353,5 @@ class WriteProbe:
         return sorted(v for v in acked if v not in have)
 
     def longest_gap(self):
-        times = sorted(got for acks in self.acks.values() for _, got, _, _ in acks)
-        return max((b - a for a, b in zip(times, times[1:])), default=0)
+        """Between two acknowledgements, without what the machine cost."""
+        return self.stalls.longest_gap(got for acks in self.acks.values() for _, got, _, _ in acks)

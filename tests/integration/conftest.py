@@ -9,9 +9,13 @@ import tempfile
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import faults  # noqa: E402
 import util  # noqa: E402
+from sup import Supervisor  # noqa: E402
 
-LOG_TAIL = 6000
+LOG_TAIL = 30000
+# A standby without an upstream says these ten times a second.
+NOISE = ("could not connect to the primary server", "Is the server running on that host", "waiting for WAL to become available")
 
 
 def pytest_configure(config):
@@ -61,7 +65,7 @@ def work(request, work_base):
         return
     for log in sorted(glob.glob(os.path.join(path, "*.log"))):
         with open(log, errors="replace") as f:
-            text = f.read()
+            text = "".join(line for line in f if not any(noise in line for noise in NOISE))
         print(f"\n---- {log}\n{text[-LOG_TAIL:]}")
 
 
@@ -70,3 +74,24 @@ def postgres(work, pg_template):
     pg = util.Postgres(pg_template, work)
     yield pg
     pg.kill_leftovers()
+
+
+@pytest.fixture
+def make(work):
+    """Clusters with the table that writers write to; they are stopped at the end. make(n=, member=, and dynamic keys)."""
+    clusters = []
+
+    def of(**kw):
+        clusters.append(faults.Cluster(work, **kw))
+        return faults.made(clusters[-1])
+    yield of
+    for c in clusters:
+        c.stop()
+
+
+@pytest.fixture
+def sup(work, postgres):
+    """A supervisor with a test worker over a server of its own."""
+    s = Supervisor(work, postgres)
+    yield s
+    s.kill_all()

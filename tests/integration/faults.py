@@ -13,7 +13,8 @@ import psycopg2
 import pytest
 
 from cluster import Cluster, Etcd, Member, WriteProbe
-from util import Process, alive, as_pg_user, free_port, give_to_pg_user, program, wait_until
+from util import (Process, alive, as_pg_user, descendants, free_port, give_to_pg_user, pid_state, program,
+                  wait_until)
 
 PIPELINED_FROM = 10 ** 9  # its values, apart from those of the probe
 ROUND = 10 ** 11
@@ -70,24 +71,25 @@ class Writers(WriteProbe):
             p.signal(signal.SIGTERM)
         for name, p in self.pipes.items():
             try:
-                p.wait(5)
+                p.wait(15)
             finally:
                 p.kill()
             self.acks[name] = sorted(self.acks[name] + self.pipelined(name))
 
     def gap_of(self, name):
-        """The longest time between two acknowledgements of this member, of either writer."""
-        times = sorted(got for _, got, _, _ in self.acks[name])
-        return max((b - a for a, b in zip(times, times[1:])), default=0)
+        """The longest time between two acknowledgements of this member, of either writer, without what the machine cost."""
+        return self.stalls.longest_gap(got for _, got, _, _ in self.acks[name])
 
-    def last_of(self, name):
-        return max((got for _, got, _, _ in self.acks[name]), default=0)
+    def after(self, old, new):
+        """What old acknowledged after new's first (of this change of leaders). A writer whose processor stands still sees it late."""
+        first = self.acks[new.name][0][1]
+        return [r for r in self.acks[old.name] if r[1] >= first and r[1] - self.stalls.lost(r[0], r[1]) >= first]
 
     def handed_over(self, old, new):
-        """Old acknowledged nothing after new's first (of this change of leaders), and new did acknowledge."""
+        """Old acknowledged nothing after new's first, and new did acknowledge."""
         assert self.acks[new.name], new.name + " acknowledged nothing"
         assert self.overlaps() == []
-        assert self.last_of(old.name) < self.acks[new.name][0][1]
+        assert self.after(old, new) == []
 
 
 class EtcdOfThree:
@@ -115,9 +117,10 @@ class EtcdOfThree:
                          "%s/etcd%d.log" % (self.base, i), **as_pg_user())
 
     def renew(self, i):
-        """A frozen member begins anew from its data."""
+        """A frozen member begins anew from its data. It is not asked before it answers."""
         self.nodes[i].proc.kill()
         self.run(i)
+        wait_until(lambda: self.nodes[i].ctl("endpoint", "health") is not None, 20, "etcd is healthy")
         self.stopped.discard(i)
 
     def section(self, name):
@@ -244,7 +247,7 @@ class LeaseWatch:
     def __enter__(self):
         out = os.path.join(self.m.cluster.base, "lease-%s-%d" % (self.m.name, time.monotonic_ns()))
         self.p = Process([program("tests/integration/leasewatch"), str(self.m.proc.pid)], out)
-        wait_until(self.rows, 5, "the supervisor's page is read")
+        wait_until(self.rows, 15, "the supervisor's page is read")
         return self
 
     def __exit__(self, *exc):
@@ -253,12 +256,29 @@ class LeaseWatch:
     def rows(self):
         return [tuple(map(int, x.split())) for x in self.p.text().splitlines(keepends=True) if x.endswith("\n")]
 
-    def least_left(self):
-        return min((r[2] for r in self.rows()[1:]), default=None)
+    def least_left(self, stalls=None):
+        """With what the machine cost since the renewal before."""
+        rows, ahead = self.rows(), time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+        def cost_ms(a, b):
+            return 1000 * stalls.lost(a / 1000 - ahead, b / 1000 - ahead) if stalls else 0
+        return min((b[2] + cost_ms(a[0], b[0]) for a, b in zip(rows, rows[1:])), default=None)
 
     def longest_wait(self):
         at = [r[0] for r in self.rows()]
         return max((b - a for a, b in zip(at, at[1:])), default=None)
+
+
+def with_ttl(m, ttl):
+    """The leader m has a lease of this many seconds from here on."""
+    code, text = m.status("/config", "PATCH", {"ttl": ttl})
+    assert code == 200, text
+
+    def granted():
+        with LeaseWatch(m) as lease:
+            left_s = lease.rows()[-1][1] / 1000 - time.clock_gettime(time.CLOCK_BOOTTIME)
+            return ttl * 0.7 < left_s <= ttl
+    wait_until(granted, 40, "the lease is as long as the new ttl")
 
 
 def made(cluster):
@@ -358,6 +378,40 @@ def gone(pid):
     return not alive(pid)
 
 
+def frozen(members):
+    """Stops these members, supervisor and PostgreSQL; what is stopped. A process that ends just then (of a connection that was
+    closed) is none of it."""
+    pids = []
+
+    def stop(which):
+        for p in which:
+            try:
+                kill(p, signo=signal.SIGSTOP)
+                pids.append(p)
+            except ProcessLookupError:
+                pass
+        wait_until(lambda: all(pid_state(p) in ("T", "Z", None) for p in pids), 10, "all are stopped")
+    for m in members:
+        pm = m.postmaster()
+        stop([m.proc.pid, pm])
+        stop(descendants(pm))  # now there are no more of them
+    return pids
+
+
+def thawed(pids):
+    for p in pids:
+        try:
+            kill(p, signo=signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+
+def nobody_streams(m):
+    """From m: what it writes from now on is its own alone. Its standbys are frozen."""
+    m.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    wait_until(lambda: m.sql("SELECT count(*) FROM pg_stat_replication") == [(0,)], 20, "nobody streams from " + m.name)
+
+
 class Again(threading.Thread):
     """Calls `act(pid)` on each new child of that name, until stopped: faster than it can do anything."""
 
@@ -386,4 +440,5 @@ class Again(threading.Thread):
 
 
 __all__ = ["Again", "Cluster", "Etcd", "EtcdOfThree", "LeaseWatch", "Member", "Process", "Proxy", "Writers", "alive", "children", "cluster",
-           "free_port", "gone", "kill", "made", "name_of", "own_child", "pg_start", "psycopg2", "settled", "shared", "wait_until"]
+           "free_port", "frozen", "gone", "kill", "made", "name_of", "nobody_streams", "own_child", "pg_start", "psycopg2", "settled", "shared",
+           "thawed", "wait_until", "with_ttl"]

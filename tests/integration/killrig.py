@@ -3,7 +3,7 @@ program stands in it and keeps it there until it is opened."""
 import os
 
 from cluster import Cluster, Member
-from util import alive, descendants, give_to_pg_user, pg_bin, wait_until
+from util import alive, give_to_pg_user, pg_bin, wait_until
 
 GATED = ("initdb", "pg_basebackup", "pg_rewind")
 WRAPPER = """#!/bin/sh
@@ -84,13 +84,10 @@ class GatedMember(Member):
         except FileNotFoundError:
             return None
 
-    def backends(self):
-        return list(descendants(self.postmaster()))
-
     def kill_worker(self):
         pid = self.helper("worker")
         os.kill(pid, 9)
-        wait_until(lambda: self.helper("worker") not in (None, pid), 5, "a new worker")
+        wait_until(lambda: self.helper("worker") not in (None, pid), 15, "a new worker")
 
     def node_off(self):
         """Everything at once, and proof that it is over."""
@@ -109,7 +106,7 @@ class GatedMember(Member):
             self.open(gate)
         else:
             self.node_off()
-            wait_until(lambda: not alive(pid), 5, "the program ended with its agent")
+            wait_until(lambda: not alive(pid), 15, "the program ended with its agent")
             survived = False
             self.open(gate)
             self.start()

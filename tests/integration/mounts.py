@@ -74,6 +74,10 @@ class StallingDisk:
     def stall(self):
         self.proc.signal(signal.SIGUSR1)
 
+    def holds(self, pid):
+        """This process has asked the stalled disk for something."""
+        return f"{pid} waits\n" in self.proc.text()
+
     def resume(self):
         self.proc.signal(signal.SIGUSR2)
 

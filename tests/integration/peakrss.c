@@ -1,5 +1,5 @@
-/* usage: peakrss PROGRAM [ARG...] - runs it and tells on stderr how much memory it had at most, in KiB. A shell or an
- * interpreter cannot: the peak of whoever forks counts for the child. */
+/* usage: peakrss PROGRAM [ARG...] - runs it and tells on stderr how much memory it had at most, in
+ * KiB. A shell or an interpreter cannot: the peak of whoever forks counts for the child. */
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/wait.h>

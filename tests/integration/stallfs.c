@@ -37,6 +37,8 @@ struct place {
 /* Each request begins here: where the file is, once the disk answers. */
 static const char *at(const char *path, struct place *p)
 {
+	if (stalled)
+		fprintf(stderr, "%d waits\n", (int)fuse_get_context()->pid);
 	while (stalled)
 		(void)poll(NULL, 0, LOOK_EVERY_MS);
 	if (!str_format(p->path, sizeof(p->path), "%s%s", base, path))

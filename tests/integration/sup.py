@@ -27,6 +27,7 @@ class Worker:
 
     def __init__(self, path):
         self.path, self.seen, self.sock, self.buf = path, [], None, b""
+        self.asked = {}  # message id -> what was seen before it: workers of two supervisors use the same ids
 
     def close(self):
         if self.sock is not None:
@@ -59,7 +60,7 @@ class Worker:
             except (OSError, EOFError):
                 self.close()
                 return None
-        return util.wait_until(attempt, 10, f"the test worker answers {words[0]}")
+        return util.wait_until(attempt, 20, f"the test worker answers {words[0]}")
 
     def _reply(self):
         while b"\n.\n" not in self.buf:
@@ -85,7 +86,10 @@ class Worker:
 
     def do(self, *words):
         """A command that sends a message; its id."""
-        return int(self.ask(*words)[-1].split("=")[1])
+        n = len(self.seen)
+        mid = int(self.ask(*words)[-1].split("=")[1])
+        self.asked[mid] = n
+        return mid
 
     def poll(self):
         self.seen += [m for m in self.ask("take") if not m.startswith("id=")]
@@ -107,11 +111,11 @@ class Worker:
             raise AssertionError(f"no message {pattern!r} within {bound} s in {self.seen[since:]}") from None
 
     def answer(self, mid, bound=10):
-        hit = self.wait(rf"ANSWER id={mid} code=(\d+) text=(.*)", bound)
+        hit = self.wait(rf"ANSWER id={mid} code=(\d+) text=(.*)", bound, self.asked.get(mid, 0))
         return int(hit[1]), hit[2]
 
     def acked(self, mid, bound=10):
-        hit = self.wait(rf"LEASE_ACK id={mid} seq=\d+ accepted=(\d) fence_at=(-?\d+) reason=(.*)", bound)
+        hit = self.wait(rf"LEASE_ACK id={mid} seq=\d+ accepted=(\d) fence_at=(-?\d+) reason=(.*)", bound, self.asked.get(mid, 0))
         return hit[1] == "1", hit[3]
 
     def status(self):

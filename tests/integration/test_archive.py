@@ -1,11 +1,11 @@
 """WAL of a timeline that ended: what waited for the archive gets there before pg_rewind or crash recovery can lose it, and
 what pg_rewind misses comes back from the archive."""
 import os
-import signal
 
 import pytest
 
 from cluster import Cluster
+from faults import frozen, nobody_streams, thawed
 from util import give_to_pg_user, wait_until
 
 # Both run in the data directory, as PostgreSQL runs them. The segment is taken away: as a checkpoint would do with those
@@ -30,27 +30,21 @@ def two(work):
     c.stop()
 
 
-def backends(m):
-    from util import descendants
-    return [m.postmaster()] + list(descendants(m.postmaster()))
-
-
 def diverge(c):
     """n0 writes what n1 never sees, is killed, and n1 leads."""
     n0, n1 = c.members
-    wait_until(lambda: c.etcd.json("members/n1").get("state") == "running", 10, "n1 is known")
-    stopped = [n1.proc.pid] + backends(n1)
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    n0.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_replication")
-    for i in range(3):
-        n0.sql("CREATE TABLE lost%d AS SELECT generate_series(1, 100) AS v" % i)
-        n0.sql("SELECT pg_switch_wal()")
-        n0.sql("CHECKPOINT")
-    n0.sql("CREATE TABLE lost3 AS SELECT generate_series(1, 100) AS v")
-    n0.kill_all()
-    for pid in stopped:
-        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: (c.etcd.json("members/n1") or {}).get("state") == "running", 20, "n1 is known")
+    stopped = frozen([n1])
+    try:
+        nobody_streams(n0)
+        for i in range(3):
+            n0.sql("CREATE TABLE lost%d AS SELECT generate_series(1, 100) AS v" % i)
+            n0.sql("SELECT pg_switch_wal()")
+            n0.sql("CHECKPOINT")
+        n0.sql("CREATE TABLE lost3 AS SELECT generate_series(1, 100) AS v")
+        n0.kill_all()
+    finally:
+        thawed(stopped)
     wait_until(lambda: n1.is_primary() and c.etcd.get("leader") == "n1", 40, "n1 leads")
     n1.sql("CREATE TABLE kept AS SELECT generate_series(1, 100) AS v")
     n0.proc.wait(10)

@@ -1,6 +1,5 @@
 """Three members end to end on real PostgreSQL and etcd, under writers that write to every member directly: bootstrap, replication, switchover,
 node loss, pause, restart, reinitialise. The faults of processes, store and disk: test_fault_*."""
-import json
 import os
 import signal
 import time
@@ -43,15 +42,15 @@ def test_bootstrap_keys_roles_and_rest(cluster):
     assert config["ttl"] == 6 and config["postgresql"]["parameters"]["max_connections"] == 60
     users = {r[0] for r in n0.sql("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_'")}
     assert users == {"postgres", "replicator", "rewind_user"}
-    wait_until(lambda: (c.etcd.json("members/n1") or {}).get("replication_state") == "streaming", 10, "n1's key")
+    wait_until(lambda: (c.etcd.json("members/n1") or {}).get("replication_state") == "streaming", 20, "n1's key")
     assert n0.sql("SELECT count(*) FROM pg_replication_slots WHERE active")[0][0] == 2
-    assert n0.status("/primary")[0] == 200 and n0.status("/replica")[0] == 503
-    assert c.members[1].status("/primary")[0] == 503 and c.members[1].status("/replica")[0] == 200
-    cl = json.loads(c.members[2].status("/cluster")[1])
-    assert [m["role"] for m in cl["members"]] == ["leader", "replica", "replica"]
+    wait_until(lambda: n0.status("/primary")[0] == 200, 15, "n0 says that it is primary")
+    wait_until(lambda: c.members[1].status("/replica")[0] == 200, 15, "n1 says that it is a replica")
+    assert n0.status("/replica")[0] == 503 and c.members[1].status("/primary")[0] == 503
+    c.wait_listed(c.members[2], lambda row: row["role"] == ("leader" if row["name"] == "n0" else "replica"))
     assert n0.status("/config", "PATCH", {"postgresql": {"parameters": {"work_mem": "7MB"}}})[0] == 200
     for m in c.members:
-        wait_until(lambda: m.sql("SHOW work_mem") == [("7MB",)], 10, "work_mem on " + m.name)
+        wait_until(lambda: m.sql("SHOW work_mem") == [("7MB",)], 20, "work_mem on " + m.name)
 
 
 def test_switchover_and_back_loses_nothing(cluster):
@@ -60,9 +59,10 @@ def test_switchover_and_back_loses_nothing(cluster):
         probe.first_ack()
         for target in ("n1", "n0"):
             old = c.leader()
+            c.wait_followed(old)
             code, text = old.status("/switchover", "POST", {"leader": old.name, "candidate": target}, 40)
             assert (code, text) == (200, 'Successfully switched over to "%s"' % target)
-            wait_until(lambda: c.leader().name == target and c.leader().is_primary(), 10, target + " is primary")
+            assert c.wait_leader(20, but=old).name == target
             settled(c)
     assert probe.overlaps() == []
     assert probe.missing_on(c.leader()) == []
@@ -79,8 +79,7 @@ def test_node_off_failover_and_rejoin(cluster):
         assert settled(c) is new
         w.wait_ack(new)
     w.handed_over(n0, new)
-    wait_until(lambda: c.etcd.json("history"), 10, "history")
-    history = c.etcd.json("history")
+    history = wait_until(lambda: c.etcd.json("history"), 20, "history")
     assert history[-1][0] == 1 and history[-1][4] == new.name
 
 
@@ -88,7 +87,7 @@ def test_pause_and_resume(cluster):
     c = cluster
     n0 = c.leader()
     assert n0.status("/config", "PATCH", {"pause": True})[0] == 200
-    wait_until(lambda: all((c.etcd.json("members/" + m.name) or {}).get("pause") for m in c.members), 10, "pause is seen")
+    wait_until(lambda: all((c.etcd.json("members/" + m.name) or {}).get("pause") for m in c.members), 20, "pause is seen")
     os.kill(n0.postmaster(), signal.SIGKILL)
     time.sleep(4)
     assert not any(m.is_primary() for m in c.members)
@@ -100,17 +99,14 @@ def test_restart_reload_reinitialize(cluster):
     c = cluster
     n1 = c.members[1]
     before = pg_start(n1)
-    # Streaming begins a moment before the clone task has ended.
-    answers = []
-    wait_until(lambda: (answers.append(n1.status("/restart", "POST", {}, 60)) or
-                        "already in progress" not in answers[-1][1]), 20, "n1 is free")
-    assert answers[-1] == (200, "restarted successfully")
+    assert n1.post_when_free("/restart") == (200, "restarted successfully")
     assert pg_start(n1) != before
     settled(c)
     assert n1.status("/reload", "POST")[0] == 202
     assert c.leader().status("/reinitialize", "POST") == (503, "I am the leader, can not reinitialize")
-    assert n1.status("/reinitialize", "POST", {}, 30) == (200, "reinitialize started")
-    wait_until(lambda: not n1.streams_from_somebody(), 10, "n1 is being made anew", every=0.005)
+    copies = n1.copies()
+    assert n1.post_when_free("/reinitialize") == (200, "reinitialize started")
+    wait_until(lambda: n1.copies() > copies, 30, "n1 is being made anew")
     settled(c)
 
 

@@ -41,9 +41,12 @@ def pair(work):
 
 def test_ctl(pair):
     c, ctl = pair
-    wait_until(lambda: ctl.rows().get("n1", {}).get("State") == "streaming", 20, "n1 is shown as streaming")
-    rows = ctl.rows()
-    assert rows["n0"]["Role"] == "Leader" and rows["n0"]["State"] == "running" and rows["n0"]["TL"] == 1
+
+    def shown():
+        rows = ctl.rows()
+        return rows if rows.get("n1", {}).get("State") == "streaming" and rows.get("n0", {}).get("State") == "running" else None
+    rows = wait_until(shown, 20, "n0 is shown as running, n1 as streaming")
+    assert rows["n0"]["Role"] == "Leader" and rows["n0"]["TL"] == 1
     assert rows["n0"]["Host"] == "127.0.0.1:%d" % c.members[0].pg and rows["n1"]["Role"] == "Replica"
     assert "Receive LSN" in rows["n1"] and "Receive LSN" not in rows["n0"]
 

@@ -1,10 +1,13 @@
 """pgregentctl as it is used by hand and by scripts: TLS with client certificates and a password, the editor and the pager of
 edit-config, the choices of restart, the prompts of switchover and reinit."""
+import contextlib
 import json
 import os
 import pty
 import signal
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -52,7 +55,8 @@ def test_tls_and_password(work, pki):  # noqa: F811
         ctl = Ctl(c)
         wait_until(lambda: ctl.rows().get("n1", {}).get("State") == "streaming", 20, "n1 streams")
         assert c.etcd.json("members/n0")["api_url"].startswith("https://")
-        assert ctl.ok("version", "it").count("PostgreSQL") == 2
+        # Of a server that does not answer within half a second no version is told.
+        wait_until(lambda: ctl.ok("version", "it").count("PostgreSQL") == 2, 15, "both tell their version")
         assert ctl.ok("reload", "it", "--force").count("Reload request received") == 2
         assert "Success: restart on member n1" in ctl.ok("restart", "it", "n1", "--force")
         wait_until(lambda: ctl.rows()["n1"].get("State") == "streaming", 20, "n1 streams again")
@@ -314,3 +318,53 @@ def test_help():
         text = run(name, "--help").stdout.decode()
         for word in words:
             assert word in text, (name, word)
+
+
+def test_agents_of_this_host_are_found_in_order(work):
+    """$RUNTIME_DIRECTORY (of a list the first), else $XDG_RUNTIME_DIR/pgregent; of several without a scope none is guessed."""
+    if os.path.exists("/run/pgregent"):
+        pytest.skip("several agents IS NOT TESTED: those of this machine in /run/pgregent come in between")
+    listeners = []
+
+    def agent(base, name):
+        os.makedirs(os.path.join(work, base, name))
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(os.path.join(work, base, name, "api.sock"))
+        s.listen(8)
+        threading.Thread(target=answer, args=(s, f"{base}/{name}"), daemon=True).start()
+        listeners.append(s)
+
+    def answer(s, who):
+        with contextlib.suppress(OSError):
+            while True:
+                c = s.accept()[0]
+                c.recv(4096)
+                asked.append(who)
+                c.close()
+
+    def run(*args):
+        del asked[:]
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PATRONI")}
+        env.update(HOME=work, RUNTIME_DIRECTORY=f"{work}/one:{work}/two", XDG_RUNTIME_DIR=f"{work}/xdg")
+        r = subprocess.run([program("pgregentctl"), "list", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, timeout=20)
+        assert r.returncode == 1  # whom it asks says nothing
+        return r.stderr.decode()
+    asked = []
+    try:
+        agent("two", "a.n1")
+        agent("xdg/pgregent", "a.n2")
+        run()
+        assert set(asked) == {"xdg/pgregent/a.n2"}
+        agent("one", "a.n3")
+        run()
+        assert set(asked) == {"one/a.n3"}
+        agent("one", "b.n4")
+        text = run()
+        assert "Several agents run on this host" in text and not asked
+        for name in ("a.n3", "b.n4"):
+            assert f"{work}/one/{name}/api.sock" in text
+        run("b")
+        assert set(asked) == {"one/b.n4"}
+    finally:
+        for s in listeners:
+            s.close()

@@ -11,7 +11,7 @@ import util
 sys.path.insert(0, os.path.join(util.ROOT, "tests", "chaos"))
 import enforcers  # noqa: E402
 
-ROUNDS, CONNECTIONS = 30, 20
+ROUNDS, CONNECTIONS = 30, 200
 
 
 @pytest.mark.alone

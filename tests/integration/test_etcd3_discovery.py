@@ -64,7 +64,8 @@ def test_found_by_srv_records(cluster, names):
         c.etcd.freeze(1)
         begin = time.monotonic()
         wait_until(lambda: time.monotonic() > begin + TTL + 1, TTL + 2, "longer than the lease", every=0.1)
-        assert c.leader() is n0 and pg_start(n0) == started
+        wait_until(lambda: c.leader() is n0, 10, "n0 has the key")
+        assert pg_start(n0) == started
         c.etcd.renew(1)
         wait_until(lambda: c.etcd.nodes[1].ctl("endpoint", "health") is not None, 20, "it is back")
         w.wait_ack(n0)

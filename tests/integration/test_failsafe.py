@@ -7,7 +7,19 @@ import time
 import pytest
 
 from cluster import Cluster, WriteProbe
-from util import wait_until
+from util import freeze, wait_until
+
+
+def all_named(c):
+    """The store names all members, and each of them knows it: whoever asks, and whoever is asked."""
+    def everybody(text):
+        return set(json.loads(text or "{}")) == {"n0", "n1", "n2"}
+    wait_until(lambda: everybody(c.etcd.get("failsafe")), 30, "/failsafe names all")
+    for m in c.members:
+        def knows():
+            code, text = m.status("/failsafe")
+            return code == 200 and everybody(text)
+        wait_until(knows, 15, lambda: "%s knows it: %s" % (m.name, m.status("/failsafe")))
 
 
 @pytest.fixture
@@ -16,7 +28,7 @@ def cluster(work):
     try:
         c.start()
         c.leader().sql("CREATE TABLE probe(v bigint, who text)")
-        wait_until(lambda: set(c.etcd.json("failsafe") or {}) == {"n0", "n1", "n2"}, 15, "/failsafe names all")
+        all_named(c)
         yield c
     finally:
         c.stop()
@@ -34,7 +46,7 @@ def said(m, at, what):
 
 
 def store_stopped(c):
-    os.kill(c.etcd.proc.pid, signal.SIGSTOP)
+    freeze(c.etcd.proc.pid)
 
 
 def store_back(c):
@@ -73,7 +85,48 @@ def test_store_away_the_primary_goes_on(cluster):
         wait_until(lambda: c.etcd.get("leader") == "n0", 20, "n0 has the key again")
         acked(probe, 20)
         for m in c.others(n0):
-            wait_until(m.streams_from_somebody, 20, m.name + " streams")
+            wait_until(m.streams_from_somebody, 40, m.name + " streams")
+    assert probe.overlaps() == [] and probe.missing_on(n0) == [] and probe.longest_gap() < 3
+    assert n0.sql("SELECT pg_postmaster_start_time()") == started
+    assert [len(a) for n, a in probe.acks.items() if n != "n0"] == [0, 0]
+
+
+def test_store_away_workers_end(cluster):
+    """Every member's worker ends while the store is away, the primary's again and again: each new one goes on with what the one before
+    it left, and gives its word without having seen the store."""
+    c = cluster
+    n0 = c.leader()
+    started = n0.sql("SELECT pg_postmaster_start_time()")
+
+    def replaced(m):
+        old, at = m.helper("worker"), os.path.getsize(m.log)
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: m.helper("worker") not in (None, old), 5, "a new worker of " + m.name)
+        return at
+
+    with WriteProbe(c) as probe:
+        acked(probe, 20)
+        at = os.path.getsize(n0.log)
+        store_stopped(c)
+        try:
+            # One before the store counts as away, the others while the primary stands on the word of the others.
+            for _ in range(4):
+                at = replaced(n0)
+                wait_until(lambda: said(n0, at, "rule=X74"), 10, "it takes over what was known")
+                wait_until(lambda: said(n0, at, "rule=J1"), 10, "it goes on in failsafe mode")
+                wait_until(lambda: n0.status("/primary", timeout=5)[0] == 200, 5, "shown as primary")
+            for m in c.others(n0):
+                replaced(m)
+                # A ttl of rounds, in which the new one gave its word too.
+                end = time.monotonic() + 7
+                wait_until(lambda: time.monotonic() > end and probe.acks["n0"][-1][1] > end, 12, "writes for 7 s")
+                assert n0.status("/primary", timeout=5)[0] == 200
+        finally:
+            store_back(c)
+        wait_until(lambda: c.etcd.get("leader") == "n0", 20, "n0 has the key again")
+        acked(probe, 20)
+        for m in c.others(n0):
+            wait_until(m.streams_from_somebody, 40, m.name + " streams")
     assert probe.overlaps() == [] and probe.missing_on(n0) == [] and probe.longest_gap() < 3
     assert n0.sql("SELECT pg_postmaster_start_time()") == started
     assert [len(a) for n, a in probe.acks.items() if n != "n0"] == [0, 0]
@@ -108,8 +161,9 @@ def test_mode_switched_off_and_on(cluster):
     n0 = c.leader()
     assert n0.status("/failsafe")[0] == 200
     assert n0.status("/config", "PATCH", {"failsafe_mode": False})[0] == 200
-    wait_until(lambda: c.etcd.json("failsafe") == {}, 10, lambda: "/failsafe is empty: %s" % c.etcd.get("failsafe"))
-    wait_until(lambda: n0.status("/failsafe") == (200, "{}"), 5, "REST shows the key as it is")
+    wait_until(lambda: c.etcd.json("failsafe") == {}, 20, lambda: "/failsafe is empty: %s" % c.etcd.get("failsafe"))
+    for m in c.members:
+        wait_until(lambda: m.status("/failsafe") == (200, "{}"), 15, "REST shows the key as it is")
     with WriteProbe(c) as probe:
         acked(probe, 20)
         # Without the mode the primary gives way before its lease ends, as ever.
@@ -122,7 +176,7 @@ def test_mode_switched_off_and_on(cluster):
         acked(probe, 20)
     assert probe.overlaps() == []
     assert leader.status("/config", "PATCH", {"failsafe_mode": True})[0] == 200
-    wait_until(lambda: set(c.etcd.json("failsafe") or {}) == {"n0", "n1", "n2"}, 15, "/failsafe names all again")
+    all_named(c)
     with WriteProbe(c) as probe:
         acked(probe, 20)
         at = os.path.getsize(leader.log)
@@ -132,6 +186,8 @@ def test_mode_switched_off_and_on(cluster):
             acked(probe, 50)
         finally:
             store_back(c)
+        # The key may have ended with the store away: its holder takes it again.
+        wait_until(lambda: c.leader() is leader, 20, "the same leader has the key")
         acked(probe, 20)
     assert c.leader() is leader
     assert probe.overlaps() == []
@@ -146,9 +202,9 @@ def test_pause_with_manual_promotion(work):
         n0.sql("CREATE TABLE probe(v bigint, who text)")
         assert n0.status("/config", "PATCH", {"pause": True})[0] == 200
         for m in c.members:
-            wait_until(lambda: json.loads(m.status("/patroni")[1]).get("pause") is True, 10, m.name + " in pause")
+            wait_until(lambda: json.loads(m.status("/patroni")[1] or "{}").get("pause") is True, 20, m.name + " in pause")
         n1.sql("SELECT pg_promote()")
-        wait_until(n1.is_primary, 10, "n1 is promoted by hand")
+        wait_until(n1.is_primary, 20, "n1 is promoted by hand")
         at = os.path.getsize(n1.log)
         wait_until(lambda: said(n1, at, "without lock"), 10, "a cycle of n1")
         at = os.path.getsize(n1.log)

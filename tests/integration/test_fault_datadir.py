@@ -71,7 +71,7 @@ def test_wrong_owner(cluster):
         os.chown(data, 0, 0)
         n1.start()
         said(n1, since, re.escape(data) + ": Permission denied")
-        assert n1.proc.wait(10) != 0
+        assert n1.proc.wait(20) != 0
         assert contents(data) == before
         give_to_pg_user(data)
         n1.start()
@@ -114,7 +114,7 @@ def test_postmaster_started_by_hand_is_taken_over(cluster):
         run_pg(["pg_ctl", "-D", n1.dir + "/data", "-w", "-l", n1.dir + "/hand.log", "start"])
         pm = n1.postmaster()
         n1.start()
-        wait_until(lambda: n1.status("/replica", timeout=1)[0] == 200, 15, "n1 is a replica")
+        wait_until(lambda: n1.status("/replica", timeout=2)[0] == 200, 30, "n1 is a replica")
         assert settled(c) is n0
         assert n1.postmaster() == pm and alive(pm)
         w.wait_ack(n0)

@@ -8,21 +8,9 @@ import urllib.request
 
 import pytest
 
-from faults import Cluster, Etcd, EtcdOfThree, LeaseWatch, Proxy, Writers, made, pg_start, settled, wait_until
+from faults import Etcd, EtcdOfThree, LeaseWatch, Proxy, Writers, pg_start, settled, wait_until
 
 TTL = 6
-
-
-@pytest.fixture
-def make(work):
-    made_ones = []
-
-    def of(**kw):
-        made_ones.append(Cluster(work, **kw))
-        return made(made_ones[-1])
-    yield of
-    for c in made_ones:
-        c.stop()
 
 
 class EtcdThroughProxies(Etcd):
@@ -66,7 +54,7 @@ def test_store_away_for_all(make, how):
             c.etcd.proc.kill()
         else:
             c.etcd.proc.signal(signal.SIGSTOP)
-        wait_until(lambda: not n0.is_primary(), TTL, "n0 gave up before its lease ended")
+        w.stalls.wait(lambda: not n0.is_primary(), TTL, "n0 gave up before its lease ended")
         wait_until(lambda: time.monotonic() > asked + TTL + 2, TTL + 3, "well past the lease")
         silent = time.monotonic()
         assert not any(m.is_primary() for m in c.members)
@@ -129,7 +117,7 @@ def test_one_of_three_store_members_frozen(make, work, capsys):
     started = pg_start(n0)
     with Writers(c) as w:
         for which in ("follower", "leader"):
-            wait_until(lambda: c.etcd.leader() is not None, 10, "the store has a leader")
+            wait_until(lambda: c.etcd.leader() is not None, 20, "the store has a leader")
             i = c.etcd.leader()
             i = i if which == "leader" else (i + 1) % 3
             with LeaseWatch(n0) as lease, StoreWatch(c.etcd, i) as store:
@@ -155,7 +143,7 @@ def test_one_of_three_store_members_frozen(make, work, capsys):
                 # through its successor. No client can help that; one that begins anew does not do it.
                 c.etcd.renew(i)
             assert late <= 500 + slow
-            assert c.leader() is n0
+            wait_until(lambda: c.leader() is n0, 10, "the store answers")
             w.wait_ack(n0)
     assert pg_start(n0) == started and w.overlaps() == [] and w.missing_on(n0) == []
     assert [name for name, rows in w.acks.items() if rows] == [n0.name]
@@ -183,6 +171,6 @@ def test_leader_key_vanishes(make, what):
             wait_until(again, 10, "the key is there again", every=0.02)
             assert c.leader() is n0
             w.wait_ack(n0)
-        wait_until(lambda: all('"%s"' % m.name in n0.status("/cluster")[1] for m in c.members), 10, "all members are listed")
+        wait_until(lambda: all('"%s"' % m.name in n0.status("/cluster")[1] for m in c.members), 20, "all members are listed")
     assert pg_start(n0) == started and w.overlaps() == [] and w.missing_on(n0) == []
     assert [name for name, rows in w.acks.items() if rows] == [n0.name]

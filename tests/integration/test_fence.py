@@ -99,21 +99,31 @@ def fence(server, *options, prefix=(), **kw):
     return json.loads(r.stdout), r.stderr
 
 
+def sleeps(seconds):
+    """Those that are it already: a shell that has yet to fork and execute it has its words in its command line, too."""
+    found = []
+    for pid in util.processes_with(f"sleep {seconds}"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as f:
+            if f.read() == b"sleep\0%d\0" % seconds:
+                found.append(pid)
+    return found
+
+
 def busy(server, count=16):
     server.pg.sql("create table t as select generate_series(1, 1000) i")
     for i in range(count):
         server.client(("select pg_sleep(7200);", "select count(*) from generate_series(1, 2000000000);", "select 1;",
                        "copy t to program 'sleep 7104';")[i % 4])
     server.pg.sql("select pg_switch_wal()")
-    util.wait_until(lambda: util.processes_with("sleep 7103"), 10, "archive_command")
-    util.wait_until(lambda: util.processes_with("sleep 7104"), 10, "copy to program")
-    util.wait_until(lambda: len(server.backends()) > count + 8, 10, "connections")
+    util.wait_until(lambda: all(sleeps(n) for n in (7101, 7102, 7103)), 20, "archive_command")
+    util.wait_until(lambda: sleeps(7104), 20, "copy to program")
+    util.wait_until(lambda: len(server.backends()) > count + 8, 20, "connections")
 
 
 def nothing_left(server, before):
     assert not server.locked()
     for pid in before:
-        assert not util.alive(pid), f"{pid} lives"
+        assert util.dead(pid), f"{pid} lives"
     for n in ("sleep 7101", "sleep 7102", "sleep 7103", "sleep 7104"):
         assert util.processes_with(n) == []
 
@@ -138,8 +148,8 @@ def test_fence_finds_what_lost_its_parent(server):
     assert shell
     for p in shell:
         os.kill(p, signal.SIGKILL)
-    lost = set(util.processes_with("sleep 7102"))
-    util.wait_until(lambda: lost - server.backends(), 5, "a child without its parent")
+    lost = set(sleeps(7102))
+    util.wait_until(lambda: lost - server.backends(), 10, "a child without its parent")
     before = server.backends() | {server.proc.pid} | lost
     report, _ = fence(server)
     assert report["phase"] == PROVEN
@@ -152,7 +162,8 @@ def test_sweep_after_the_postmaster_died(server):
     before = server.backends()
     victims = [p for p in before if util.pid_state(p) not in ("Z", None)]
     for p in victims:
-        os.kill(p, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(p, signal.SIGSTOP)
     server.proc.kill()
     server.proc.wait()
     assert server.locked()
@@ -175,7 +186,8 @@ def test_stopped_backends_die(server):
     busy(server, 4)
     before = server.backends() | {server.proc.pid}
     for p in before:
-        os.kill(p, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(p, signal.SIGSTOP)
     report, _ = fence(server)
     assert report["phase"] == PROVEN
     nothing_left(server, before)
@@ -204,7 +216,7 @@ def test_fence_as_root_without_ptrace(server):
     shell = [p for p in util.processes_with("sleep 7101 & setsid sleep 7102") if p in server.backends()]
     for p in shell:
         os.kill(p, signal.SIGKILL)
-    before = server.backends() | {server.proc.pid} | set(util.processes_with("sleep 7102"))
+    before = server.backends() | {server.proc.pid} | set(sleeps(7102))
     report, _ = fence(server, "--uid", str(user.pw_uid), "--gid", str(user.pw_gid), user=0,
                       prefix=("setpriv", "--bounding-set", "-all,+kill,+setuid,+setgid", "--inh-caps", "-all"))
     assert report["phase"] == PROVEN

@@ -36,8 +36,7 @@ def stopped_backend(sup, postmaster):
         return None
     try:
         pid = util.wait_until(backend, 10, "the client's backend")
-        os.kill(pid, signal.SIGSTOP)
-        util.wait_until(lambda: util.pid_state(pid) == "T", 5, "it is stopped")
+        util.freeze(pid)
         yield pid
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -76,7 +75,7 @@ def test_backend_of_a_postmaster_that_died_with_all_of_ours(sup):
         sup.start(wait=False)
         # The new supervisor inherits nothing and knows nothing of it; that there is no postmaster is said after the sweep.
         sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE}", 10)
-        util.wait_until(lambda: not util.alive(backend), 5, "the backend is killed")
+        util.wait_until(lambda: not util.alive(backend), 10, "the backend is killed")
     forget_socket_lock(sup)
     assert sup.start_pg(ttl=20000) != pid
 
@@ -99,7 +98,7 @@ def test_no_start_beside_a_backend_of_a_dead_postmaster(sup):
             ok, why = sup.lease(20000)
             assert ok, why
             code, _ = sup.worker.answer(sup.worker.do("start", 1, 8000, 0o77, *sup.pg.argv()))
-            assert code != 0 or not util.alive(backend), "started beside a backend that lives"
+            assert code != 0 or util.dead(backend), "started beside a backend that lives"
             return code == 0
         util.wait_until(started, 15, "it is started when nothing is left", every=0.01)
     sup.worker.do("autolease", 20000, 2000)
@@ -120,7 +119,9 @@ def test_backend_of_an_adopted_postmaster_that_was_killed(sup):
     with stopped_backend(sup, pid) as backend:
         os.kill(pid, signal.SIGKILL)
         sup.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}", 10)
-        assert not util.alive(backend)
+        # Known by its working directory, it is gone for the proof as soon as it has given that back: an instant before
+        # it is a zombie, but after its memory and its files.
+        assert util.dead(backend)
 
 
 def test_backend_of_an_adopted_postmaster_when_the_supervisor_is_dead(sup):

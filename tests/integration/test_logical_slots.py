@@ -27,7 +27,7 @@ def log_of(m):
 
 
 def in_sync(a, b, name):
-    wait_until(lambda: name in slots(a) and slots(a).get(name) == slots(b).get(name), 20,
+    wait_until(lambda: name in slots(a) and slots(a).get(name) == slots(b).get(name), 40,
                "slot %s is where it is on the primary" % name)
 
 
@@ -41,7 +41,7 @@ def test_copied_advanced_and_used_after_a_switchover(two):
     n0 = two.leader()
     n1 = two.others(n0)[0]
     wait_until(lambda: "one" in slots(n1), 30, "the slot is copied")
-    assert n1.sql("SHOW hot_standby_feedback") == [("on",)]
+    wait_until(lambda: n1.try_sql("SHOW hot_standby_feedback") == [("on",)], 20, "the primary keeps the catalog for n1")
     n0.sql("CREATE TABLE t(v text)")
     n0.sql("INSERT INTO t VALUES ('first')")
     # A slot that is older than the base backup needs WAL that the standby never had: it is copied again when it has moved on.
@@ -56,8 +56,9 @@ def test_copied_advanced_and_used_after_a_switchover(two):
     wait_until(lambda: "Logical slot one is safe to be used after a failover" in log_of(n1), 30, "the copy is proven")
 
     n0.sql("INSERT INTO t VALUES ('left')")
-    assert n0.status("/switchover", "POST", {"leader": n0.name, "candidate": n1.name}, 30)[0] == 200
-    wait_until(n1.is_primary, 20, "n1 leads")
+    two.wait_followed(n0)
+    assert n0.status("/switchover", "POST", {"leader": n0.name, "candidate": n1.name}, 40)[0] == 200
+    wait_until(n1.is_primary, 40, "n1 leads")
     left = consume(n1, "one")
     assert len(left) == 1 and "'left'" in left[0]
     assert "might be unsafe" not in log_of(n1)
@@ -72,7 +73,8 @@ def test_another_database_and_a_definition_that_changes(two):
     n0.sql("CREATE DATABASE other")
     assert n0.status("/config", "PATCH", {"slots": {"two": {"type": "logical", "database": "other", "plugin": PLUGIN}}})[0] == 200
     wait_until(lambda: set(slots(n0)) == set(slots(n1)) == {"one", "two"}, 40, "both have both")
-    assert n1.sql("SELECT database FROM pg_replication_slots WHERE slot_name = 'two'") == [("other",)]
+    # Copies are made by restarts.
+    wait_until(lambda: n1.try_sql("SELECT database FROM pg_replication_slots WHERE slot_name = 'two'") == [("other",)], 20, "in its database")
     in_sync(n0, n1, "two")
     assert n0.status("/config", "PATCH", {"slots": {"one": None, "two": {"database": "postgres"}}})[0] == 200
 

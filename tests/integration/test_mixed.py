@@ -50,9 +50,10 @@ def mixed(work):
 
 
 def switch(c, old, new):
-    code, text = old.status("/switchover", "POST", {"leader": old.name, "candidate": new.name}, 30)
+    c.wait_followed(old)
+    code, text = old.status("/switchover", "POST", {"leader": old.name, "candidate": new.name}, 40)
     assert code == 200, text
-    wait_until(lambda: c.leader() is new and new.is_primary(), 20, "%s (%s) leads" % (new.name, new.program))
+    wait_until(lambda: c.leader() is new and new.is_primary(), 40, "%s (%s) leads" % (new.name, new.program))
     for m in c.others(new):
         wait_until(m.streams_from_somebody, 40, "%s (%s) streams" % (m.name, m.program))
 

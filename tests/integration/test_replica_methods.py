@@ -40,7 +40,7 @@ class MethodsMember(Member):
                 f.write(script.format(base=base, name=name, bin=bin_dir).replace(base + "/" + name + "/data", self.dir + "/data"))
             os.chmod(os.path.join(base, what), 0o755)
         with open(self.yml, "w") as f:
-            f.write(text.replace("  parameters:\n", METHODS.format(base=base) + "  parameters:\n", 1))
+            f.write(text.replace("  basebackup:\n  - no-sync\n", METHODS.format(base=base), 1))
 
     def calls(self):
         try:
@@ -60,15 +60,15 @@ def test_methods_in_their_order(work):
     n0, n1, n2 = c.members
     try:
         c.start()
-        wait_until(lambda: "clonefrom" in (c.etcd.get("members/n1") or ""), 10, "the tag is in n1's key")
+        wait_until(lambda: "clonefrom" in (c.etcd.get("members/n1") or ""), 20, "the tag is in n1's key")
         for m in (n1, n2):
             assert [x.split()[0] for x in m.calls()] == ["broken", "mine"]
             name, args = arguments(m.calls()[1])
             assert args["scope"] == "it" and args["role"] == "replica" and args["datadir"] == m.dir + "/data" and args["speed"] == "fast"
             assert "--command" not in m.calls()[1]
         assert "port=%d" % n0.pg in n1.calls()[1]
-        # It is offered when its key says that it runs.
-        wait_until(lambda: c.etcd.json("members/n1")["state"] == "running", 20, "n1 runs")
+        # It is offered when its key says that it runs, to whoever has seen that.
+        c.wait_listed(n2, lambda row: row["state"] in ("running", "streaming"))
         # Made anew: from n1, which offers itself; and by PostgreSQL's own program when the others fail.
         with open(n2.base + "/mine.fails", "w"):
             pass

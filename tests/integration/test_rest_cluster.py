@@ -24,11 +24,16 @@ def test_health_and_metrics(cluster):
         for m in c.others(n0):
             wait_until(lambda: m.status(path)[0] == on_replica, 10, "%s on %s is %d" % (path, m.name, on_replica))
     for m in c.members:
-        seen = metrics(m)
-        assert seen["patroni_primary"] == (m is n0) and seen["patroni_replica"] == (m is not n0)
-        assert seen["patroni_postgres_running"] == 1 and seen["patroni_postgres_timeline"] == 1
-        assert seen["patroni_postgres_streaming"] == (m is not n0)
-        assert (seen["patroni_xlog_location"] > 0) == (m is n0) and (seen["patroni_xlog_replayed_location"] > 0) == (m is not n0)
+        seen = {}
+
+        def as_it_is():
+            seen.update(metrics(m))
+            return (seen["patroni_primary"] == (m is n0) and seen["patroni_replica"] == (m is not n0)
+                    and seen["patroni_postgres_running"] == 1 and seen["patroni_postgres_timeline"] == 1
+                    and seen["patroni_postgres_streaming"] == (m is not n0)
+                    and (seen["patroni_xlog_location"] > 0) == (m is n0)
+                    and (seen["patroni_xlog_replayed_location"] > 0) == (m is not n0))
+        wait_until(as_it_is, 10, lambda: "the metrics of %s: %s" % (m.name, seen))
 
 
 def test_configuration(cluster):
@@ -43,10 +48,10 @@ def test_configuration(cluster):
     code, text = c.others(n0)[0].status("/config", "PUT", other)
     assert code == 200 and json.loads(text) == other == c.etcd.json("config")
     for m in c.members:
-        wait_until(lambda: m.sql("SHOW work_mem") == [("9MB",)], 10, "work_mem on " + m.name)
+        wait_until(lambda: m.try_sql("SHOW work_mem") == [("9MB",)], 10, "work_mem on " + m.name)
     assert n0.status("/config", "PUT", before)[0] == 200
     for m in c.members:
-        wait_until(lambda: m.sql("SHOW work_mem") == [("4MB",)], 10, "work_mem on " + m.name)
+        wait_until(lambda: m.try_sql("SHOW work_mem") == [("4MB",)], 10, "work_mem on " + m.name)
     assert c.etcd.json("config") == before
 
 
@@ -80,8 +85,7 @@ def test_failover_by_hand(cluster):
         w.wait_ack(n1)
     w.handed_over(n0, n1)
     assert w.missing_on(n1) == []
-    wait_until(lambda: json.loads(n0.status("/history")[1]), 10, "history")
-    assert json.loads(n0.status("/history")[1])[-1][4] == n1.name
+    wait_until(lambda: [row[4:] for row in json.loads(n0.status("/history")[1])][-1:] == [[n1.name]], 15, "the history tells who leads")
     started = pg_start(n0)
     for body in ({"role": "primary"}, {"restart_pending": True}, {"postgres_version": "9.0.1"}):
         assert n0.status("/restart", "POST", body, 20)[0] == 503, body

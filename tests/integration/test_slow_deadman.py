@@ -35,7 +35,7 @@ def waits_to_be_postgres(n):
 def test_restart_while_the_deadman_is_slow(one):
     one.start()
     n = one.members[0]
-    wait_until(lambda: one.etcd.get("initialize") and one.etcd.json("members/n0").get("state") == "running", 20,
+    wait_until(lambda: (one.etcd.json("members/n0") or {}).get("state") == "running", 20,
                "the bootstrap has ended")
     deadman = n.helper("deadman")
     answer = []

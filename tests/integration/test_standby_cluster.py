@@ -49,37 +49,39 @@ def test_standby_cluster_life(clusters):
     a, b, remote = clusters
     p, (n0, n1) = a.members[0], b.members
     assert b.etcd.get("initialize") == a.etcd.get("initialize")
-    assert source(n0) == p.pg and source(n1) == n0.pg
-    wait_until(lambda: role(n0) == "standby_leader", 10, "role standby_leader")
-    assert n0.status("/standby_leader")[0] == 200 and n0.status("/standby-leader")[0] == 200
-    assert n0.status("/leader")[0] == 200 and n0.status("/primary")[0] == 503
-    wait_until(lambda: n1.status("/replica")[0] == 200, 10, "n1 says so")
+    wait_until(lambda: source(n0) == p.pg and source(n1) == n0.pg, 20, "n0 streams from the remote primary, n1 from n0")
+    wait_until(lambda: role(n0) == "standby_leader", 20, "role standby_leader")
+    for path in ("/standby_leader", "/standby-leader", "/leader"):
+        wait_until(lambda: n0.status(path)[0] == 200, 15, path)
+    assert n0.status("/primary")[0] == 503
+    wait_until(lambda: n1.status("/replica")[0] == 200, 20, "n1 says so")
     assert n1.status("/standby_leader")[0] == 503
     p.sql("INSERT INTO t VALUES (1)")
-    wait_until(lambda: has(n0, 1) and has(n1, 1), 10, "rows come down the cascade")
+    wait_until(lambda: has(n0, 1) and has(n1, 1), 20, "rows come down the cascade")
 
     # The standby leader changes: the new one follows the remote, the old one follows the new one.
+    b.wait_followed(n0)
     code, text = n0.status("/switchover", "POST", {"leader": "n0", "candidate": "n1"}, 40)
     assert code == 200, text
-    wait_until(lambda: b.etcd.get("leader") == "n1" and source(n1) == p.pg, 20, "n1 follows the remote primary")
-    wait_until(lambda: source(n0) == n1.pg, 20, "n0 follows n1")
+    wait_until(lambda: b.etcd.get("leader") == "n1" and source(n1) == p.pg, 40, "n1 follows the remote primary")
+    wait_until(lambda: source(n0) == n1.pg, 40, "n0 follows n1")
     p.sql("INSERT INTO t VALUES (2)")
-    wait_until(lambda: has(n0, 2) and has(n1, 2), 10, "rows come down the cascade again")
+    wait_until(lambda: has(n0, 2) and has(n1, 2), 20, "rows come down the cascade again")
 
     # And by failure.
     n1.kill_all()
     n1.proc.wait(5)
-    wait_until(lambda: b.etcd.get("leader") == "n0" and source(n0) == p.pg, 30, "n0 follows the remote primary")
+    wait_until(lambda: b.etcd.get("leader") == "n0" and source(n0) == p.pg, 40, "n0 follows the remote primary")
     n1.start()
     wait_until(lambda: source(n1) == n0.pg, 40, "n1 follows n0")
     assert not n0.is_primary() and not n1.is_primary()
 
     # Promotion of the cluster, and a life of its own.
     assert n0.status("/config", "PATCH", {"standby_cluster": None})[0] == 200
-    wait_until(n0.is_primary, 20, "n0 is promoted")
-    wait_until(lambda: n0.status("/primary")[0] == 200, 10, "n0 says so")
+    wait_until(n0.is_primary, 40, "n0 is promoted")
+    wait_until(lambda: n0.status("/primary")[0] == 200, 20, "n0 says so")
     n0.sql("INSERT INTO t VALUES (3)")
-    wait_until(lambda: has(n1, 3), 20, "n1 follows the promotion")
+    wait_until(lambda: has(n1, 3), 40, "n1 follows the promotion")
     assert not has(p, 3)
 
     # Back under the remote primary, which has gone on as well: the divergence is rewound.

@@ -6,14 +6,8 @@ import time
 import pytest
 
 import util
+from pace import Pace
 from sup import (CODE, FAST, FENCED, PAUSED, PG_NONE, PG_RUNNING, PRIMARY, STANDBY, Supervisor)
-
-
-@pytest.fixture
-def sup(work, postgres):
-    s = Supervisor(work, postgres)
-    yield s
-    s.kill_all()
 
 
 def test_start_and_orderly_stop(sup):
@@ -38,13 +32,14 @@ def test_fence_at_lease_end(sup):
     backends = util.descendants(pid)
     assert len(backends) > 3
     sup.worker.do("autolease", 0, 0)
-    ok, why = sup.lease(ttl=4000, length=2500)
-    assert ok, why
-    sent = time.monotonic()
-    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
-    took = time.monotonic() - sent
-    assert 1.0 < took < 2.5, took  # margin 1 s before the end of 2.5 s
-    assert not any(util.alive(p) for p in backends | {pid})
+    with Pace() as pace:
+        sent = time.monotonic()
+        ok, why = sup.lease(ttl=4000, length=2500)
+        assert ok, why
+        sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
+        # Margin 1 s before the end of 2.5 s.
+        assert time.monotonic() - sent > 1.0 and pace.took(sent) < 2.5
+    assert all(util.dead(p) for p in backends | {pid})
 
 
 # ---- helpers -----------------------------------------------------------------------------------------------
@@ -55,19 +50,19 @@ def test_killed_and_stopped_worker_is_replaced(sup):
     pid = sup.start_pg(ttl=12000)
     first = sup.status()
     os.kill(first["worker"], signal.SIGKILL)
-    # At once: the first restart does not wait.
-    sup.worker.wait(r"WELCOME incarnation=2", 3)
+    sup.worker.wait(r"WELCOME incarnation=2", 8)
     sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING}")
     ok, why = sup.lease(12000)
     assert ok, why
     second = sup.status()["worker"]
     assert second != first["worker"]
-    os.kill(second, signal.SIGSTOP)
-    sup.worker.close()
-    stopped = time.monotonic()
-    util.wait_until(lambda: not util.alive(second), 4, "the stopped worker is killed")
-    assert time.monotonic() - stopped < 3.0  # ttl / 6 = 2 s
-    sup.worker.wait(r"WELCOME incarnation=3", 3)
+    with Pace() as pace:
+        stopped = time.monotonic()
+        os.kill(second, signal.SIGSTOP)
+        sup.worker.close()
+        util.wait_until(lambda: not util.alive(second), 6, "the stopped worker is killed")
+        assert pace.took(stopped) < 3.0  # ttl / 6 = 2 s
+    sup.worker.wait(r"WELCOME incarnation=3", 8)
     ok, why = sup.lease(12000)
     assert ok, why
     st = sup.status()
@@ -77,10 +72,10 @@ def test_killed_and_stopped_worker_is_replaced(sup):
 @pytest.mark.parametrize("role", ["files", "api", "deadman"])
 def test_other_helpers_are_replaced(sup, role):
     sup.start()
-    old = util.wait_until(lambda: sup.status()[role], 5, f"{role} runs")
+    old = util.wait_until(lambda: sup.status()[role], 10, f"{role} runs")
     sup.wait_status(deadman_acked=1)
     os.kill(old, signal.SIGSTOP if role == "deadman" else signal.SIGKILL)
-    util.wait_until(lambda: sup.status()[role] not in (0, old), 9, f"{role} is replaced")
+    util.wait_until(lambda: sup.status()[role] not in (0, old), 20, f"{role} is replaced")
     assert not util.alive(old)
     sup.wait_status(deadman_acked=1)
 
@@ -89,7 +84,7 @@ def test_bad_message_costs_the_worker_its_life(sup):
     sup.start()
     n = len(sup.worker.seen)
     sup.worker.last("garbage")
-    sup.worker.wait("WELCOME incarnation=2", 5, since=n)
+    sup.worker.wait("WELCOME incarnation=2", 10, since=n)
 
 
 def test_crashing_worker_is_started_for_ever(sup):
@@ -97,7 +92,7 @@ def test_crashing_worker_is_started_for_ever(sup):
     for i in range(2, 6):
         sup.worker.ask("take")
         sup.worker.last("exit", 1)
-        sup.worker.wait(f"WELCOME incarnation=[{i}-9]", 5)
+        sup.worker.wait(f"WELCOME incarnation=[{i}-9]", 10)
 
 
 def test_secrets_go_to_the_worker_only(work, postgres):
@@ -179,8 +174,8 @@ def test_unproven_standby_is_stopped(sup):
     assert ok, why
     pid = sup.start_pg(STANDBY)
     sup.worker.do("autoproof", 0)
-    sup.worker.wait("PROOF_WANTED", 5)
-    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0", 8)
+    sup.worker.wait("PROOF_WANTED", 10)
+    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0", 15)
     assert not util.alive(pid) and sup.status()["fences"] == 0
 
 
@@ -194,11 +189,11 @@ def test_stop_gets_harder(sup):
                             stderr=subprocess.DEVNULL)
     try:
         util.wait_until(lambda: sup.pg.sql("select count(*) from pg_stat_activity where query like '%pg_sleep(60)'"
-                                           " and pid <> pg_backend_pid()") == "1", 5)
+                                           " and pid <> pg_backend_pid()") == "1", 15)
         code, text = sup.worker.answer(sup.worker.do("stop", 1, 700))
         assert code == 0, text
         sup.worker.wait(r"PG_EVENT .* stop_mode=1")
-        sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0 stop_mode=2", 5)
+        sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0 stop_mode=2", 15)
     finally:
         psql.wait(timeout=10)
 
@@ -213,12 +208,13 @@ def test_frozen_supervisor_deadman_fences(sup):
     backends = util.descendants(pid)
     ok, _ = sup.lease(4000)
     assert ok
-    sup.proc.signal(signal.SIGSTOP)
-    frozen = time.monotonic()
-    util.wait_until(lambda: not any(util.alive(p) for p in backends | {pid}), 6, "the dead-man fences")
-    assert time.monotonic() - frozen < 4.0
+    with Pace() as pace:
+        frozen = time.monotonic()
+        sup.proc.signal(signal.SIGSTOP)
+        util.wait_until(lambda: not any(util.alive(p) for p in backends | {pid}), 6, "the dead-man fences")
+        assert pace.took(frozen) < 4.0
     sup.proc.signal(signal.SIGCONT)
-    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE}", 8)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}", 15)
 
 
 def test_kernel_kills_when_both_enforcers_die(sup):
@@ -252,7 +248,7 @@ def test_killed_supervisor_is_succeeded(sup):
     assert ok, why
     st = sup.wait_status(deadman_acked=1)
     assert st["lease_until"] > 0 and st["deadman"] != old["deadman"]
-    util.wait_until(lambda: not util.alive(old["deadman"]), 5, "the old dead-man leaves")
+    util.wait_until(lambda: not util.alive(old["deadman"]), 15, "the old dead-man leaves")
     assert util.alive(pid) and util.start_time(pid) == born
     # An adopted postmaster is stopped and fenced like a child; its exit status is not known.
     code, text = sup.worker.answer(sup.worker.do("stop", FAST, 10000))
@@ -266,10 +262,11 @@ def test_lease_ends_after_the_supervisor(sup):
     sup.start()
     pid = sup.start_pg(ttl=4000)
     sup.wait_status(deadman_acked=1)
-    os.kill(sup.proc.pid, signal.SIGKILL)
-    gone = time.monotonic()
-    util.wait_until(lambda: not util.alive(pid), 5, "the dead-man fences at the end of the lease")
-    assert time.monotonic() - gone < 4.0
+    with Pace() as pace:
+        gone = time.monotonic()
+        os.kill(sup.proc.pid, signal.SIGKILL)
+        util.wait_until(lambda: not util.alive(pid), 6, "the dead-man fences at the end of the lease")
+        assert pace.took(gone) < 4.0
 
 
 def test_second_supervisor_is_refused(sup, work):
@@ -291,20 +288,20 @@ def test_foreign_postmaster_is_adopted_and_must_prove_itself(sup):
     util.run_pg(["pg_ctl", "-D", sup.pg.data, "-w", "-l", os.path.join(sup.work, "pg.log"), "start"])
     pid = sup.pg.pid()
     sup.start()
-    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0 is_child=0", 5)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid={pid} state={PG_RUNNING} kind=0 is_child=0", 10)
     code, text = sup.worker.answer(sup.worker.do("start", STANDBY, 3000, 0o77, *sup.pg.argv()))
     assert code == 1
-    ok, why = sup.lease(10000)
+    ok, why = sup.lease(20000)
     assert ok, why
     time.sleep(6)  # longer than the grace of an adopted one
     assert util.alive(pid)
     sup.worker.do("stop", FAST, 10000)
-    sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE}", 10)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}", 15)
     # Without lease, proof or pause it is fenced after the grace.
-    sup.lease(10000, 0)
+    assert sup.lease(20000, 0)[0]
     util.run_pg(["pg_ctl", "-D", sup.pg.data, "-w", "-l", os.path.join(sup.work, "pg.log"), "start"])
     pid = sup.pg.pid()
-    util.wait_until(lambda: not util.alive(pid), 12, "an adopted postmaster without a lease is fenced")
+    util.wait_until(lambda: not util.alive(pid), 20, "an adopted postmaster without a lease is fenced")
 
 
 def test_stale_pid_file_is_removed(sup):
@@ -327,7 +324,7 @@ def test_pause_leaves_postgres_running(sup):
     assert sup.proc.wait() == 0
     assert util.alive(pid) and sup.pg.up()
     assert "PostgreSQL is killed" not in sup.proc.text()
-    assert not util.processes_with(sup.libexec)
+    util.wait_until(lambda: not util.processes_with(sup.libexec), 5, "nothing of ours is left")
     sup.worker.close()
     n = len(sup.worker.seen)
     sup.start(wait=False)
@@ -361,7 +358,7 @@ def test_reload_signal_reaches_postgres(sup):
         f.write("work_mem = '5MB'\n")
     code, text = sup.worker.answer(sup.worker.do("signal", int(signal.SIGHUP), 0))
     assert code == 0, text
-    util.wait_until(lambda: sup.pg.sql("show work_mem") == "5MB", 5, "the setting is in force")
+    util.wait_until(lambda: sup.pg.sql("show work_mem") == "5MB", 15, "the setting is in force")
 
 
 def test_unproven_single_user_server(sup):
@@ -372,7 +369,7 @@ def test_unproven_single_user_server(sup):
     try:
         util.wait_until(lambda: sup.pg.pid() == -p.pid, 10, "postmaster.pid of the single-user server")
         sup.start()
-        sup.worker.wait(rf"PG_EVENT generation=0 pid=0 state={PG_NONE} .* unproven=1 text=.*single-user", 5)
+        sup.worker.wait(rf"PG_EVENT generation=0 pid=0 state={PG_NONE} .* unproven=1 text=.*single-user", 10)
         assert sup.lease(10000)[0]
         code, text = sup.worker.answer(sup.worker.do("start", PRIMARY, 5000, 0o77, *sup.pg.argv()))
         assert code == 1 and "single-user" in text
@@ -380,7 +377,7 @@ def test_unproven_single_user_server(sup):
     finally:
         p.stdin.close()
         p.wait(timeout=20)
-    util.wait_until(lambda: "unproven=0" in [m for m in sup.worker.poll() if m.startswith("PG_EVENT")][-1], 8)
+    util.wait_until(lambda: "unproven=0" in [m for m in sup.worker.poll() if m.startswith("PG_EVENT")][-1], 20)
     assert util.alive(sup.start_pg())
 
 
@@ -411,13 +408,20 @@ def test_notify(work, postgres):
     path = os.path.join(work, "notify")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.bind(path)
-    sock.settimeout(5)
+    sock.settimeout(10)
+    extend = b"EXTEND_TIMEOUT_USEC=30000000"
+
+    def next_word():
+        """A start that takes long asks for more time every five seconds."""
+        while (word := sock.recv(300)) == extend:
+            pass
+        return word
     s = Supervisor(work, postgres, env={"NOTIFY_SOCKET": path})
     try:
         s.start()
-        assert sock.recv(300) == b"EXTEND_TIMEOUT_USEC=30000000"
+        assert sock.recv(300) == extend
         s.worker.do("notify", "READY=1")
-        assert sock.recv(300) == b"READY=1"
+        assert next_word() == b"READY=1"
         s.worker.do("notify", "RELOADING=1")
         assert sock.recv(300).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         s.proc.signal(signal.SIGHUP)
@@ -454,31 +458,39 @@ def test_upgrade_in_place(sup, work):
     assert ok, why
     st = sup.wait_status(deadman_acked=1)
     assert st["pid"] == sup.proc.pid == old["pid"] and st["deadman"] != old["deadman"]
-    util.wait_until(lambda: not util.alive(old["deadman"]), 5, "the old dead-man leaves")
+    util.wait_until(lambda: not util.alive(old["deadman"]), 15, "the old dead-man leaves")
     assert sup.pg.up() and util.alive(pid)
     # Still our child: its status is known.
     sup.worker.do("stop", FAST, 10000)
     sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={CODE} exit_code=0", 10, since=n)
 
 
-def test_upgrade_that_does_not_come_up_is_rolled_back(sup):
-    """A program that passes the check and then hangs: after 5 s the old one runs again, PostgreSQL never noticed."""
-    sup.start()
-    pid = sup.start_pg(ttl=30000)
-    sup.wait_status(deadman_acked=1)
-    hangs = util.program("tests/integration/hangsup")
-    n = len(sup.worker.seen)
-    sup.worker.do("upgrade", hangs)
-    util.wait_until(lambda: os.readlink(f"/proc/{sup.proc.pid}/exe") == hangs, 8, "the new program runs")
-    util.wait_until(lambda: os.readlink(f"/proc/{sup.proc.pid}/exe") == os.path.realpath(sup.binary), 8,
-                    "the old program runs again")
-    sup.worker.close()
-    sup.worker.wait("WELCOME .* adopted=0 in_handover=1", 10, since=n)
-    ok, why = sup.lease(30000)
-    assert ok, why
-    sup.wait_status(deadman_acked=1)
-    assert util.alive(pid) and sup.pg.up()
-    assert "back to the old one" in sup.proc.text()
+@pytest.mark.parametrize("how", ["hang", "crash", "fail"])
+def test_upgrade_that_does_not_come_up_is_rolled_back(work, postgres, how):
+    """A program that passes the check and then hangs (for 5 s), dies of a fault or gives up: the old one runs again,
+    PostgreSQL never noticed."""
+    s = Supervisor(work, postgres, env={"PGREGENT_TEST_UPGRADE": how})
+    try:
+        s.start()
+        pid = s.start_pg(ttl=30000)
+        s.wait_status(deadman_acked=1)
+        hangs = util.program("tests/integration/hangsup")
+        n = len(s.worker.seen)
+        with Pace() as pace:
+            began = time.monotonic()
+            s.worker.do("upgrade", hangs)
+            util.wait_until(lambda: "back to the old one" in s.proc.text(), 20, "it goes back")
+            assert time.monotonic() - began > 4.5 if how == "hang" else pace.took(began) < 4.5
+        util.wait_until(lambda: os.readlink(f"/proc/{s.proc.pid}/exe") == os.path.realpath(s.binary), 15,
+                        "the old program runs again")
+        s.worker.close()
+        s.worker.wait("WELCOME .* adopted=0 in_handover=1", 10, since=n)
+        ok, why = s.lease(30000)
+        assert ok, why
+        s.wait_status(deadman_acked=1)
+        assert util.alive(pid) and s.pg.up() and s.status()["fences"] == 0
+    finally:
+        s.kill_all()
 
 
 # ---- watchdog --------------------------------------------------------------------------------------------------------------
@@ -502,7 +514,7 @@ def test_watchdog_testing_driver(sup, work):
         except BlockingIOError:
             pass
         return got.count(b"1") >= 3
-    util.wait_until(fed, 8, "keepalives arrive")
+    util.wait_until(fed, 15, "keepalives arrive")
     n = len(sup.worker.poll())
     sup.worker.do("stop", FAST, 10000)
     sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE}", 10, since=n)
@@ -511,47 +523,6 @@ def test_watchdog_testing_driver(sup, work):
     assert ok, why
     sup.wait_status(wd_armed=0)
     os.close(rd)
-
-
-# ---- no allocation in the loop -------------------------------------------------------------------------------------------
-
-
-def test_loop_does_not_allocate(work, postgres):
-    s = Supervisor(work, postgres, binary=util.program("tests/integration/nomalloc"))
-    try:
-        s.start()
-        pid = s.start_pg(ttl=6000)
-        mid = s.worker.do("job", "talk", 0, 100, 1, "sh", "-c", "echo hello; seq 1 5000")
-        s.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
-        s.worker.do("output", mid)
-        st = s.wait_status(deadman_acked=1)
-        os.kill(st["deadman"], signal.SIGKILL)
-        os.kill(st["files"], signal.SIGKILL)
-        os.kill(st["worker"], signal.SIGKILL)
-        s.worker.close()
-        s.worker.wait("WELCOME incarnation=2", 5)
-        s.wait_status(deadman_acked=1)
-        s.lease(6000, 2000)
-        s.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 6)
-        assert not util.alive(pid)
-        s.proc.signal(signal.SIGHUP)
-        s.proc.signal(signal.SIGTERM)
-        s.worker.wait("ORDER kind=2")
-        s.worker.done(0, 0)
-        assert s.proc.wait() == 0
-    finally:
-        s.kill_all()
-
-
-def test_an_allocation_in_the_loop_is_seen(work, postgres):
-    s = Supervisor(work, postgres, binary=util.program("tests/integration/nomalloc"),
-                   env={"PGREGENT_TEST_ALLOCATE": "1"})
-    try:
-        s.start(wait=False)
-        assert s.proc.wait() == 99
-        assert "ALLOCATION IN THE LOOP" in s.proc.text()
-    finally:
-        s.kill_all()
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------------

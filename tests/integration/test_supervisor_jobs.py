@@ -3,17 +3,8 @@ import os
 import signal
 import time
 
-import pytest
-
 import util
-from sup import CODE, Supervisor
-
-
-@pytest.fixture
-def sup(work, postgres):
-    s = Supervisor(work, postgres)
-    yield s
-    s.kill_all()
+from sup import CODE
 
 
 def test_job_output_and_status(sup):
@@ -42,25 +33,25 @@ def test_job_tree_is_cancelled(sup, work):
               f"( setsid sh -c \"trap '' TERM; sleep 99; : {mark}\" & ) ; while :; do sleep 1; done # {mark}")
     mid = sup.worker.do("job", "tree", 0, 300, 0, "sh", "-c", script)
     pid = int(sup.worker.wait(rf"JOB_EVENT job={mid} pid=(\d+) running=1")[1])
-    util.wait_until(lambda: len([p for p in util.processes_with(mark) if util.pid_state(p) == "S"]) >= 3, 5,
+    util.wait_until(lambda: len([p for p in util.processes_with(mark) if util.pid_state(p) == "S"]) >= 3, 10,
                     "the tree stands")
     time.sleep(0.2)  # a subshell has the command line of its parent until it executes: nothing else tells
     sup.worker.do("cancel", mid)
-    sup.worker.wait(rf"JOB_EVENT job={mid} pid={pid} running=0 exit_class=2 exit_code=9 cancelled=1", 5)
-    util.wait_until(lambda: not util.processes_with(mark), 3, "nothing of the tree is left")
+    sup.worker.wait(rf"JOB_EVENT job={mid} pid={pid} running=0 exit_class=2 exit_code=9 cancelled=1", 10)
+    util.wait_until(lambda: not util.processes_with(mark), 5, "nothing of the tree is left")
 
 
 def test_job_deadline_and_slots(sup):
     sup.start()
     mid = sup.worker.do("job", "slow", 400, 200, 0, "sleep", "60")
-    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0 exit_class=2 exit_code=15 cancelled=0 timed_out=1", 5)
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0 exit_class=2 exit_code=15 cancelled=0 timed_out=1", 10)
     ids = [sup.worker.do("job", f"j{i}", 0, 100, 0, "sleep", "60") for i in range(9)]
     code, text = sup.worker.answer(ids[8])
     assert code == 1 and "8 jobs" in text
     for i in ids[:8]:
         sup.worker.do("cancel", i)
     for i in ids[:8]:
-        sup.worker.wait(rf"JOB_EVENT job={i} .* running=0", 5)
+        sup.worker.wait(rf"JOB_EVENT job={i} .* running=0", 10)
 
 
 def test_jobs_survive_the_worker(sup):
@@ -70,18 +61,7 @@ def test_jobs_survive_the_worker(sup):
     n = len(sup.worker.seen)
     os.kill(sup.status()["worker"], signal.SIGKILL)
     sup.worker.close()
-    sup.worker.wait("WELCOME incarnation=2", 5)
-    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0 exit_class=1 exit_code=0", 5, since=n)
+    sup.worker.wait("WELCOME incarnation=2", 10)
+    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0 exit_class=1 exit_code=0", 10, since=n)
     sup.worker.do("output", mid)
     sup.worker.wait(rf"JOB_OUTPUT .* job={mid} .*text=done")
-
-
-def test_orphans_are_reaped(sup, work):
-    sup.start()
-    mark = os.path.join(work, "orphan")
-    mid = sup.worker.do("job", "orphans", 0, 100, 0, "sh", "-c",
-                        f"for i in 1 2 3 4 5; do ( sh -c 'sleep 0.3; : {mark}' & ) ; done")
-    sup.worker.wait(rf"JOB_EVENT job={mid} .* running=0")
-    zombies = lambda: [p for p in util.descendants(sup.proc.pid) if util.pid_state(p) == "Z"]  # noqa: E731
-    util.wait_until(lambda: not util.processes_with(mark), 5)
-    util.wait_until(lambda: not zombies(), 3, "no zombie below the supervisor")

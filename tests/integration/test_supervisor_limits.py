@@ -13,6 +13,7 @@ import time
 import pytest
 
 import util
+from pace import Pace
 from sup import (FENCED, PG_NONE, PG_RUNNING, PRIMARY, Supervisor)
 
 BOUND_MS = 100  # DESIGN 8
@@ -31,11 +32,13 @@ def sup(work, postgres):
 
 
 def lease_that_ends(sup, length_ms, ttl=4000):
-    """The last lease of a worker; the moment (time.monotonic) at which the supervisor fences."""
+    """The last lease of a worker; the moment (time.monotonic) before which the supervisor does not fence; it does as much later as the
+    order needed to reach the worker."""
     sup.worker.do("autolease", 0, 0)
+    began = time.monotonic()
     ok, why = sup.lease(ttl, length_ms)
     assert ok, why
-    return time.monotonic() + (length_ms - 1000) / 1000
+    return began + (length_ms - 1000) / 1000
 
 
 def all_dead(pids):
@@ -60,15 +63,17 @@ def test_500_backends_die_at_the_deadline(work, postgres):
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         util.wait_until(lambda: len(util.descendants(pid)) > 500, 40, "500 backends")
         everything = util.descendants(pid) | {pid}
-        deadline = lease_that_ends(s, 3000)
-        time.sleep(max(0, deadline - time.monotonic() - 0.2))
-        assert util.alive(pid)
-        # Seen from here: when the last one is dead, its pages and descriptors given back.
-        util.wait_until(lambda: all_dead(everything), 8, "all of them are dead")
-        s.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
-        took = [line for line in s.proc.text().splitlines() if "fence: the lease is spent" in line]
-        pending_ms = int(took[0].split("backends_us=")[1].split()[0]) / 1000
-        assert pending_ms < LATE_MS, took[0]
+        with Pace() as pace:
+            deadline = lease_that_ends(s, 3000)
+            time.sleep(max(0, deadline - time.monotonic() - 0.2))
+            lives, at = util.alive(pid), time.monotonic()
+            assert lives or at > deadline
+            # Seen from here: when the last one is dead, its pages and descriptors given back.
+            util.wait_until(lambda: all_dead(everything), 8, "all of them are dead")
+            s.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
+            took = [line for line in s.proc.text().splitlines() if "fence: the lease is spent" in line]
+            pending_ms = int(took[0].split("backends_us=")[1].split()[0]) / 1000
+            assert pending_ms < LATE_MS + 1000 * pace.lost(deadline), took[0]
     finally:
         if load is not None:
             load.kill()
@@ -110,9 +115,10 @@ def test_processes_held_by_a_debugger_die(sup, whom):
     with debugger(held):
         util.wait_until(lambda: all(util.pid_state(p) in ("t", "Z", None) for p in held), 5, "they are held")
         assert any(util.pid_state(p) == "t" for p in held)
-        deadline = lease_that_ends(sup, 2500)
-        util.wait_until(lambda: all_dead(backends | {pid}), 6, "the fence kills what a debugger holds")
-        assert deadline - 0.1 < time.monotonic() < deadline + 2
+        with Pace() as pace:
+            deadline = lease_that_ends(sup, 2500)
+            util.wait_until(lambda: all_dead(backends | {pid}), 6, "the fence kills what a debugger holds")
+            assert time.monotonic() > deadline - 0.1 and pace.took(deadline) < 2
         # The life file was closed at their end, seen or not: the proof does not wait for the debugger.
         if whom == "backends":
             sup.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
@@ -164,9 +170,10 @@ def test_log_pipe_that_nobody_reads(work, postgres):
         for _ in range(80):  # each refusal is a line
             s.worker.answer(s.worker.do("promote"))
         everything = util.descendants(pid) | {pid}
-        deadline = lease_that_ends(s, 2500)
-        util.wait_until(lambda: all_dead(everything), 6, "the fence does not wait for the log")
-        assert time.monotonic() < deadline + 1
+        with Pace() as pace:
+            deadline = lease_that_ends(s, 2500)
+            util.wait_until(lambda: all_dead(everything), 6, "the fence does not wait for the log")
+            assert pace.took(deadline) < 1
         s.worker.wait(rf"PG_EVENT .* pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
         text = b""
         for _ in range(10):
@@ -198,7 +205,7 @@ def test_fork_refused(sup):
     os.kill(st["deadman"], signal.SIGKILL)
     sup.worker.close()
     util.wait_until(lambda: "worker not started: fork" in sup.proc.text() and "dead-man not started: fork" in sup.proc.text(),
-                    5, "fork is refused")
+                    8, "fork is refused")
     assert util.alive(pid)
     resource.prlimit(st["pid"], resource.RLIMIT_NPROC, limits)
     sup.worker.wait("WELCOME incarnation=[2-9]", 8, since=n)
@@ -225,7 +232,7 @@ def test_postmaster_that_cannot_be_forked(sup):
     code, text = sup.worker.answer(sup.worker.do("start", PRIMARY, 4000, 0o77, *sup.pg.argv()))
     assert code == 2 and "fork" in text
     resource.prlimit(st["pid"], resource.RLIMIT_NPROC, limits)
-    sup.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}", 5)
+    sup.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}", 10)
     assert util.alive(sup.start_pg())
 
 
@@ -237,10 +244,10 @@ def test_memory_refused(sup):
     limits = resource.prlimit(st["pid"], resource.RLIMIT_AS)
     resource.prlimit(st["pid"], resource.RLIMIT_AS, (1 << 20, limits[1]))
     os.kill(st["files"], signal.SIGKILL)
-    util.wait_until(lambda: sup.status()["files_restarts"] >= 3, 8, "files cannot begin, again and again")
+    util.wait_until(lambda: sup.status()["files_restarts"] >= 3, 12, "files cannot begin, again and again")
     assert sup.lease(15000)[0] and util.alive(pid)
     resource.prlimit(st["pid"], resource.RLIMIT_AS, limits)
-    files = util.wait_until(lambda: sup.status()["files"], 5)
+    files = util.wait_until(lambda: sup.status()["files"], 10)
     assert files != st["files"]
     resource.prlimit(st["pid"], resource.RLIMIT_AS, (1 << 20, limits[1]))
     everything = util.descendants(pid) | {pid}
@@ -256,18 +263,19 @@ def test_memory_refused(sup):
 def test_100000_orphans_are_reaped(sup):
     """A burst of dead processes is ours to reap: the loop goes on renewing, answering, and fences in time meanwhile."""
     sup.start()
-    pid = sup.start_pg(ttl=6000)
+    pid = sup.start_pg(ttl=12000)
     mid = sup.worker.do("job", "orphans", 0, 100, 0, util.program("tests/integration/orphans"), "100000", "1000")
     worst_ms, ended = 0, None
-    begin = time.monotonic()
-    while ended is None:
-        asked = time.monotonic()
-        ok, why = sup.lease(6000)
-        assert ok, why
-        worst_ms = max(worst_ms, (time.monotonic() - asked) * 1000)
-        ended = next((m for m in sup.worker.poll() if m.startswith(f"JOB_EVENT job={mid} ") and "running=0" in m), None)
-        assert time.monotonic() - begin < 120, "the job does not end"
-        time.sleep(0.05)
+    with Pace() as pace:
+        begin = time.monotonic()
+        while ended is None:
+            asked = time.monotonic()
+            ok, why = sup.lease(12000)
+            assert ok, why
+            worst_ms = max(worst_ms, pace.took(asked) * 1000)
+            ended = next((m for m in sup.worker.poll() if m.startswith(f"JOB_EVENT job={mid} ") and "running=0" in m), None)
+            assert time.monotonic() - begin < 240, "the job does not end"
+            time.sleep(0.05)
     assert "exit_class=1 exit_code=0" in ended, ended
     assert worst_ms < 2000, f"an answer took {worst_ms:.0f} ms"
     util.wait_until(lambda: not [p for p in util.descendants(sup.proc.pid) if util.pid_state(p) == "Z"], 10, "all reaped")

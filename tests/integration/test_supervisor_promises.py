@@ -1,30 +1,19 @@
 """Sentences of DESIGN 1 and 2 about the trusted base that no other file tests on real processes; each test has the name of
 its sentence."""
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
 import util
-from sup import FAST, FENCED, PG_NONE, PG_RUNNING, PG_STARTING, PRIMARY, STANDBY, Supervisor, clean_env
+from sup import FAST, FENCED, PAUSED, PG_NONE, PG_RUNNING, PG_STARTING, PRIMARY, STANDBY, Supervisor, clean_env
 from test_fence_leftovers import stopped_backend
 
 pytestmark = pytest.mark.alone
 REFUSED, TIMEOUT = 1, 3
 PROOF_SHUTDOWN = 3
-
-
-@pytest.fixture
-def sup(work, postgres):
-    s = Supervisor(work, postgres)
-    yield s
-    s.kill_all()
-
-
-def freeze(pid):
-    os.kill(pid, signal.SIGSTOP)
-    util.wait_until(lambda: util.pid_state(pid) == "T", 5, f"{pid} is stopped")
 
 
 # ---- before the loop -------------------------------------------------------------------------------------------------
@@ -46,22 +35,43 @@ def test_launch_of_the_worker_is_bounded(sup, work):
 
 
 @pytest.mark.parametrize("given, expected", [
-    ({"RUNTIME_DIRECTORY": "{work}/systemd:{work}/other", "XDG_RUNTIME_DIR": "{work}/xdg"}, "{work}/systemd/sc.n1"),
-    ({"XDG_RUNTIME_DIR": "{work}/xdg"}, "{work}/xdg/pgregent/sc.n1"),
+    ({"RUNTIME_DIRECTORY": "{work}/systemd:{work}/other", "XDG_RUNTIME_DIR": "{work}/xdg"}, "{work}/systemd"),
+    ({"XDG_RUNTIME_DIR": "{work}/xdg"}, "{work}/xdg/pgregent"),
+    ({}, "/tmp/pgregent-{uid}"),
 ])
-def test_run_time_directory_is_the_first_of_the_list(sup, work, given, expected):
-    """$RUNTIME_DIRECTORY, else /run/pgregent, else $XDG_RUNTIME_DIR/pgregent."""
+def test_run_time_directory_is_the_first_of_the_list(work, postgres, given, expected):
+    """$RUNTIME_DIRECTORY, else /run/pgregent, else $XDG_RUNTIME_DIR/pgregent, else /tmp/pgregent-<uid>, which is our own."""
     if "RUNTIME_DIRECTORY" not in given and (os.geteuid() == 0 or os.path.exists("/run/pgregent")):
         pytest.skip("/run/pgregent can be had here and comes first")
+    s = Supervisor(work, postgres, scope="s" + os.path.basename(work))
     for d in ("systemd", "other", "xdg"):
         os.mkdir(os.path.join(work, d))
         util.give_to_pg_user(os.path.join(work, d))
-    env = dict(clean_env(), PGREGENT_LIBEXEC=sup.libexec, **{k: v.format(work=work) for k, v in given.items()})
-    sup.proc = util.Process([sup.binary, sup.config], os.path.join(work, "supervisor.log"), env=env, **sup.who)
-    sup.procs.append(sup.proc)
-    sup.worker.wait("WELCOME", 15)
-    assert os.path.exists(os.path.join(expected.format(work=work), "lock"))
-    assert f"runtime_dir={expected.format(work=work)}\n" in sup.proc.text()
+    env = dict(clean_env(), PGREGENT_LIBEXEC=s.libexec, **{k: v.format(work=work) for k, v in given.items()})
+    for name in {"RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"} - set(given):
+        env.pop(name, None)
+    base = expected.format(work=work, uid=os.geteuid())
+    own = os.path.join(base, f"{s.scope}.n1")
+    try:
+        s.proc = util.Process([s.binary, s.config], os.path.join(work, "supervisor.log"), env=env, **s.who)
+        s.procs.append(s.proc)
+        s.worker.wait("WELCOME", 15)
+        assert os.path.exists(os.path.join(own, "lock"))
+        assert f"runtime_dir={own}\n" in s.proc.text()
+        if not given:
+            assert os.stat(base).st_mode & 0o777 == 0o700 and os.stat(base).st_uid == os.geteuid()
+    finally:
+        s.kill_all()
+        if not base.startswith(work):
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def test_run_time_directory_of_somebody_else_is_refused(sup):
+    """Who owns it could put another lock there, or another socket of a dead-man."""
+    sup.runtime = "/usr"
+    sup.start(wait=False)
+    assert sup.proc.wait(15) == 1
+    assert "run-time directory: /usr belongs to uid 0, not to us" in sup.proc.text()
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------
@@ -74,15 +84,15 @@ def test_helpers_end_with_their_supervisor_and_postgres_goes_on(sup):
     os.kill(sup.proc.pid, signal.SIGKILL)
     sup.proc.wait()
     for role in ("worker", "api"):
-        util.wait_until(lambda r=role: not util.alive(st[r]), 3, f"{role} ends")
+        util.wait_until(lambda r=role: not util.alive(st[r]), 10, f"{role} ends")
     assert util.alive(pid) and util.alive(st["deadman"])
 
 
 def test_frozen_dead_man_is_replaced_after_three_missed_messages(sup):
     sup.start()
-    pid = sup.start_pg(ttl=4000)
+    pid = sup.start_pg(ttl=12000)
     old = sup.wait_status(deadman_acked=1)["deadman"]
-    freeze(old)
+    util.freeze(old)
     began = time.monotonic()
 
     def replaced():
@@ -108,6 +118,29 @@ def test_one_helper_that_sees_both_enforcers_dead_kills_what_is_left(sup):
     assert "last fence signalled=" in sup.proc.text()
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_enforcers_killed_in_pause_leave_postgres_running(sup, resumed):
+    """Outside the promise nobody kills: not the kernel, no helper. The next ENFORCE sets the lifeline again."""
+    sup.start()
+    pid = sup.start_pg(ttl=30000)
+    st = sup.wait_status(deadman_acked=1)
+    sup.worker.do("autolease", 0, 0)
+    assert sup.lease(30000, policy=PAUSED)[0]
+    if resumed:
+        assert sup.lease(30000)[0]
+    sup.wait_status(deadman_acked=1)
+    util.freeze(st["files"])  # the others are enough, and this one's last words can be waited for
+    for sig in (signal.SIGSTOP, signal.SIGKILL):
+        for p in (st["worker"], st["api"], st["deadman"], st["pid"]):
+            os.kill(p, sig)
+    if resumed:
+        util.wait_until(lambda: not util.alive(pid), 3, "the kernel kills the postmaster")
+    os.kill(st["files"], signal.SIGCONT)
+    util.wait_until(lambda: not util.alive(st["files"]), 12, "the last helper ends")
+    assert util.alive(pid) != resumed and ("is killed" in sup.proc.text()) == resumed
+    assert resumed or sup.pg.up()
+
+
 # ---- the lease and the fence -----------------------------------------------------------------------------------------
 
 
@@ -117,7 +150,7 @@ def test_thawed_supervisor_does_not_do_yesterdays_work(sup):
     sup.wait_status(deadman_acked=1)
     ok, why = sup.lease(60000)
     assert ok, why
-    freeze(sup.proc.pid)
+    util.freeze(sup.proc.pid)
     mid = sup.worker.do("start", PRIMARY, 1000, 0o77, *sup.pg.argv())
     time.sleep(1.2)  # the deadline itself is what must pass
     sup.proc.signal(signal.SIGCONT)
@@ -132,8 +165,8 @@ def test_new_postmaster_waits_until_the_dead_man_has_acknowledged_it(sup):
     st = sup.wait_status(deadman_acked=1)
     ok, why = sup.lease(60000)
     assert ok, why
-    freeze(st["deadman"])
-    mid = sup.worker.do("start", PRIMARY, 1500, 0o77, *sup.pg.argv())
+    util.freeze(st["deadman"])
+    mid = sup.worker.do("start", PRIMARY, 4000, 0o77, *sup.pg.argv())
     waiting = sup.wait_status(pg_state=PG_STARTING)
     with open(f"/proc/{waiting['pg_pid']}/cmdline", "rb") as f:
         assert b"postgres" not in f.read().split(b"\0")[0]

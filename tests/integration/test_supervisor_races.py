@@ -9,6 +9,7 @@ import time
 import pytest
 
 import util
+from pace import Pace, undisturbed
 from sup import (FAST, FENCED, PG_NONE, PG_RUNNING, PRIMARY, STANDBY, Supervisor)
 
 
@@ -59,11 +60,11 @@ def test_two_supervisors_before_there_is_a_data_directory(work, postgres):
     try:
         for s in (first, second):
             s.start()
-            s.worker.wait(rf"PG_EVENT generation=0 pid=0 state={PG_NONE} .* unproven=0", 5)
+            s.worker.wait(rf"PG_EVENT generation=0 pid=0 state={PG_NONE} .* unproven=0", 10)
         os.rename(kept, postgres.data)
         pid = first.start_pg()
         assert "data directory locked" in first.proc.text()
-        second.worker.wait(r"PG_EVENT generation=0 pid=0 .* unproven=1 text=another pgregent supervisor holds", 5)
+        second.worker.wait(r"PG_EVENT generation=0 pid=0 .* unproven=1 text=another pgregent supervisor holds", 15)
         assert second.lease()[0]
         code, text = second.worker.answer(second.worker.do("start", PRIMARY, 4000, 0o77, *postgres.argv()))
         assert code == 1 and "another pgregent supervisor holds" in text
@@ -73,7 +74,7 @@ def test_two_supervisors_before_there_is_a_data_directory(work, postgres):
         first.worker.wait(rf"PG_EVENT generation=1 pid=0 state={PG_NONE}")
         first.worker.done(0, 0)
         assert first.proc.wait() == 0
-        util.wait_until(lambda: "unproven=0" in [m for m in second.worker.poll() if m.startswith("PG_EVENT")][-1], 8)
+        util.wait_until(lambda: "unproven=0" in [m for m in second.worker.poll() if m.startswith("PG_EVENT")][-1], 20)
         assert util.alive(second.start_pg())
     finally:
         for s in (first, second):
@@ -85,7 +86,7 @@ def test_lock_follows_a_directory_that_is_made_anew(work, postgres):
     second = second_node(work, postgres, "b")
     try:
         first.start()
-        first.worker.wait(rf"PG_EVENT generation=0 pid=0 state={PG_NONE}", 5)
+        first.worker.wait(rf"PG_EVENT generation=0 pid=0 state={PG_NONE}", 10)
         # As a failed bootstrap does it: the old directory is moved away, a new one takes its name.
         shutil.copytree(postgres.data, postgres.data + ".new", symlinks=True)
         os.chmod(postgres.data + ".new", 0o700)
@@ -151,9 +152,9 @@ def test_old_dead_man_while_no_new_one_comes_up(sup):
     files = util.processes_with(os.path.join(sup.libexec, "pgregent-files"))
     assert files and util.alive(pid) and util.alive(first) and "is killed" not in sup.proc.text()
     os.kill(first, signal.SIGKILL)
-    util.wait_until(lambda: not util.processes_with(sup.pg.data), 5, "nothing of PostgreSQL is left")
-    util.wait_until(lambda: "last fence" in sup.proc.text(), 5, "the last fence was made")
-    util.wait_until(lambda: not any(util.alive(f) for f in files), 5, "the watchers end")
+    util.wait_until(lambda: not util.processes_with(sup.pg.data), 10, "nothing of PostgreSQL is left")
+    util.wait_until(lambda: "last fence" in sup.proc.text(), 10, "the last fence was made")
+    util.wait_until(lambda: not any(util.alive(f) for f in files), 15, "the watchers end")
 
 
 # ---- signals at bad moments ------------------------------------------------------------------------------------------
@@ -162,6 +163,9 @@ def test_old_dead_man_while_no_new_one_comes_up(sup):
 def test_sigterm_during_the_start_of_the_supervisor(sup):
     """At any moment before its loop: it ends, in good order or at once, and leaves nothing behind."""
     for after_ms in range(0, 60, 12):
+        sup.worker.close()
+        if os.path.exists(sup.worker.path):
+            os.unlink(sup.worker.path)  # whoever listened there has ended
         sup.start(wait=False)
         time.sleep(after_ms / 1000)
         sup.proc.signal(signal.SIGTERM)
@@ -176,8 +180,8 @@ def test_sigterm_during_the_start_of_the_supervisor(sup):
                     except AssertionError:
                         pass
                 return False
-            util.wait_until(ended, 15, f"SIGTERM after {after_ms} ms ends it")
-        util.wait_until(lambda: not util.processes_with(sup.libexec), 5, "nothing is left")
+            util.wait_until(ended, 30, f"SIGTERM after {after_ms} ms ends it")
+        util.wait_until(lambda: not util.processes_with(sup.libexec), 10, "nothing is left")
 
 
 def test_sigterm_while_postgres_starts(sup):
@@ -188,7 +192,7 @@ def test_sigterm_while_postgres_starts(sup):
     st = sup.wait_status(deadman_acked=1)
     os.kill(st["deadman"], signal.SIGSTOP)
     mid = sup.worker.do("start", PRIMARY, 8000, 0o77, *sup.pg.argv())
-    sup.worker.wait("PG_EVENT generation=1 .* state=1", 5)
+    sup.worker.wait("PG_EVENT generation=1 .* state=1", 10)
     sup.proc.signal(signal.SIGTERM)
     sup.worker.wait("ORDER kind=2")
     sup.worker.done(0, 0)
@@ -214,13 +218,36 @@ def test_ttl_that_is_cut_short(sup):
     """Helpers say that they live as often as the ttl asks for, every three seconds with 30: when it becomes 3, they hear of
     it before their silence counts."""
     sup.start()
-    sup.worker.do("autolease", 30000, 300)
-    assert sup.lease(30000)[0]
-    time.sleep(1)  # the next PING of pgregent-files is two seconds away
-    sup.worker.do("autolease", 3000, 300)
-    assert sup.lease(3000)[0]
-    time.sleep(2)
-    assert "silent" not in sup.proc.text() and "killed pid" not in sup.proc.text()
+
+    def cut():
+        """With a ttl of 3 half a second of silence is too long, also when nobody could say a word."""
+        since = len(sup.proc.text())
+        sup.worker.do("autolease", 30000, 300)
+        assert sup.lease(30000)[0]
+        # PINGs leave at multiples of three seconds: the next one is two seconds away.
+        util.wait_until(lambda: 0.1 < time.clock_gettime(time.CLOCK_BOOTTIME) % 3 < 1, 5, "just after a PING")
+        sup.worker.do("autolease", 3000, 300)
+        assert sup.lease(3000)[0]
+        time.sleep(2)
+        said = sup.proc.text()[since:]
+        assert "silent" not in said and "killed pid" not in said
+    undisturbed(cut)
+
+
+def test_quiet_helpers_that_freeze_beside_a_running_postmaster(sup):
+    """A PING of files and api alone does not wake the supervisor; their silence is noticed in time all the same."""
+    sup.start()
+    ttl = 12000  # with a shorter one all are silent for too long when the machine stands still for a second
+    sup.start_pg(ttl=ttl)
+    for role in ("files", "api"):
+        old = sup.status()[role]
+        with Pace() as pace:
+            began = time.monotonic()
+            os.kill(old, signal.SIGSTOP)
+            util.wait_until(lambda: sup.status()[role] not in (0, old), 8, "a new " + role)
+            assert pace.took(began) < ttl / 6 / 1000 + 1.5, role
+    assert sup.proc.text().count("silent") == 2
+    assert sup.status()["pg_state"] == PG_RUNNING
 
 
 # ---- postmasters that are not ours -----------------------------------------------------------------------------------
@@ -237,7 +264,7 @@ def test_postmaster_swapped_for_another(sup):
     assert sup.lease(20000, 0)[0]
     other = pg_ctl_start(sup.pg, sup.work)
     sup.worker.wait(rf"PG_EVENT generation=2 pid={other} state={PG_RUNNING} kind=0 is_child=0", 10)
-    util.wait_until(lambda: not util.alive(other), 12, "without lease or proof it is fenced")
+    util.wait_until(lambda: not util.alive(other), 20, "without lease or proof it is fenced")
     sup.worker.wait(rf"PG_EVENT generation=2 pid=0 state={PG_NONE} .* exit_class={FENCED}", 10)
 
 
@@ -299,9 +326,35 @@ def test_job_that_is_forked_while_another_is_killed(sup):
     sup.start()
     for i in range(40):
         old = sup.worker.do("job", f"old{i}", 0, 0, 0, "sleep", "60")
-        sup.worker.wait(rf"JOB_EVENT job={old} .* running=1", 5)
+        sup.worker.wait(rf"JOB_EVENT job={old} .* running=1", 10)
         sup.worker.do("cancel", old)
         new = sup.worker.do("job", f"new{i}", 0, 0, 0, "sh", "-c", "exit 7")
-        sup.worker.wait(rf"JOB_EVENT job={old} .* running=0 .* cancelled=1", 5)
-        m = sup.worker.wait(rf"JOB_EVENT job={new} .* running=0 exit_class=(\d+) exit_code=(\d+)", 5)
+        sup.worker.wait(rf"JOB_EVENT job={old} .* running=0 .* cancelled=1", 10)
+        m = sup.worker.wait(rf"JOB_EVENT job={new} .* running=0 exit_class=(\d+) exit_code=(\d+)", 10)
         assert (m[1], m[2]) == ("1", "7"), "the successor was killed with the one before it"
+
+
+# ---- a node that stood still ------------------------------------------------------------------------------------------
+
+
+def test_time_in_which_the_supervisor_did_not_run_is_no_silence(sup):
+    """The whole node stands still (a hypervisor that takes the processor away) for longer than a helper may be silent: nobody is
+    killed for it. One that is silent while the supervisor runs is, as ever."""
+    sup.start()
+    sup.start_pg(ttl=6000)
+    st = sup.wait_status(deadman_acked=1)
+    everybody = [st[r] for r in ("worker", "files", "api")]
+    for pid in [sup.proc.pid] + everybody:
+        util.freeze(pid)
+    stood = time.monotonic()
+    util.wait_until(lambda: time.monotonic() - stood > 1.5, 5, "longer than ttl/6")
+    os.kill(sup.proc.pid, signal.SIGCONT)
+    util.wait_until(lambda: "woke late" in sup.proc.text(), 3, "it has seen that it was frozen")
+    for pid in everybody:
+        os.kill(pid, signal.SIGCONT)
+    now = sup.wait_status(deadman_acked=1)
+    assert [now[r] for r in ("worker", "files", "api")] == everybody
+    assert "silent" not in sup.proc.text() and sup.status()["fences"] == 0
+    util.freeze(everybody[1])
+    util.wait_until(lambda: sup.status()["files"] not in (0, everybody[1]), 5, "a new pgregent-files")
+    assert "silent" in sup.proc.text()

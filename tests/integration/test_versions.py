@@ -2,14 +2,13 @@
 names (`make test`: the one of the next Debian, `make integration-versions`: all)."""
 import os
 
-import psycopg2
 import pytest
 
 from cluster import Cluster
-from faults import Writers, kill
+from faults import Writers, frozen, kill, nobody_streams, thawed
 from test_logical_slots import PLUGIN, consume, in_sync, log_of, slots
 from test_sync import promise, wait_promise
-from util import ROOT, alive, descendants, wait_until
+from util import ROOT, wait_until
 
 VERSIONS = os.environ.get("PGREGENT_PG_VERSIONS", "17").split()
 # Known from that version on, or up to it; with a value that is not its default. Without a restart first.
@@ -51,9 +50,10 @@ def patch(c, **what):
 
 def switch(c, new):
     old = c.leader()
+    c.wait_followed(old)
     code, text = old.status("/switchover", "POST", {"leader": old.name, "candidate": new.name}, 40)
     assert code == 200, text
-    wait_until(lambda: c.leader() is new and new.is_primary(), 20, new.name + " leads")
+    wait_until(lambda: c.leader() is new and new.is_primary(), 40, new.name + " leads")
     for m in c.others(new):
         wait_until(m.streams_from_somebody, 40, m.name + " follows " + new.name)
     return new
@@ -73,13 +73,13 @@ def parameters(c, version):
                                         **{n: "off" for n in gone}}})
     leader = c.leader()
     for m in c.members:
-        wait_until(lambda: m.sql("SHOW work_mem") == [("7MB",)], 10, "work_mem on " + m.name)
+        wait_until(lambda: m.sql("SHOW work_mem") == [("7MB",)], 20, "work_mem on " + m.name)
         assert m.sql("SHOW " + name) == [(value,)], m.name
-        wait_until(lambda: "pending_restart" in m.status()[1], 10, m.name + " waits for a restart")
+        wait_until(lambda: "pending_restart" in m.status()[1], 20, m.name + " waits for a restart")
     for m in c.others(leader) + [leader]:
-        code, text = m.status("/restart", "POST", {"restart_pending": True}, 60)
+        code, text = m.post_when_free("/restart", {"restart_pending": True})
         assert code == 200, text
-        wait_until(lambda: m.try_sql("SHOW max_connections") == [("70",)], 10, "max_connections on " + m.name)
+        wait_until(lambda: m.try_sql("SHOW max_connections") == [("70",)], 20, "max_connections on " + m.name)
         # What this version does not know is left out and named, and the server starts.
         for n in later + gone:
             assert n in log_of(m), "%s says nothing of %s" % (m.name, n)
@@ -90,26 +90,15 @@ def parameters(c, version):
 
 def diverge(c):
     """The leader's node goes off with rows that nobody else has; another one leads. Returns (old, new)."""
-    old, stopped = c.leader(), []
-
-    def stop(pids):
-        for p in pids:
-            try:
-                kill(p, signo=19)
-                stopped.append(p)
-            except ProcessLookupError:
-                pass
+    old = c.leader()
+    stopped = frozen(c.others(old))
     try:
-        for m in c.others(old):
-            stop([m.proc.pid, m.postmaster()])
-            stop(descendants(m.postmaster()))
-        old.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
-        wait_until(lambda: old.sql("SELECT count(*) FROM pg_stat_replication") == [(0,)], 10, "nobody streams")
+        nobody_streams(old)
         old.sql("CREATE TABLE lost AS SELECT generate_series(1, 1000) AS v")
         old.kill_all()
         old.proc.wait(5)
     finally:
-        kill(*filter(alive, stopped), signo=18)
+        thawed(stopped)
     new = c.wait_leader(40, but=old)
     new.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS v")
     return old, new
@@ -142,9 +131,10 @@ def test_life(make, version):
     kill(pm)
     wait_until(lambda: new.postmaster() != pm and new.is_primary(), 30, "the primary is back")
     assert c.leader() is new
-    code, text = old.status("/reinitialize", "POST", {}, 30)
+    copies = old.copies()
+    code, text = old.post_when_free("/reinitialize")
     assert code == 200, text
-    wait_until(lambda: old.try_sql("SELECT 1") is None, 20, "it is made anew")
+    wait_until(lambda: old.copies() > copies, 40, "it is made anew")
     wait_until(old.streams_from_somebody, 60, "and streams again")
 
 
@@ -157,7 +147,7 @@ def test_slots_and_quorum(make, version):
     for m in (n1, n2):
         wait_until(lambda: "one" in slots(m), 30, "the slot is copied to " + m.name)
         wait_until(lambda: "Logical slot one is safe to be used after a failover" in log_of(m), 30, "the copy is proven")
-        wait_until(lambda: m.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'other'") == [(1,)], 10, "other")
+        wait_until(lambda: m.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'other'") == [(1,)], 20, "other")
     n0.sql("CREATE TABLE t(v text)")
     n0.sql("INSERT INTO t VALUES ('taken')")
     assert len(consume(n0, "one")) == 1
@@ -166,7 +156,7 @@ def test_slots_and_quorum(make, version):
     n0.sql("INSERT INTO t VALUES ('left')")
     # A copy whose WAL is gone is made again, and its standby starts anew for it.
     wait_promise(c, ["n1", "n2"], 1)
-    wait_until(n1.streams_from_somebody, 20, "n1 streams")
+    wait_until(n1.streams_from_somebody, 40, "n1 streams")
     switch(c, n1)
     assert len(consume(n1, "one")) == 1
     wait_promise(c, ["n0", "n2"], 1)

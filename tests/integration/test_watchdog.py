@@ -46,4 +46,4 @@ def test_member_with_data_takes_the_lead(cluster):
     n1.proc.wait(20)
     n1.start()
     assert cluster.wait_leader(25) is n1
-    wait_until(lambda: n1.status("/primary")[0] == 200, 5, "n1 answers as primary")
+    wait_until(lambda: n1.status("/primary")[0] == 200, 15, "n1 answers as primary")

@@ -102,6 +102,8 @@ static void on_pg_event(const struct msg_pg_event *e)
 static void on_welcome(const struct msg_welcome *v)
 {
 	w.lease_seq = v->lease_seq;
+	/* An answer to the one before must not be taken for one to this. */
+	w.next_id = v->incarnation * 1000000 + 1;
 	w.auto_lease_ms = w.config_every_ms > 0 ? w.config_every_ms : w.auto_lease_ms;
 	w.ttl_ms = w.config_every_ms > 0 ? w.config_ttl_ms : w.ttl_ms;
 	struct msg_ping ready = { .sent_at_ms = clock_boot_ms() };

@@ -12,6 +12,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, os.environ.get("PGREGENT_BUILD", "build/san"))
 PG_USER = "postgres"
+RESERVED_MAX = 200  # far more than a test has, far less than descriptors
 
 
 def pg_bin(program):
@@ -31,33 +32,44 @@ def program(name):
 
 
 def wait_until(cond, bound=10.0, what="", every=0.02):
-    """The first true value of cond(); an AssertionError that says what was waited for after `bound` seconds."""
+    """The first true value of cond(); an AssertionError that says what was waited for after `bound` seconds. Time in which the
+    machine stands still does not count: nobody could have made it true."""
     end = time.monotonic() + bound
     while True:
         value = cond()
         if value:
             return value
-        if time.monotonic() >= end:
+        now = time.monotonic()
+        if now >= end:
             said = what() if callable(what) else what or getattr(cond, '__name__', cond)
             raise AssertionError(f"not within {bound} s: {said}")
         time.sleep(every)
+        late = time.monotonic() - now - every
+        end += late if late > 0.1 else 0
+
+
+reserved = []
 
 
 def free_port():
-    """A port that nobody listens on and that is outside the range from which the kernel picks on its own. Test processes that
-    run side by side pick from ports of their own, because some are bound only later."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    """A port that nobody listens on and that is outside the range from which the kernel picks on its own. Some are bound only later, or
+    again after a restart: to all test runs of this machine it is taken meanwhile, by an abstract socket of its number."""
     with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
         low = int(f.read().split()[0])
     for _ in range(200):
-        port = random.randrange(10000 + mine, min(low, 32000), workers)
-        with socket.socket() as s:
-            try:
+        port = random.randrange(10000, min(low, 32000))
+        word = socket.socket(socket.AF_UNIX)
+        try:
+            word.bind(f"\0pgregent-test-port-{port}")
+            with socket.socket() as s:
                 s.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
+        except OSError:
+            word.close()
+            continue
+        reserved.append(word)
+        if len(reserved) > RESERVED_MAX:
+            reserved.pop(0).close()
+        return port
     raise AssertionError("no free port found")
 
 
@@ -89,8 +101,26 @@ def pid_state(pid):
         return None
 
 
+def freeze(pid):
+    """SIGSTOP, and it has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: pid_state(pid) == "T", 5, f"{pid} is stopped")
+
+
 def alive(pid):
     return pid_state(pid) not in (None, "Z", "X")
+
+
+def dead(pid):
+    """Nothing of it runs any more: it has ended, or it is on its last way through the kernel, which takes the memory before it gives
+    back files and directories, and only then shows the end."""
+    if not alive(pid):
+        return True
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read(1) == b""
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def start_time(pid):

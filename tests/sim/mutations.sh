@@ -41,14 +41,17 @@ sync: ready under ANY n is ready in priority mode (X29) | worker/ha/sync_state.c
 sync: older commits do not count for the votes (X25) | worker/ha/quorum.c | quorum = max(quorum, votes_for_older(w, &voters)); | 
 race: a peer that may not lead is waited for (X26) | worker/ha/race.c | if (failsafe_excludes(s, p->name)) | if (false)
 handover: a peer that may not lead is waited for (X26, in list and answers; X57 behind it) | worker/ha/handover.c | if (s->unlocked && failsafe_excludes(s, p->name)) | if (false) | worker/ha/handover.c | else if (s->unlocked && race_peer_barred(s, p)) | else if (false) | worker/ha/handover.c | if (s->v->now_ms - m->left_to_ms < turns * s->set->ttl_ms) | if (true)
-sync: strict mode waits for /sync (X27; X63 behind it) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false) | worker/ha/failsafe.c | 	keep_strict(s);@@NL@@ | 	(void)keep_strict;@@NL@@
+sync: strict mode waits for /sync (X27; X63 behind it) | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false) | worker/ha/failsafe.c | 	sync_keep_strict(s);@@NL@@ | 	(void)s;@@NL@@
 race: /sync is read by the mode of the moment (X28) | worker/ha/step.c | (s->sync == SYNC_QUORUM || v->c->sync_quorum > 0) | s->sync == SYNC_QUORUM
 leader: nobody looks for a dead end (X44, before the task and in it) | worker/ha/leader.c | a->lsn = race_timeline_end(s); |  | worker/ha/leader.c | if (race_diverged(s)) | if (false)
 leader: a standby on an ended timeline keeps its upstream (X56) | worker/ha/leader.c | if (race_timeline_end(s) == 0)@@NL@@		return false; | if (true)@@NL@@		return false;
-failsafe: the mode, not the map, keeps others out (X71) | worker/ha/failsafe.c | return s->set->failsafe_mode || s->m == NULL | return s->set->failsafe_mode; return s->m == NULL
+failsafe: the mode, not the map, keeps others out (X71) | worker/ha/failsafe.c | return s->set->failsafe_mode || s->failsafe_void == 0 | return s->set->failsafe_mode; return s->failsafe_void == 0
 failsafe: a primary stands on a map to be emptied (X71) | worker/ha/failsafe.c | if (asked_to_empty(s) || !m->lock_was_held) | if (!m->lock_was_held)
+failsafe: the next worker does not know of a map to be emptied (X74) | worker/ha/failsafe.c | m->failsafe_emptied = emptied_version; | (void)emptied_version;
+failsafe: the next worker asks nobody beside the map (X74) | worker/ha/failsafe.c | m->failsafe_sent[i].sent_ms = now_ms;@@NL@@	m->failsafe_sent_count++; | m->failsafe_sent[i].sent_ms = now_ms;
 failsafe: nobody empties the map (X71) | worker/ha/failsafe.c | plan_add(s, HA_EMPTY_FAILSAFE)->version = s->c->failsafe_version; | (void)s;
 handover: a key given back leaves its switchover (X72) | worker/ha/handover.c | if (!c->failover_present || s->paused || c->failover_candidate[0] | if (s->paused || !s->paused || c->failover_candidate[0]
+handover: whoever is named while the leader stops (X72) | worker/ha/handover.c | if (s->v->task != TASK_DEMOTE || !s->has_lock | if (true || !s->has_lock
 promote: an order taken late is waited for (X70) | worker/ha/leader.c | return s->v->sql->valid && !s->paused && | return false && !s->paused &&
 failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
 race: an old primary with an older timeline may lead (D4, and X1 before it) | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) { | worker/ha/decide.c | rule_lock_lost, | 
@@ -103,14 +106,14 @@ replica: nobody rewinds (F6) | worker/ha/replica.c | if (rewind_step(s))	   /* F
 crash: a handover that nobody confirmed goes on (X6; X72 behind it) | worker/ha/crash.c | if (mode == DEMOTE_GRACEFUL && s->has_lock && lock_usable(s) && | if (false && | worker/ha/handover.c | if (!c->failover_present || s->paused || c->failover_candidate[0] | if (s->paused || !s->paused || c->failover_candidate[0]
 ~ crash: the key of one that stepped down stays (X7) | worker/ha/crash.c | if (releases && s->has_lock) { | if (false) {
 ~ crash: nobody looks whether it diverged (B7) | worker/ha/crash.c | if (check_wanted(s))@@NL@@			rewind_trigger(s); | (void)check_wanted;
-~ pause: what is down is started (A16) | worker/ha/decide.c | if (s->paused && pause_not_running(s))@@NL@@		return true; | (void)pause_not_running;
+pause: what is down is started (A16) | worker/ha/decide.c | if (s->paused && pause_not_running(s))@@NL@@		return true; | (void)pause_not_running;
 ~ pause: a primary without the key is stopped (F3) | worker/ha/pause.c | if (s->primary) {@@NL@@		plan_set_role(s, PG_ROLE_PRIMARY);@@NL@@		*out | if (false) {@@NL@@		plan_set_role(s, PG_ROLE_PRIMARY);@@NL@@		*out
 sync: node_count is off by one | worker/ha/sync_state.c | if ((priority || c->member->tags.nofailover) && taken >= st->max_n) | if ((priority || c->member->tags.nofailover) && taken > st->max_n)
 sync: one that caught up later counts as ready | worker/ha/sync_state.c | bool ready = c->lsn >= m->primary_flush_lsn; | bool ready = true;
 sync: a potential standby counts as confirmed | worker/ha/sync_state.c | (!priority || str_eq(c->sender->sync_state, "sync"))) | true)
 ~ sync: the votes of quorum mode stay for ever (X28) | worker/ha/sync.c | else if (st->key_quorum > 0) | else if (false)
 ~ sync: a conflict settles an unanswered write | worker/ha/sync.c | m->sync_unknown = s->r->outcome != HA_OUT_OK; | m->sync_unknown = s->r->outcome == HA_OUT_UNKNOWN;
-sync: strict promotion lets commits through alone | worker/ha/sync.c | int least = s->set->sync_strict || most > 0 ? 1 : 0; | int least = 0;
+sync: strict promotion lets commits through alone (X27 and X63 behind it) | worker/ha/sync.c | int least = s->set->sync_strict || most > 0 ? 1 : 0; | int least = 0; | worker/ha/sync.c | if (s->set->sync_strict && st.ssn.n == 0) | if (false) | worker/ha/sync.c | if (s->sync == SYNC_OFF || !s->set->sync_strict || !s->v->sql->valid || | if (s->sync == SYNC_OFF || s->set || !s->v->sql->valid ||
 keeper: failsafe lasts from the answer | worker/ha/keeper_rules.c | k->failsafe_until_ms = ev->at_ms + k->ttl_ms; | k->failsafe_until_ms = now_ms + k->ttl_ms + k->ttl_ms / 3;
 keeper: a key that vanished is given up at once | worker/ha/keeper_rules.c | if (!lasts || keeper_in_failsafe(k) | if (true || !lasts || keeper_in_failsafe(k)
 keeper: it sleeps through a renewal | worker/ha/keeper_state.c | return min64(k->ttl_ms / 3, k->loop_wait_ms); | return k->ttl_ms;
@@ -122,7 +125,7 @@ failsafe: whoever is not in the map may lead (D9) | worker/ha/failsafe.c | !in_m
 ~ task: a primary goes on in a task without the key (H4) | worker/ha/task.c | if (!writes)@@NL@@		return false; | if (true)@@NL@@		return false;
 ~ task: a pg_rewind is cut short when the key is lost | worker/ha/task.c | if (!s->pg_there && (task == TASK_REWIND | if (false && (task == TASK_REWIND
 ~ requests: the agent ends and leaves the key | worker/ha/requests.c | if (s->has_lock)@@NL@@		plan_add(s, HA_RELEASE);@@NL@@	return shutdown_done | if (false)@@NL@@		plan_add(s, HA_RELEASE);@@NL@@	return shutdown_done
-~ bootstrap: a failed one leaves /initialize | worker/ha/bootstrap_plan.c | plan_add(s, HA_CANCEL_INIT); | plan_add(s, HA_REREAD);
+bootstrap: a failed one leaves /initialize | worker/ha/bootstrap_plan.c | plan_add(s, HA_CANCEL_INIT); | plan_add(s, HA_REREAD);
 step: a promise by a quorum is read as one by each | worker/ha/step.c | s->quorum_active = s->sync_active && | s->quorum_active = false && s->sync_active &&
 race: a broken watchdog does not matter (D8, and G1 behind it) | worker/ha/race.c | if (s->v->watchdog_failed && | if (false && | worker/ha/leader.c | if (s->r->outcome != HA_OUT_OK)@@NL@@		return no_watchdog(s); | (void)no_watchdog;
 bootstrap: a published cluster is taken for a failed one (X45) | worker/ha/bootstrap_plan.c | if (s->m->publish_tried) | if (false)
@@ -139,10 +142,11 @@ race: a vote from a later timeline counts (X68) | worker/ha/race.c | if (s->quor
 ~ handover: who led when it was asked for takes it for granted (X58) | worker/ha/handover.c | (!s->quorum_active || str_eq(s->c->sync_leader, s->v->name)); | (!s->quorum_active || true);
 ~ handover: the voters are not asked first (X59) | worker/ha/handover.c | return !s->unlocked && c->failover_present && c->failover_candidate[0] | return false && !s->unlocked && c->failover_present && c->failover_candidate[0]
 handover: in pause a candidate need not be in /sync (X69) | worker/ha/handover.c | nobody asked D7 whether I have what was acknowledged (S15). */@@NL@@		if (s->c->failover_leader[0] | */@@NL@@		if (false && s->c->failover_leader[0]
-failsafe: strict mode waits for the store (X63) | worker/ha/failsafe.c | 	keep_strict(s);@@NL@@ | 	(void)keep_strict;@@NL@@
+failsafe: strict mode waits for the store (X63) | worker/ha/failsafe.c | 	sync_keep_strict(s);@@NL@@ | 	(void)s;@@NL@@
+sync: strict mode waits for an answered renewal (X63) | worker/ha/sync.c | 		sync_keep_strict(s);@@NL@@		return false; | 		return false;
 ~ crash: the same number is the same timeline (X43) | worker/ha/crash.c | bool twin = s->m->rewind_twin && s->m->rewind_state == REWIND_CHECK; | bool twin = false;
 ~ crash: a copy of a leader that is not promoted is begun (X65) | worker/ha/crash.c | if (failed || !source_is_primary(s)) | if (false)
-keeper: an adopted key is kept instead of released (X48) | worker/ha/keeper_rules.c | if (k->phase == KEEPER_ADOPTING && k->key_version == 0)@@NL@@			k->key_version = k->adopt_version; | 
+~ keeper: an adopted key is kept instead of released (X48) | worker/ha/keeper_rules.c | if (k->phase == KEEPER_ADOPTING && k->key_version == 0)@@NL@@			k->key_version = k->adopt_version; | 
 ROWS
 }
 

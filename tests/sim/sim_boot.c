@@ -186,6 +186,7 @@ void boot_heal(struct sim *s)
 		return;
 	if (s->dcs.now.c.init_present && !boot_sysid(s)) {
 		sim_log(s, -1, "operator: removes /initialize");
+		s->checks.init_removed = true;
 		dcs_clear_init(s);
 	}
 	for (unsigned i = 0; i < s->cfg.member_count; i++) {

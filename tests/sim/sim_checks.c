@@ -17,8 +17,9 @@ void check_init(struct sim *s)
 	for (int i = 0; i < SIM_NODES; i++)
 		s->checks.last_ack_ms[i] = -1;
 	s->checks.manual_candidate = s->checks.handed_to = -1;
-	s->checks.won_by_hand = -1;
+	s->checks.won_by_hand = s->checks.not_promised = -1;
 	s->checks.manual_ms = s->checks.pause_ended_ms = INT64_MIN / 4;
+	s->checks.pause_began_ms = INT64_MIN / 4;
 	s->checks.mode_changed_ms = s->checks.sync_changed_ms = INT64_MIN / 4;
 	const struct settings *set = sim_settings(s, s->settings_count);
 	s->checks.mode = set ? settings_sync_mode(set) : SYNC_OFF;
@@ -211,6 +212,34 @@ void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)
 		violation(s, "S6", "%s acknowledges alone in strict mode", sim_name(node));
 }
 
+/* S17: in pause (as this worker knows it) nothing is begun but what somebody asked for (9.5). What
+ * is asked of one node may go on at another (a switchover), and takes its time. A key that was
+ * asked for before it may come in it, and whoever was demoted or may need pg_rewind joins (A16). */
+void check_task(struct sim *s, int node, const struct ha_action *a)
+{
+	static const bool by_itself[TASK_COUNT] = { [TASK_POST_BOOTSTRAP] = true,
+		[TASK_CHANGE_CONNINFO] = true,
+		[TASK_COPY_SLOTS] = true,
+		[TASK_REWIND_CHECK] = true };
+	const struct sim_node *n = &s->nodes[node];
+	enum ha_rewind_state rewind = n->w.memory.rewind_state;
+	bool joins = a->task == TASK_REWIND || n->w.memory.demoted != 0 || rewind == REWIND_CHECK ||
+		     rewind == REWIND_NEED || rewind == REWIND_SUCCESS;
+	bool asked = s->now_ms - s->checks.manual_ms < 300000 ||
+		     (s->checks.hand_ms[node] && s->now_ms - s->checks.hand_ms[node] < 300000);
+	int64_t retry_ms = worker_settings(s, node)->retry_timeout_ms;
+	/* With the answers of a slow store for the key, and for /sync after it. */
+	bool raced = a->task == TASK_PROMOTE && s->checks.raced_ms[node] &&
+		     s->now_ms - s->checks.raced_ms[node] < 3 * retry_ms;
+	bool late = raced || s->now_ms - s->checks.pause_began_ms < retry_ms;
+	/* X41: what an earlier worker began runs on. */
+	bool goes_on = n->orphan == a->task;
+	if (n->patroni || !worker_settings(s, node)->pause || by_itself[a->task] || asked || late ||
+		joins || goes_on)
+		return;
+	violation(s, "S17", "%s begins in pause: %s", sim_name(node), ha_task_word(a->task));
+}
+
 /* What the operator ordered to be lost is not held against anybody. */
 static void forget_acked(struct sim *s)
 {
@@ -285,7 +314,7 @@ static void check_lag(struct sim *s, int node, uint64_t lsn)
 static void check_handed_over(struct sim *s, int node, const struct sim_branch *b)
 {
 	bool handed = s->checks.handed_to == node && !in_pause(s) && !s->checks.timeline_reused &&
-		      !s->nodes[node].patroni;
+		      !s->checks.dir_lost && !s->nodes[node].patroni;
 	s->checks.handed_to = -1;
 	for (int16_t i = 0; handed && i < (int16_t)s->branch_count; i++) {
 		uint64_t acked = s->branches[i].acked_lsn;
@@ -313,6 +342,10 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 		n->resumed_ms && s->now_ms - n->resumed_ms <= 150 && !dcs_lease_of(s, node);
 	if (settings_sync_mode(set) != SYNC_OFF && !last_words)
 		check_nothing_lost(s, node, b->parent, b->start_lsn, "is promoted");
+	if (s->checks.not_promised == node && !s->nodes[node].patroni)
+		violation(s, "S8",
+			"%s is promoted although /sync named another leader and nobody else",
+			sim_name(node));
 	check_handed_over(s, node, b);
 	if (!last_words) {
 		check_lag(s, node, b->start_lsn);
@@ -411,6 +444,16 @@ static void check_key_changes(struct sim *s, int node)
 			k->key_changes, s->now_ms - k->key_changes_ms);
 }
 
+/* S8: without voters nobody but the last leader has what was acknowledged. With a quorum that one's
+ * own vote tells that somebody else has it, too. */
+static bool promised_to_another(const struct sim *s, int node)
+{
+	const struct cluster *c = &s->dcs.now.c;
+	return settings_sync_mode(sim_config_now(s)) == SYNC_PRIORITY && settled(s) &&
+	       c->sync_key_exists && c->sync_leader[0] != '\0' && c->sync_voter_count == 0 &&
+	       strcmp(c->sync_leader, sim_name(node)) != 0 && !by_hand(s, node);
+}
+
 void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 {
 	rules_new_fact(s);
@@ -419,6 +462,7 @@ void check_acquired(struct sim *s, int node, enum dcs_op_kind kind)
 		s->checks.key_since_ms = s->now_ms;
 		s->checks.won_by_hand =
 			by_hand(s, node) && s->checks.manual_lossy ? (int8_t)node : -1;
+		s->checks.not_promised = promised_to_another(s, node) ? (int8_t)node : -1;
 		check_old_timeline(s, node);
 		check_key_changes(s, node);
 	}
@@ -451,6 +495,8 @@ void check_config_changed(struct sim *s)
 		s->checks.mode_changed_ms = s->now_ms;
 	if (s->checks.paused && !set->pause)
 		s->checks.pause_ended_ms = s->now_ms;
+	if (!s->checks.paused && set->pause)
+		s->checks.pause_began_ms = s->now_ms;
 	s->checks.paused = set->pause;
 	/* Switched off or on: what the old mode promised is gone with /sync. Between its kinds
 	 * nothing is forgotten. */
@@ -488,10 +534,31 @@ void check_exit(struct sim *s, int node, int code)
 			code, s->nodes[node].w.plan.reason);
 }
 
+static bool voters_out_of_the_map(const struct sim *s)
+{
+	const struct cluster *c = &s->dcs.now.c;
+	unsigned there = 0;
+	for (unsigned i = 0; i < c->sync_voter_count; i++) {
+		for (unsigned k = 0; k < c->failsafe_count; k++)
+			there += strcmp(c->sync_voters[i], c->failsafe[k].name) == 0;
+	}
+	return c->failsafe_present && there < c->sync_voter_count;
+}
+
+/* A failover by hand (no votes were asked for) to one that was lost before it was promoted, and
+ * those who could outvote it are not in its map (D9): whoever ordered that has to say what is to be
+ * lost. */
+static bool left_to_the_operator(const struct sim *s)
+{
+	return s->checks.won_by_hand >= 0 && settings_sync_mode(sim_config_now(s)) == SYNC_QUORUM &&
+	       voters_out_of_the_map(s);
+}
+
 void check_alive(struct sim *s)
 {
 	int leader = dcs_leader_node(s);
 	s->checks.quiet = true;
+	s->checks.liveness_exempt |= leader < 0 && left_to_the_operator(s);
 	if (s->checks.liveness_exempt)
 		return;
 	if (leader < 0)
@@ -536,6 +603,10 @@ void check_at_end(struct sim *s)
 	else if (s->now_ms - s->checks.last_any_ack_ms > 5000 && !waits_by_design)
 		violation(s, "V7", "no commit was acknowledged for %" PRId64 " s at the end",
 			(s->now_ms - s->checks.last_any_ack_ms) / 1000);
+	const struct cluster *c = &s->dcs.now.c;
+	if (c->failover_present && !c->failover_scheduled && !c->failover_schedule_bad)
+		violation(s, "V5", "a request from %s to %s is still there at the end",
+			c->failover_leader, c->failover_candidate);
 	if (s->checks.quiet_tasks > 2 * s->cfg.member_count)
 		violation(s, "QUIET", "%u tasks started although nothing happened",
 			s->checks.quiet_tasks);

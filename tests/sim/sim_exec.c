@@ -211,6 +211,8 @@ static void order_keeper(struct sim *s, int node, const struct ha_action *a)
 	ev.kind = a->kind == HA_ACQUIRE	  ? KEEPER_ACQUIRE
 		  : a->kind == HA_RELEASE ? KEEPER_RELEASE
 					  : KEEPER_TAKE;
+	if (a->kind == HA_ACQUIRE && !worker_settings(s, node)->pause)
+		s->checks.raced_ms[node] = s->now_ms;
 	if (a->kind == HA_ACQUIRE && a->flag)
 		ev.leader_version = a->version;
 	if (a->kind == HA_RELEASE && a->lsn)
@@ -295,7 +297,7 @@ static void store_action(struct sim *s, int node, const struct ha_action *a, boo
 	case HA_CLEAR_FAILOVER:
 	case HA_REWRITE_FAILOVER: write_failover(s, node, a); break;
 	case HA_FAILSAFE_HOLD:
-		if (s->nodes[node].w.snap && s->nodes[node].w.snap->c.failsafe_count <= 1) {
+		if (worker_cluster(&s->nodes[node])->failsafe_count <= 1) {
 			s->nodes[node].failsafe_round_ms = s->now_ms; /* nobody else to ask */
 			s->nodes[node].failsafe_round_ttl_ms = worker_settings(s, node)->ttl_ms;
 		}

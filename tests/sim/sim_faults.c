@@ -158,6 +158,7 @@ static bool pg_fault(struct sim *s, struct sim_fault *f, bool begin)
 		pg_kill(s, f->hit, EXIT_CLASS_SIGNAL, "data directory lost");
 		n->pg.dir_empty = true;
 		n->pg.sysid = 0;
+		s->checks.dir_lost = true;
 		/* Whoever had everything may be gone; what remains may be too old to lead, by
 		 * design. */
 		s->checks.liveness_exempt |= settings_sync_mode(sim_config_now(s)) != SYNC_OFF ||
@@ -222,10 +223,12 @@ static void operator(struct sim *s, struct sim_fault *f, bool begin)
 		break;
 	case FAULT_OP_FAILOVER: dcs_put_failover(s, -1, node); break;
 	case FAULT_OP_RESTART:
+		s->checks.hand_ms[node] = s->now_ms;
 		req->restart = true;
 		node_turn_soon(s, node, 1);
 		break;
 	case FAULT_OP_REINIT:
+		s->checks.hand_ms[node] = s->now_ms;
 		req->reinit = true;
 		req->reinit_force = f->arg & 1;
 		node_turn_soon(s, node, 1);

@@ -87,6 +87,7 @@ void node_power(struct sim *s, int node, bool on)
 		return;
 	}
 	n->on = true;
+	n->heir.there = false;
 	n->exit_class = EXIT_CLASS_NONE;
 	start_proc(s, node, PROC_SUP);
 }
@@ -143,6 +144,7 @@ void node_kill(struct sim *s, int node, enum sim_proc proc)
 	if (proc == PROC_SUP || proc == PROC_DM) {
 		enforcers_peer_gone(s, node, proc);
 		if (proc == PROC_SUP) {
+			n->heir.there = false; /* it held the page */
 			process_down(&n->procs[PROC_WORKER]);
 			process_down(&n->procs[PROC_API]);
 			restart_later(s, node, PROC_SUP, sim_range(&s->rng, 100, 8000));

@@ -152,8 +152,19 @@ struct sim_worker {
 	uint64_t lease_seq;
 };
 
+/* What a worker leaves for the next one on its page (X74). */
+struct sim_heir {
+	bool there;
+	int64_t version, emptied;
+	uint64_t settings_version; /* patroni.dynamic.json has it by then */
+	struct failsafe_member map[SIM_NODES], sent[SIM_NODES];
+	unsigned map_count, sent_count;
+	struct cluster c; /* as the next one sees it, before it has seen the store */
+};
+
 struct sim_node {
 	int index;
+	struct sim_heir heir;
 	bool on, vm_paused, removed;
 	bool patroni; /* runs the reference's rules */
 	bool watchdog_armed, watchdog_broken, slots_copied;
@@ -173,7 +184,8 @@ struct sim_node {
 	int64_t initdb_ms, post_bootstrap_ms;
 	int64_t given_up_ms; /* true time: the worker ended with an error, started again later */
 	int64_t rules_stopped_ms; /* no turn until then, whatever the rest of the worker does */
-	int64_t last_paused_ms;	  /* an acknowledgement while its own agent was in pause */
+	int64_t last_paused_ms;	  /* an acknowledgement while its own agent was in pause, or the end
+				     of that */
 	int64_t config_behind_ms; /* the newest configuration was not in force then: it was learnt,
 				     or a commit acknowledged without it */
 	int64_t nofailover_ms;	  /* since when tagged */
@@ -209,6 +221,7 @@ void dm_event(struct sim *s, const struct sim_event *ev);
 void enforcers_peer_gone(struct sim *s, int node, enum sim_proc gone);
 /* sim_worker.c */
 void worker_start(struct sim *s, int node);
+const struct cluster *worker_cluster(const struct sim_node *n); /* as its worker knows it */
 void worker_event(struct sim *s, const struct sim_event *ev);
 void node_turn_soon(struct sim *s, int node, int64_t in_ms);
 void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap);

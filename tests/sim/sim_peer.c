@@ -14,9 +14,9 @@ void peer_poll(struct sim *s, int node, const struct ha_action *a, bool failsafe
 		int n = sim_index(w->plan.names[a->name_first + i]);
 		mask |= n >= 0 && n != node ? 1u << n : 0;
 	}
-	if (failsafe)
-		for (unsigned i = 0; w->snap && i < w->snap->c.failsafe_count; i++)
-			mask |= 1u << sim_index(w->snap->c.failsafe[i].name);
+	const struct cluster *c = worker_cluster(&s->nodes[node]);
+	for (unsigned i = 0; failsafe && i < c->failsafe_count; i++)
+		mask |= 1u << sim_index(c->failsafe[i].name);
 	mask &= ~(1u << node);
 	w->peer_count = w->peers_open = 0;
 	w->peers_asked_ms = node_clock(s, node);

@@ -123,6 +123,12 @@ void rules_new_fact(struct sim *s)
 	s->checks.fact_epoch++;
 }
 
+void rules_news_for(struct sim *s, int node)
+{
+	s->checks.habits[node].changes = 0;
+	s->checks.habits[node].quiet_deeds = 0;
+}
+
 unsigned rules_print(void)
 {
 	unsigned used = 0, wanted = 0;

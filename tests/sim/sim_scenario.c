@@ -73,6 +73,10 @@ static bool read_expect(struct sim_scenario *sc, char **rest)
 		sc->promotions_max = (int)strtol(value, NULL, 10);
 	else if (strcmp(what, "outage") == 0 && value)
 		sc->outage_max_ms = ms(value);
+	else if (strcmp(what, "no_hand") == 0)
+		sc->no_hand = true;
+	else if (strcmp(what, "sync") == 0 && value)
+		sc->sync_names = (unsigned)strtoul(value, NULL, 10);
 	else
 		return false;
 	return true;
@@ -252,6 +256,13 @@ void scenario_judge(struct sim *s, const struct sim_scenario *sc)
 		violation(s, "EXPECT",
 			"no acknowledged commit for %" PRId64 " ms, at most %" PRId64 " expected",
 			s->checks.longest_outage_ms, sc->outage_max_ms);
+	if (sc->no_hand && s->checks.init_removed)
+		violation(s, "EXPECT", "a failed bootstrap left /initialize behind");
+	unsigned names =
+		leader < 0 ? 0 : (unsigned)__builtin_popcount(s->nodes[leader].pg.ssn.names);
+	if (sc->sync_names && names != sc->sync_names)
+		violation(
+			s, "EXPECT", "%u synchronous standbys, %u expected", names, sc->sync_names);
 }
 
 static int by_name(const void *x, const void *y)

@@ -42,6 +42,8 @@ struct sim_scenario {
 	int promotions_min, promotions_max; /* -1 = not judged; the first election counts as one */
 	char leader;			    /* who leads at the end; 0 = not judged */
 	int64_t outage_max_ms;		    /* 0 = not judged */
+	bool no_hand;			    /* nobody had to remove /initialize (V10) */
+	unsigned sync_names;		    /* synchronous standbys at the end; 0 = not judged */
 };
 
 struct run;

@@ -21,6 +21,9 @@ static void finish(struct sim *s, int node, enum ha_task_result result)
 		: result == TASK_RESULT_FALSE ? "false"
 		: result == TASK_RESULT_NONE  ? "none"
 					      : "cancelled");
+	/* What took long, and is over, is news. */
+	if (node_clock(s, node) - w->task.since_ms > 20000)
+		rules_news_for(s, node);
 	w->task_ended = w->task.kind;
 	w->task_result = result;
 	w->task.kind = TASK_NONE;
@@ -412,6 +415,7 @@ void task_start(struct sim *s, int node, const struct ha_action *a)
 		int n = sim_index(w->plan.names[a->name_first + i]);
 		t->names |= n >= 0 ? 1u << n : 0;
 	}
+	check_task(s, node, a);
 	if (t->kind == TASK_RESTART || t->kind == TASK_REINIT)
 		task_request_done(s, node);
 	sim_log(s, node, "task %s starts%s%s", ha_task_word(t->kind),

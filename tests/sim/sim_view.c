@@ -10,7 +10,6 @@ static struct {
 	struct pg_files files;
 	struct pg_walsender senders[SIM_NODES];
 	struct history_row history[SIM_HISTORY];
-	struct cluster nothing;
 	struct settings set; /* as the configuration says, with this member's tags */
 } scratch;
 
@@ -243,7 +242,7 @@ void view_build(struct sim *s, int node, struct ha_view *v, const struct ha_resu
 	scratch.set = *set;
 	scratch.set.tags = n->tags;
 	v->set = &scratch.set;
-	v->c = w->snap ? &w->snap->c : &scratch.nothing;
+	v->c = worker_cluster(n);
 	v->c_fresh = w->snap != NULL;
 	v->store_failing_since_ms = w->store_failing_ms;
 	v->store = w->store_failing_ms && now - w->store_failing_ms >= set->retry_timeout_ms

@@ -143,6 +143,9 @@ void worker_snapshot(struct sim *s, int node, struct sim_snapshot *snap)
 	snapshot_drop(s, w->snap);
 	w->snap = snap;
 	if (snap->c.config_valid && w->settings_version != (uint64_t)snap->c.config_version) {
+		/* It may have been suspended since long before the others went on. */
+		if (worker_settings(s, node)->pause)
+			s->nodes[node].last_paused_ms = s->now_ms;
 		w->settings_version = (uint64_t)snap->c.config_version;
 		s->nodes[node].config_behind_ms = s->now_ms;
 		keeper_config(s, node);
@@ -201,6 +204,49 @@ static void prove_again(struct sim *s, int node)
 
 /* ---- the turn ---- */
 
+static void leave_heir(struct sim *s, int node, const struct ha_view *v)
+{
+	const struct ha_memory *m = &s->nodes[node].w.memory;
+	struct sim_heir *h = &s->nodes[node].heir;
+	h->there = failsafe_bequeathed(v, m);
+	if (!h->there)
+		return;
+	h->version = v->c->failsafe_version;
+	h->settings_version = s->nodes[node].w.settings_version;
+	h->emptied = m->failsafe_emptied;
+	h->map_count = h->sent_count = 0;
+	for (unsigned i = 0; i < v->c->failsafe_count && i < SIM_NODES; i++)
+		h->map[h->map_count++] = v->c->failsafe[i];
+	for (unsigned i = 0; i < m->failsafe_sent_count && i < SIM_NODES; i++) {
+		struct failsafe_member *p = &h->sent[h->sent_count++];
+		memcpy(p->name, m->failsafe_sent[i].name, sizeof(p->name));
+		memcpy(p->api_url, m->failsafe_sent[i].api_url, sizeof(p->api_url));
+	}
+}
+
+static void take_heir(struct sim *s, int node)
+{
+	struct ha_memory *m = &s->nodes[node].w.memory;
+	struct sim_heir *h = &s->nodes[node].heir;
+	h->c = (struct cluster){ 0 };
+	if (!h->there)
+		return;
+	s->nodes[node].w.settings_version = h->settings_version;
+	failsafe_inherit(m, h->emptied);
+	for (unsigned i = 0; i < h->sent_count; i++)
+		INVARIANT(failsafe_inherit_sent(
+			m, h->sent[i].name, h->sent[i].api_url, node_clock(s, node)));
+	h->c.failsafe_present = true;
+	h->c.failsafe = h->map;
+	h->c.failsafe_count = h->map_count;
+	h->c.failsafe_version = h->version;
+}
+
+const struct cluster *worker_cluster(const struct sim_node *n)
+{
+	return n->w.snap ? &n->w.snap->c : &n->heir.c;
+}
+
 static void run_step(struct sim *s, int node, const struct ha_result *result)
 {
 	struct sim_worker *w = &s->nodes[node].w;
@@ -209,6 +255,7 @@ static void run_step(struct sim *s, int node, const struct ha_result *result)
 	w->task_ended = TASK_NONE;
 	ha_step(&view, &w->memory, result, &w->plan);
 	s->turns++;
+	leave_heir(s, node, &view);
 	check_plan(s, node, &w->plan);
 	if (w->plan.await == AWAIT_NONE || w->plan.verdict != VERDICT_NONE)
 		worker_keeper(s, node,
@@ -371,6 +418,7 @@ void worker_start(struct sim *s, int node)
 	w->role = n->pg.phase == PGP_PRIMARY ? PG_ROLE_PRIMARY : PG_ROLE_REPLICA;
 	keeper_init(&w->keeper, n->sup.guard.lease_seq, n->sup.guard.lease_until_ms,
 		node_clock(s, node));
+	take_heir(s, node);
 	s->dcs.watch_pending[node] = false;
 	keeper_config(s, node);
 	prove_again(s, node);

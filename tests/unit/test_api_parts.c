@@ -150,6 +150,11 @@ static void test_auth(void **state)
 		if (a.status != rows[i].status ||
 			(a.status != 0 && strcmp(a.text, rows[i].text) != 0))
 			fail_msg("row %u: %u %s", i, a.status, a.status != 0 ? a.text : "");
+		/* The local socket asks who it is, nothing else. */
+		r.local = true;
+		assert_int_equal(auth_check(&s, &r, none, members).status, 403);
+		r.local_trusted = true;
+		assert_int_equal(auth_check(&s, &r, none, members).status, 0);
 		settings_free(&s);
 	}
 }

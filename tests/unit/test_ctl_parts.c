@@ -1,13 +1,14 @@
 /* ctl: command line, table, diff. */
-#include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "common/ext/json.h"
+#include "common/ext/yaml.h"
 #include "ctl/args.h"
 #include "ctl/diff.h"
 #include "ctl/table.h"
@@ -91,6 +92,41 @@ static void test_json_as_python(void **state)
 	json_decref(v);
 }
 
+/* What edit-config writes for the editor must read back as the same value, with our reader and with
+ * others (YAML 1.1): numbers keep their point, and text that looks like a date or a number keeps
+ * its quotes. */
+static void test_yaml_values(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *json, *yaml;
+	} rows[] = { { "100.0", "100.0" }, { "1e-7", "1.0e-07" }, { "1e100", "1.0e+100" },
+		{ "1e16", "1.0e+16" }, { "123456789000000.0", "123456789000000.0" },
+		{ "1.5", "1.5" }, { "0.0001", "0.0001" }, { "0.00001", "1.0e-05" },
+		{ "-20.0", "-20.0" }, { "12.25e20", "1.225e+21" },
+		{ "\"2030-01-01T00:00:00+00:00\"", "'2030-01-01T00:00:00+00:00'" },
+		{ "\"2030-01-01\"", "'2030-01-01'" }, { "\"2030-01\"", "2030-01" },
+		{ "\"2030-01-01x\"", "2030-01-01x" }, { "\"2030\"", "'2030'" }, { "\"=\"", "'='" },
+		{ "\"<<\"", "'<<'" }, { "\".inf\"", "'.inf'" }, { "\".NaN\"", "'.NaN'" },
+		{ "\"1e5\"", "1e5" }, { "\"off\"", "'off'" } };
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct err err = ERR_INIT;
+		struct buf out = BUF_INIT(1000), want = BUF_INIT(1000);
+		char text[100];
+		snprintf(text, sizeof(text), "{\"k\": %s}", rows[i].json);
+		json_t *v = json_read(text, strlen(text), NULL);
+		assert_true(yaml_write(v, &out));
+		buf_addf(&want, "k: %s\n", rows[i].yaml);
+		assert_string_equal(buf_str(&out), buf_str(&want));
+		json_t *back = yaml_read(buf_str(&out), out.len, &err);
+		assert_true(json_equal(v, back));
+		json_decref(v);
+		json_decref(back);
+		buf_done(&out);
+		buf_done(&want);
+	}
+}
+
 static void test_diff(void **state)
 {
 	(void)state;
@@ -111,9 +147,8 @@ static void test_diff(void **state)
 
 int main(void)
 {
-	setlocale(LC_CTYPE, "C.UTF-8");
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_json_as_python),
 		cmocka_unit_test(test_args), cmocka_unit_test(test_table),
-		cmocka_unit_test(test_diff) };
+		cmocka_unit_test(test_diff), cmocka_unit_test(test_yaml_values) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

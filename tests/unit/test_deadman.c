@@ -167,7 +167,7 @@ static ino_t name_ino(void)
 
 static ino_t name_changes(ino_t from)
 {
-	int64_t end_ms = clock_boot_ms() + 5000;
+	int64_t end_ms = clock_boot_ms() + 10000;
 	while (name_ino() == from && clock_boot_ms() < end_ms)
 		usleep(1000);
 	assert_true(name_ino() != from && name_ino() != 0);

@@ -381,7 +381,7 @@ static int other_enforcer(bool supervisor)
 	}
 	close(fd);
 	lock_path(path, sizeof(path));
-	fd = duty_take(path, DUTY_ENFORCER);
+	fd = duty_enforce(path);
 	assert_true(fd >= 0);
 	return fd;
 }
@@ -408,23 +408,34 @@ static void test_relieved(void **state)
 		close(r.sup);
 		stays(&r);
 		lock_path(path, sizeof(path));
-		int relief = duty_take(path, DUTY_WATCHER);
+		/* A brother is none: he may be ending just now. */
+		int brother = duty_watch(path, getpid());
+		assert_true(brother >= 0);
+		stays(&r);
+		int relief = duty_watch(path, getpid() + (i == 0 ? 1 : -1));
 		assert_true(relief >= 0);
 		assert_int_equal(wait_end(r.pid), 0);
 		assert_true(victim_lives(&r));
 		end_victim(&r);
 		close(r.worker);
+		close(brother);
 		close(relief);
 		close(other);
 	}
 }
 
-/* The other one dies before anybody else has come to watch it. */
+/* The other one dies before anybody else has come to watch it, but for a brother that is stopped.
+ */
 static void test_last_fence_late(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 2; i++) {
 		struct run r;
+		char path[100];
+		close(open_lock());
+		lock_path(path, sizeof(path));
+		int brother = duty_watch(path, getpid());
+		assert_true(brother >= 0);
 		int other = other_enforcer(i == 0);
 		start(&r);
 		start_victim(&r);
@@ -436,6 +447,7 @@ static void test_last_fence_late(void **state)
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 		assert_int_equal(wait_end(r.pid), 0);
 		close(r.worker);
+		close(brother);
 	}
 }
 
@@ -447,16 +459,16 @@ static void test_on_duty(void **state)
 	char path[100];
 	close(open_lock());
 	lock_path(path, sizeof(path));
-	assert_false(duty_held(path, DUTY_WATCHER));
+	assert_false(duty_watched(path, 0));
 	start(&r);
 	int64_t until_ms = clock_boot_ms() + WAIT_MS;
-	while (!duty_held(path, DUTY_WATCHER) && clock_boot_ms() < until_ms)
+	while (!duty_watched(path, 0) && clock_boot_ms() < until_ms)
 		poll(NULL, 0, 5);
-	assert_true(duty_held(path, DUTY_WATCHER));
-	assert_false(duty_held(path, DUTY_ENFORCER));
+	assert_true(duty_watched(path, 0));
+	assert_false(duty_enforced(path));
 	kill(r.pid, SIGTERM);
 	assert_int_equal(wait_end(r.pid), 0);
-	assert_false(duty_held(path, DUTY_WATCHER));
+	assert_false(duty_watched(path, 0));
 	close_all(&r);
 }
 

@@ -30,6 +30,62 @@ static void test_peer_silent(void **state)
 		{ 6100, GUARD_EV_PEER_NEW, 0 }, { 7000, GUARD_EV_PEER_DEAD, GUARD_REPLACE_PEER });
 }
 
+/* The supervisor reads an answer when it is awake: it counts from when it was given, and never
+ * takes a later one back. */
+static void test_peer_answer_that_waited(void **state)
+{
+	(void)state;
+	struct guard g;
+	struct guard_event peer = { .kind = GUARD_EV_PEER_NEW };
+	struct guard_event seen = { .kind = GUARD_EV_PEER_SEEN, .peer_at_ms = T0 + 1000 };
+	struct guard_event older = { .kind = GUARD_EV_PEER_SEEN, .peer_at_ms = T0 + 500 };
+	struct guard_event later = { .kind = GUARD_EV_PEER_SEEN, .peer_at_ms = T0 + 99999 };
+	struct guard_event tick = { .kind = GUARD_EV_TICK };
+	guard_init(&g, SUP, T0);
+	guard_step(&g, &peer, T0);
+	for (int64_t at = 100; at < 7000; at += 100) {
+		if (at == 2000)
+			guard_step(&g, &seen, T0 + at);
+		if (at == 4000)
+			guard_step(&g, &older, T0 + at);
+		assert_false(guard_step(&g, &tick, T0 + at).flags & GUARD_REPLACE_PEER);
+	}
+	struct guard copy = g;
+	assert_true(guard_step(&g, &tick, T0 + 7000).flags & GUARD_REPLACE_PEER);
+	guard_step(&copy, &later, T0 + 6900); /* a time to come is now */
+	for (int64_t at = 6900; at < 12900; at += 100)
+		assert_false(guard_step(&copy, &tick, T0 + at).flags & GUARD_REPLACE_PEER);
+	assert_true(guard_step(&copy, &tick, T0 + 12900).flags & GUARD_REPLACE_PEER);
+}
+
+/* At multiples of the interval, a little earlier when we are awake anyhow; never later than one
+ * interval. */
+static void test_peer_told_together_with_the_rest(void **state)
+{
+	(void)state;
+	struct guard g;
+	struct guard_event peer = { .kind = GUARD_EV_PEER_NEW };
+	struct guard_event tick = { .kind = GUARD_EV_TICK };
+	int64_t interval = guard_peer_interval_ms(GUARD_TTL_DEFAULT_MS);
+	int64_t start = 10 * interval + 700, last = start;
+	unsigned sent = 0;
+	guard_init(&g, SUP, start);
+	guard_step(&g, &peer, start);
+	for (int64_t at = start; at < start + 10 * interval; at++) {
+		struct guard_event seen = { .kind = GUARD_EV_PEER_SEEN };
+		guard_step(&g, &seen, at);
+		struct guard_actions a = guard_step(&g, &tick, at);
+		if (!(a.flags & GUARD_SEND_STATE))
+			continue;
+		assert_true(at - last <= interval);
+		assert_int_equal((at + GUARD_PEER_EARLY_MS) % interval, 0);
+		assert_int_equal(a.wake_at_ms % interval, 0); /* asked for: the multiple itself */
+		last = at;
+		sent++;
+	}
+	assert_int_equal(sent, 10);
+}
+
 static void test_peer_fences(void **state)
 {
 	ROWS(SUP, LEADER, { 100, GUARD_EV_PEER_SEEN, 0, .n = 1, .gen = 9 },
@@ -277,6 +333,8 @@ int main(void)
 		cmocka_unit_test(test_peer_silent),
 		cmocka_unit_test(test_peer_fences),
 		cmocka_unit_test(test_hold),
+		cmocka_unit_test(test_peer_answer_that_waited),
+		cmocka_unit_test(test_peer_told_together_with_the_rest),
 		cmocka_unit_test(test_thaw_with_renewal),
 		cmocka_unit_test(test_thaw_without_renewal),
 		cmocka_unit_test(test_thaw_standby),

@@ -337,6 +337,27 @@ static void test_stage_bound(void **state)
 	free(f);
 }
 
+static void pauses(struct fx *f)
+{
+	f->set.pause = true;
+}
+
+/* B5 asks for the cluster as it is now, and the answer tells of a pause: nothing starts any more.
+ */
+static void test_pause_meets_a_start(void **state)
+{
+	(void)state;
+	struct fx *f = fx_new();
+	fx_pg(f, 'd');
+	fx_leader(f, "b");
+	f->on_reread = pauses;
+	fx_run(f);
+	expect(f, "A16");
+	assert_null(fx_find(f, HA_TASK_START));
+	assert_true(f->stages >= 1);
+	free(f);
+}
+
 static void test_foreign_key_was_old(void **state)
 {
 	(void)state;
@@ -560,6 +581,7 @@ int main(void)
 		cmocka_unit_test(test_crash_in_stage),
 		cmocka_unit_test(test_stage_bound),
 		cmocka_unit_test(test_foreign_key_was_old),
+		cmocka_unit_test(test_pause_meets_a_start),
 		cmocka_unit_test(test_sync_unknown),
 		cmocka_unit_test(test_manual_to_async),
 		cmocka_unit_test(test_leader_not_primary_yet),

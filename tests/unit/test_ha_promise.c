@@ -175,14 +175,17 @@ static void test_barred_peer(void **state)
 		map(f, "a", barred ? "c" : "b");
 		fx_peer(f, "b", 5000);
 		assert_false(wins(f));
-		/* The same by its timeline. */
-		f = racer(SYNC_QUORUM, "c", 0, "a", "b");
-		f->set.check_timeline = barred;
-		f->sql.timeline = 2;
-		f->c.history_count = 1;
-		f->history[0] = (struct history_row){ .timeline = 1, .lsn = 6000 };
-		fx_peer(f, "b", 5000);
-		assert_int_equal(wins(f), barred);
+		/* The same by its timeline; a member of the reference shows no tag in any mode. */
+		static const enum sync_mode modes[] = { SYNC_QUORUM, SYNC_PRIORITY, SYNC_OFF };
+		for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
+			f = racer(modes[i], "c", 0, "a", "b");
+			f->set.check_timeline = barred;
+			f->sql.timeline = 2;
+			f->c.history_count = 1;
+			f->history[0] = (struct history_row){ .timeline = 1, .lsn = 6000 };
+			fx_peer(f, "b", 5000);
+			assert_int_equal(wins(f), barred);
+		}
 		/* A switchover whose leader died waits for nobody who cannot follow it. */
 		f = racer(SYNC_QUORUM, "a", 0, "b", "");
 		map(f, "a", barred ? "c" : "b");
@@ -329,10 +332,14 @@ static void test_lease_is_proven_anew(void **state)
 static void test_strict_without_a_store(void **state)
 {
 	(void)state;
-	for (int strict = 0; strict < 2; strict++) {
+	for (int kind = 0; kind < 4; kind++) {
+		int strict = kind & 1;
 		struct fx *f = leader("", 0, 1000);
 		f->set.sync_strict = strict == 1;
-		f->v.store = STORE_FAILING;
+		if (kind < 2)
+			f->v.store = STORE_FAILING;
+		else
+			fx_lock(f, LOCK_UNCERTAIN); /* only renewals go unanswered */
 		fx_run(f);
 		const struct ha_action *set = fx_find(f, HA_SET_SSN);
 		assert_int_equal(set != NULL, strict);

@@ -402,6 +402,7 @@ static void failsafe_good(struct fx *f)
 static void failsafe_bad(struct fx *f)
 {
 	store_failing(f);
+	f->m.failsafe_again_ms = 1; /* X75: this is the second time */
 	failsafe_map(f);
 }
 static void failsafe_alone(struct fx *f)
@@ -445,10 +446,25 @@ static void switchover_to_b(struct fx *f)
 	FX_SET(f->c.failover_leader, "a");
 	FX_SET(f->c.failover_candidate, "b");
 }
+static void crashed_switchover(struct fx *f)
+{
+	start_timeout_zero(f);
+	switchover_to_b(f);
+}
+static void start_late_switchover(struct fx *f)
+{
+	start_late_peer(f);
+	switchover_to_b(f);
+}
 static void stray_key_switchover(struct fx *f)
 {
 	stray_key(f);
 	switchover_to_b(f);
+}
+static void stray_key_switchover_promoting(struct fx *f)
+{
+	stray_key_switchover(f);
+	f->v.promote_sent = true;
 }
 static void stray_key_switchover_stays(struct fx *f)
 {
@@ -513,11 +529,37 @@ static void task_demote(struct fx *f)
 	f->v.task = TASK_DEMOTE;
 	f->m.demoted = DEMOTE_GRACEFUL;
 }
+static void task_demote_named_later(struct fx *f)
+{
+	task_demote(f);
+	switchover_to_b(f);
+}
+static void task_demote_named_again(struct fx *f)
+{
+	task_demote_named_later(f);
+	FX_SET(f->m.demoted_for, "b");
+}
+static void task_demote_named_asked(struct fx *f)
+{
+	task_demote_named_later(f);
+	f->m.void_version = 5;
+	f->m.void_since_ms = FX_NOW - 100;
+}
+static void task_demote_failover(struct fx *f)
+{
+	task_demote_named_later(f);
+	FX_SET(f->c.failover_leader, "");
+}
 static void task_crash_late(struct fx *f)
 {
 	f->v.task = TASK_CRASH_RECOVERY;
 	f->m.crash_recovery_started_ms = FX_NOW - 300001;
 	fx_peer(f, "b", 1000);
+}
+static void task_crash_late_switchover(struct fx *f)
+{
+	task_crash_late(f);
+	switchover_to_b(f);
 }
 static void pre_promote_failed(struct fx *f)
 {
@@ -757,6 +799,22 @@ static void shutdown_asked(struct fx *f)
 {
 	f->v.request.shutdown = true;
 }
+static void shutdown_switchover(struct fx *f)
+{
+	switchover_to_b(f);
+	shutdown_asked(f);
+}
+static void shutdown_switchover_doubt(struct fx *f)
+{
+	shutdown_switchover(f);
+	f->v.store = STORE_FAILING;
+}
+static void shutdown_named_later(struct fx *f)
+{
+	shutdown_switchover(f);
+	f->v.task = TASK_DEMOTE;
+	f->m.demoted = DEMOTE_SHUTDOWN;
+}
 static void shutdown_paused(struct fx *f)
 {
 	shutdown_asked(f);
@@ -775,6 +833,25 @@ static void restart_paused(struct fx *f)
 {
 	paused(f);
 	restart_asked(f);
+}
+static void restart_paused_rewind(struct fx *f)
+{
+	restart_paused(f);
+	f->m.rewind_state = REWIND_NEED;
+	f->v.can_rewind = false;
+}
+static void restart_paused_may_rewind(struct fx *f)
+{
+	restart_paused_rewind(f);
+	f->v.can_rewind = true;
+	f->files.control.state = PG_DB_SHUTDOWNED;
+}
+/* Somebody wrote my name into the key that b's session holds. */
+static void my_name_session_of_b(struct fx *f)
+{
+	FX_SET(f->c.leader_session, "77");
+	FX_SET(f->members[1].session, "77");
+	FX_SET(f->members[2].session, "78");
 }
 static void restart_voter(struct fx *f)
 {
@@ -929,6 +1006,9 @@ static const struct row rows[] = {
 		VERDICT_NONE, "waiting until that is possible" },
 	{ "X72 a switchover by name waits for this key", "a", LOCK_HELD, 'R', stray_key_switchover,
 		"X72", HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "removing the request" },
+	{ "X72 ... and told to promote: stopped at once", "a", LOCK_HELD, 'R',
+		stray_key_switchover_promoting, "X18", DEMOTE(DEMOTE_IMMEDIATE), VERDICT_HOLD,
+		"no decision" },
 	{ "X72 it cannot be removed", "a", LOCK_HELD, 'R', stray_key_switchover_stays, "X18",
 		HA_RELEASE, 0, VERDICT_DROP, "no decision" },
 	{ "X72 it names another leader", "a", LOCK_HELD, 'R', stray_key_switchover_of_c, "X18",
@@ -1072,6 +1152,12 @@ static const struct row rows[] = {
 		VERDICT_HOLD, "starting primary after failure" },
 	{ "B1 fail over after crash", "a", LOCK_HELD, 'D', start_timeout_zero, "B1",
 		DEMOTE(DEMOTE_IMMEDIATE), VERDICT_HOLD, "fail over after a crash" },
+	{ "X72 crashed with a switchover open", "a", LOCK_HELD, 'D', crashed_switchover, "X72",
+		HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "removing the request" },
+	{ "X72 ... in crash recovery", "a", LOCK_HELD, 'D', task_crash_late_switchover, "X72",
+		HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "removing the request" },
+	{ "X72 ... starting", "a", LOCK_HELD, 'S', start_late_switchover, "X72", HA_CLEAR_FAILOVER,
+		0, VERDICT_HOLD, "removing the request" },
 	{ "B1 nobody able, starts read-only", "a", LOCK_HELD, 'D', no_candidates_for_start, "B6",
 		TASK(TASK_RESTART_AFTER_FAILURE), VERDICT_HOLD, "readonly" },
 	{ "B4 crash recovery", "b", LOCK_NONE, 'D', can_rewind, "B4", TASK(TASK_CRASH_RECOVERY),
@@ -1088,6 +1174,15 @@ static const struct row rows[] = {
 
 	{ "H2", "a", LOCK_HELD, 'P', task_restart, "H2", QUIET, VERDICT_HOLD,
 		"updated leader lock during restart" },
+	{ "X72 named while it stops for somebody else", "a", LOCK_HELD, 'P',
+		task_demote_named_later, "H2", HA_CLEAR_FAILOVER, 0, VERDICT_HOLD,
+		"updated leader lock during demote" },
+	{ "X72 ... named again", "a", LOCK_HELD, 'P', task_demote_named_again, "H2", QUIET,
+		VERDICT_HOLD, "updated leader lock during demote" },
+	{ "X72 ... being removed", "a", LOCK_HELD, 'P', task_demote_named_asked, "H2", QUIET,
+		VERDICT_HOLD, "updated leader lock during demote" },
+	{ "X72 ... a failover promises nothing", "a", LOCK_HELD, 'P', task_demote_failover, "H2",
+		QUIET, VERDICT_HOLD, "updated leader lock during demote" },
 	{ "H1", "a", LOCK_HELD, 'D', task_crash_late, "H1", DEMOTE(DEMOTE_IMMEDIATE), VERDICT_HOLD,
 		"terminated crash recovery" },
 	{ "H3", "b", LOCK_LOST, 'R', task_promote, "H3", HA_TASK_CANCEL, 0, VERDICT_NONE,
@@ -1253,6 +1348,12 @@ static const struct row rows[] = {
 		"removed leader lock because postgres is not running" },
 	{ "N1 paused and down", "b", LOCK_NONE, 'd', restart_paused, "N1", TASK(TASK_RESTART),
 		VERDICT_NONE, "restart" },
+	{ "N1 paused, pg_rewind first", "b", LOCK_NONE, 'd', restart_paused_rewind, "N1",
+		HA_REQUEST_REFUSED, 0, VERDICT_NONE, "pg_rewind is needed first" },
+	{ "6.5 paused, restart asked", "b", LOCK_NONE, 'd', restart_paused_may_rewind, "6.5",
+		TASK(TASK_REWIND), VERDICT_NONE, "pg_rewind" },
+	{ "X2 another's session", "a", LOCK_NONE, 'R', my_name_session_of_b, "X2", QUIET,
+		VERDICT_NONE, "waiting for b, whose session" },
 	{ "A16 paused", "b", LOCK_NONE, 'd', paused, "A16", QUIET, VERDICT_NONE,
 		"postgres is not running" },
 	{ "X8 never asked", "b", LOCK_NONE, 'R', sql_never_asked, "X8", QUIET, VERDICT_NONE,
@@ -1278,6 +1379,12 @@ static const struct row rows[] = {
 
 	{ "1.15 leader", "a", LOCK_HELD, 'P', shutdown_asked, "1.15", DEMOTE(DEMOTE_SHUTDOWN),
 		VERDICT_HOLD, "stopping PostgreSQL" },
+	{ "X72 an agent that ends with a switchover open", "a", LOCK_HELD, 'P', shutdown_switchover,
+		"X72", HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "removing the request" },
+	{ "X72 ... and the store away", "a", LOCK_HELD, 'P', shutdown_switchover_doubt, "1.15",
+		DEMOTE(DEMOTE_SHUTDOWN), VERDICT_HOLD, "stopping PostgreSQL" },
+	{ "X72 ... named while it stops", "a", LOCK_HELD, 'P', shutdown_named_later, "1.15",
+		HA_CLEAR_FAILOVER, 0, VERDICT_HOLD, "shutting down" },
 	{ "1.15 replica", "b", LOCK_NONE, 'R', shutdown_asked, "1.15", DEMOTE(DEMOTE_SHUTDOWN),
 		VERDICT_DROP, "stopping PostgreSQL" },
 	{ "1.15 stopped", "a", LOCK_HELD, 'D', shutdown_asked, "1.15", HA_RELEASE, 0, VERDICT_DROP,

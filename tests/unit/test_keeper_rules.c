@@ -219,6 +219,41 @@ static void test_release_order(void **state)
 	assert_int_equal(find(&f, KEEPER_SEND)->version, 7);
 }
 
+static void seen(struct fix *f, int64_t now, int64_t leader_version, int64_t revision)
+{
+	step(f, now,
+		(struct keeper_event){ .kind = KEEPER_SNAPSHOT,
+			.leader_is_me = leader_version != 0,
+			.session_is_mine = leader_version != 0,
+			.no_leader = leader_version == 0,
+			.leader_version = leader_version,
+			.revision = revision });
+}
+
+/* News from before the release come after its answer: the key that they show is no more, and nobody
+ * may act as if he had it. */
+static void test_old_news_after_release(void **state)
+{
+	(void)state;
+	struct fix f;
+	held(&f);
+	step(&f, 5000, (struct keeper_event){ .kind = KEEPER_RELEASE, .deadline_ms = 9000 });
+	ack(&f, 5001);
+	answer(&f, 5100, KEEPER_OP_RELEASE, HA_OUT_OK, 5001);
+	step(&f, 5100,
+		(struct keeper_event){
+			.kind = KEEPER_VERDICT, .verdict = VERDICT_HOLD, .at_ms = 5100 });
+	seen(&f, 5110, 7, 20);
+	assert_null(find(&f, KEEPER_SEND));
+	assert_int_equal(keeper_lock(&f.k, 5110), LOCK_NONE);
+	seen(&f, 5120, 0, 21);
+	assert_int_equal(keeper_lock(&f.k, 5120), LOCK_NONE);
+	/* A later one of ours counts: an acquire without an answer did happen. */
+	seen(&f, 5130, 22, 22);
+	assert_int_equal(find(&f, KEEPER_SEND)->op, KEEPER_OP_RENEW);
+	assert_int_equal(keeper_lock(&f.k, 5130), LOCK_UNCERTAIN);
+}
+
 static void test_verdict_stale(void **state)
 {
 	(void)state;
@@ -539,6 +574,7 @@ int main(void)
 		cmocka_unit_test(test_repeated_adoption),
 		cmocka_unit_test(test_unknown_and_lost),
 		cmocka_unit_test(test_release_order),
+		cmocka_unit_test(test_old_news_after_release),
 		cmocka_unit_test(test_verdict_stale),
 		cmocka_unit_test(test_adopt_first),
 		cmocka_unit_test(test_failsafe_and_pause),

@@ -96,6 +96,13 @@ static void test_failover_is_written_once(void **state)
 	worker_drop(w);
 }
 
+static unsigned touches_ended;
+static void on_touched(struct worker *w)
+{
+	assert_false(w->touch_running);
+	touches_ended++;
+}
+
 static void test_member_key_one_at_a_time(void **state)
 {
 	(void)state;
@@ -113,12 +120,13 @@ static void test_member_key_one_at_a_time(void **state)
 	store_touch(w, "{\"state\":\"running\"}");
 	assert_int_equal(f.count, 2);
 	assert_string_equal(f.sent[1].value, "{\"state\":\"running\"}");
-	/* The last word of an agent that ends does not wait. */
-	w->shutdown_answered = true;
+	/* An agent that ends waits for its last word. */
+	w->on_touched = on_touched;
 	store_touch(w, "{\"state\":\"stopped\"}");
-	assert_int_equal(f.count, 3);
+	assert_int_equal(f.count, 2);
+	assert_int_equal(touches_ended, 0);
 	answer(&f, 1, DCS_OK);
-	answer(&f, 2, DCS_OK);
+	assert_int_equal(touches_ended, 1);
 	worker_drop(w);
 }
 

@@ -92,7 +92,7 @@ static void send_ping(struct loop *l, void *arg)
 	struct msg_ping ping = { .sent_at_ms = now_ms };
 	send_sup(MSG_PING, 0, &ping);
 	int64_t ttl_ms = shm_scalar_get(&files.status, SUP_LEASE_TTL_MS);
-	loop_timer_set(l, &files.ping, now_ms + ipc_ping_every_ms(ttl_ms), send_ping, NULL);
+	loop_timer_set(l, &files.ping, ipc_ping_next_ms(now_ms, ttl_ms), send_ping, NULL);
 }
 
 static void answer_sup(uint64_t id, enum err_code rc, const struct err *err)
@@ -115,7 +115,7 @@ static void on_welcome(const struct msg_welcome *w)
 	}
 	files.welcome = *w;
 	files.welcomed = true;
-	last_fence_prepare(w->data_dir, w->runtime_dir);
+	last_fence_prepare(w->data_dir, w->runtime_dir, SUP_FD);
 	if (files.deadman_fd >= 0)
 		last_fence_on_duty();
 	ops_init(&files.ops, w->data_dir, files.umask);

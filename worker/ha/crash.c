@@ -240,6 +240,8 @@ bool crashed_polled(struct step *s, bool possible)
 {
 	if (!possible)
 		return recover(s, 0);
+	if (handover_void(s))
+		return true;
 	plan_note(s, HA_LOG_INFO, "Primary crashed. Failing over.");
 	plan_add(s, HA_WATCHDOG_OFF);
 	plan_demote(s, DEMOTE_IMMEDIATE);

@@ -18,14 +18,15 @@ static bool store_error(struct step *s)
  * deadline (1.15 R). */
 static bool rule_store_unknown(struct step *s)
 {
-	if (s->v->c_fresh || s->v->store == STORE_FAILING)
+	if (s->v->c_fresh || s->v->store == STORE_FAILING || failsafe_heir_acts(s))
 		return false;
 	return plan_done(s, "X0", "waiting for the first answer of DCS");
 }
 
 /* X2: the leader key carries my name but an earlier incarnation's lease. It counts for nothing
  * until it was moved to mine by compare-and-swap, and until then nothing else is decided: demoting
- * here would turn each worker restart into an outage. */
+ * here would turn each worker restart into an outage. One that another member's session holds is
+ * that member's, whatever somebody has written into it: it puts its name back. */
 static bool rule_adopt_key(struct step *s)
 {
 	if (s->v->lock != LOCK_NONE || s->v->store == STORE_FAILING ||
@@ -37,6 +38,13 @@ static bool rule_adopt_key(struct step *s)
 		s->plan->verdict = VERDICT_HOLD;
 		plan_wake(s, s->v->now_ms + 200);
 		return plan_done(s, "X2", "waiting for the answer about the leader key");
+	}
+	const char *owner = cluster_held_by_other(s->c, s->v->name);
+	if (owner != NULL) {
+		plan_wake(s, s->v->now_ms + 1000);
+		return plan_done(s, "X2",
+			"waiting for %s, whose session holds the leader key that has my name",
+			owner);
 	}
 	if (s->m->held_ms != 0 && s->v->now_ms - s->m->held_ms < s->set->ttl_ms) {
 		/* This incarnation held it a moment ago: the snapshot is older than the release, or
@@ -380,6 +388,9 @@ static bool stage_is_stale(const struct step *s)
 		return true;
 	if ((s->v->lock == LOCK_LOST && !m->stage_lost) ||
 		(s->v->request.shutdown && !m->shutdown_seen))
+		return true;
+	/* What would be started now stays down in pause: A16 decides. */
+	if (m->stage == STAGE_RECOVER && s->paused && !m->stage_paused)
 		return true;
 	return s->v->store == STORE_FAILING && !m->stage_failing;
 }

@@ -7,6 +7,7 @@
 /* An answer takes up to two tries of 2 s; the round must be over when the gentle demotion has to
  * begin. */
 #define FAILSAFE_ROUND_MS 4500
+#define FAILSAFE_AGAIN_MS 1000 /* X75: a helper of a member that ended is there again by then */
 
 /* A standby that hears from its leader by POST keeps following it although the store shows no key.
  * On the primary itself nothing is injected: with the store back and its key expired it races for
@@ -22,9 +23,11 @@ static bool word_given(const struct step *s)
 /* X71: a change of failsafe_mode reaches everybody but the primary that lost the store, so it is
  * the map in the store, not the mode, that says whether a primary may stand on it. A leader that
  * sees the mode off empties it, by compare-and-swap, and never stands on the version that it asked
- * to be emptied. A leader of the reference leaves it there; it reads the mode before each renewal,
- * so once it has led for long with the mode off, nobody stands on that map either. */
-#define LED_TTLS 3
+ * to be emptied. A leader of the reference leaves it there. It reads the mode before it writes its
+ * member key, once in each of its loops, so once it has written that key some times after the mode
+ * went off, it knows. That it still leads in our view proves nothing: the watch may be late. */
+#define LED_TTLS   3
+#define LED_WRITES 3
 
 static bool map_there(const struct step *s)
 {
@@ -35,8 +38,8 @@ static bool map_counts(const struct step *s)
 {
 	if (!map_there(s))
 		return false;
-	return s->set->failsafe_mode || s->m == NULL || s->m->failsafe_void == 0 ||
-	       s->m->failsafe_void != s->c->failsafe_version;
+	return s->set->failsafe_mode || s->failsafe_void == 0 ||
+	       s->failsafe_void != s->c->failsafe_version;
 }
 
 /* This version may be an empty map by now. */
@@ -45,7 +48,7 @@ static bool asked_to_empty(const struct step *s)
 	return s->m->failsafe_emptied != 0 && s->m->failsafe_emptied == s->c->failsafe_version;
 }
 
-void failsafe_looked(struct step *s)
+static void look_at_leader(struct step *s)
 {
 	struct ha_memory *m = s->m;
 	const struct member *leader = cluster_leader_peek(s->c);
@@ -57,10 +60,24 @@ void failsafe_looked(struct step *s)
 		   leader->is_patroni;
 	if (!led || !str_eq(m->failsafe_led, leader->name) || m->failsafe_led_ms == 0) {
 		m->failsafe_led_ms = led ? s->v->now_ms : 0;
+		m->failsafe_led_version = led ? leader->version_no : 0;
+		m->failsafe_led_writes = 0;
 		memcpy(m->failsafe_led, led ? leader->name : "", led ? LIMIT_NAME : 1);
-	} else if (s->v->now_ms - m->failsafe_led_ms >= LED_TTLS * m->ttl_most_ms) {
-		m->failsafe_void = s->c->failsafe_version;
+		return;
 	}
+	if (leader->version_no == m->failsafe_led_version)
+		return;
+	m->failsafe_led_version = leader->version_no;
+	m->failsafe_led_writes++;
+	if (m->failsafe_led_writes >= LED_WRITES &&
+		s->v->now_ms - m->failsafe_led_ms >= LED_TTLS * m->ttl_most_ms)
+		m->failsafe_void = s->c->failsafe_version;
+}
+
+void failsafe_looked(struct step *s)
+{
+	look_at_leader(s);
+	s->failsafe_void = s->m->failsafe_void;
 }
 
 void failsafe_inject(struct step *s)
@@ -134,13 +151,34 @@ static bool hold_by_failsafe(struct step *s)
 
 static bool round_accepted(struct step *s)
 {
+	s->m->failsafe_again_ms = 0;
 	s->m->failsafe_active_until_ms = s->m->failsafe_round_ms + s->m->failsafe_round_ttl_ms;
 	plan_add(s, HA_FAILSAFE_HOLD)->until_ms = s->m->failsafe_active_until_ms;
 	return hold_by_failsafe(s);
 }
 
+static bool asking_again(struct step *s)
+{
+	plan_wake(s, s->m->failsafe_again_ms);
+	s->plan->log_level = HA_LOG_WARNING;
+	return plan_done(s, "X75", "not all members accept failsafe mode, asking once more");
+}
+
+/* X75: what was promised last still holds. Once, and only if the answers come before the gentle
+ * deadline: a member whose worker is just being replaced need not cost the primary. */
+static bool ask_again(struct step *s)
+{
+	int64_t at_ms = s->v->now_ms + FAILSAFE_AGAIN_MS;
+	if (s->m->failsafe_again_ms != 0 || s->v->lease_until_ms <= 0 ||
+		at_ms + FAILSAFE_ROUND_MS > s->v->gentle_at_ms)
+		return false;
+	s->m->failsafe_again_ms = at_ms;
+	return asking_again(s);
+}
+
 static bool demote_for_store(struct step *s)
 {
+	s->m->failsafe_again_ms = 0;
 	s->m->failsafe_active_until_ms = 0;
 	plan_note(s, HA_LOG_INFO, "demoting self because DCS is not accessible and I was a leader");
 	plan_demote(s, DEMOTE_OFFLINE);
@@ -239,7 +277,9 @@ static bool failsafe_round(struct step *s)
 		return false;
 	if (asked_to_empty(s) || !m->lock_was_held)
 		return false; /* X71: by us, or by the incarnation before us */
-	if (m->failsafe_active_until_ms > s->v->now_ms &&
+	if (m->failsafe_again_ms > s->v->now_ms)
+		return asking_again(s);
+	if (m->failsafe_again_ms == 0 && m->failsafe_active_until_ms > s->v->now_ms &&
 		s->v->now_ms - m->failsafe_round_ms < round_interval_ms(s))
 		return hold_by_failsafe(s);
 	m->failsafe_round_ms = s->v->now_ms;
@@ -279,24 +319,48 @@ void failsafe_wake(struct step *s)
 		plan_wake(s, at_ms);
 }
 
-/* X63: strict mode needs no store to be kept (S6). PostgreSQL may have been started, or be in a
- * long recovery, since before the mode was switched on; its first commits as a primary would be
- * acknowledged by nobody else. A setting that lets nothing through breaks no promise (X27). */
-static void keep_strict(struct step *s)
+/* X74: a worker that begins while the store is away has nothing but what the one before it left:
+ * the map, and whoever it may name by a write that is on its way. With that it goes on as the other
+ * would have, and in time: its own count of the store's silence has only begun. */
+bool failsafe_heir_acts(struct step *s)
 {
-	if (s->sync == SYNC_OFF || !s->set->sync_strict || !s->v->sql->valid ||
-		s->v->sql->in_recovery || s->v->sql->synchronous_standby_names[0] != '\0')
-		return;
-	plan_note(s, HA_LOG_WARNING,
-		"strict mode: no commit is acknowledged before a standby is named rule=X63");
-	plan_add(s, HA_SET_SSN)->ssn = (struct ha_ssn){
-		.managed = true, .quorum = s->sync == SYNC_QUORUM, .n = 1, .placeholder = true
-	};
+	if (!s->m->lock_was_held || !s->set->failsafe_mode || !s->primary || s->paused ||
+		s->v->lock != LOCK_UNCERTAIN)
+		return false;
+	int64_t at_ms = s->v->gentle_at_ms - FAILSAFE_ROUND_MS;
+	if (at_ms > s->v->now_ms)
+		plan_wake(s, at_ms);
+	return store_fails(s);
+}
+
+bool failsafe_bequeathed(const struct ha_view *v, const struct ha_memory *m)
+{
+	return m->lock_was_held && v->set->failsafe_mode && v->c->failsafe_present &&
+	       v->c->failsafe_count > 0 &&
+	       (v->role == PG_ROLE_PRIMARY || v->role == PG_ROLE_PROMOTED);
+}
+
+void failsafe_inherit(struct ha_memory *m, int64_t emptied_version)
+{
+	m->lock_was_held = true;
+	m->failsafe_emptied = emptied_version;
+}
+
+bool failsafe_inherit_sent(
+	struct ha_memory *m, const char *name, const char *api_url, int64_t now_ms)
+{
+	unsigned i = m->failsafe_sent_count;
+	if (i == LIMIT_MEMBERS || !str_copy(m->failsafe_sent[i].name, LIMIT_NAME, name) ||
+		!str_copy(m->failsafe_sent[i].api_url, LIMIT_URL, api_url))
+		return false;
+	m->failsafe_sent[i].sent_ms = now_ms;
+	m->failsafe_sent_count++;
+	return true;
 }
 
 static bool primary_cut_off(struct step *s)
 {
-	keep_strict(s);
+	sync_keep_strict(s);
 	if (s->v->lock == LOCK_HELD && lease_allows(s)) {
 		/* Only reads fail; the key is proven ours, and that is what counts. */
 		plan_wake(s, s->v->gentle_at_ms);
@@ -356,5 +420,5 @@ bool stage_failsafe(struct step *s)
 		return cycle_run(s);
 	if (s->r->failsafe_ok)
 		return round_accepted(s);
-	return demote_for_store(s);
+	return ask_again(s) || demote_for_store(s);
 }

@@ -166,28 +166,52 @@ static void clear_key(struct step *s)
 
 /* X72: a switchover to somebody by name counts on a leader that stopped cleanly for it. One that
  * gives its key back for another reason may have what the candidate lacks (S15): the request goes
- * before the key does, if the store lets it go within a loop_wait. True = decided, it is still
- * there. */
-bool handover_void(struct step *s)
+ * before the key does, if the store lets it go within a loop_wait. */
+bool handover_remove(struct step *s)
 {
 	const struct cluster *c = s->c;
-	struct ha_memory *m = s->m;
 	if (!c->failover_present || s->paused || c->failover_candidate[0] == '\0' ||
 		!str_eq(c->failover_leader, s->v->name) ||
 		str_eq(c->failover_candidate, s->v->name))
 		return false;
-	if (m->void_version != c->failover_version || m->void_since_ms == 0) {
-		m->void_version = c->failover_version;
+	plan_add(s, HA_CLEAR_FAILOVER)->version = c->failover_version;
+	return true;
+}
+
+/* True = decided, it is still there. */
+bool handover_void(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	if (m->void_version != s->c->failover_version || m->void_since_ms == 0) {
+		m->void_version = s->c->failover_version;
 		m->void_since_ms = s->v->now_ms;
 	}
-	if (s->v->now_ms - m->void_since_ms >= s->set->loop_wait_ms)
+	if (s->v->now_ms - m->void_since_ms >= s->set->loop_wait_ms || !handover_remove(s))
 		return false;
-	plan_add(s, HA_CLEAR_FAILOVER)->version = c->failover_version;
 	plan_wake(s, m->void_since_ms + s->set->loop_wait_ms);
 	s->plan->log_level = HA_LOG_WARNING;
 	return plan_done(s, "X72",
 		"%s: removing the request, the leader key is given back for another reason",
 		handover_word(s));
+}
+
+/* A stop is for those who were asked for when it began: whoever is named later, even if the last
+ * record goes to somebody else, would be given the key by its name. */
+void handover_late(struct step *s)
+{
+	struct ha_memory *m = s->m;
+	const struct cluster *c = s->c;
+	bool asked = m->void_version == c->failover_version && m->void_since_ms != 0 &&
+		     s->v->now_ms - m->void_since_ms < s->set->loop_wait_ms;
+	if (s->v->task != TASK_DEMOTE || !s->has_lock || !lock_usable(s) || asked ||
+		str_eq(c->failover_candidate, m->demoted_for) || !handover_remove(s))
+		return;
+	m->void_version = c->failover_version;
+	m->void_since_ms = s->v->now_ms;
+	plan_note(s, HA_LOG_WARNING,
+		"%s: removing the request for %s, PostgreSQL is stopping for another reason "
+		"already rule=X72",
+		handover_word(s), c->failover_candidate);
 }
 
 /* "Switchover", as the reference begins these lines. */
@@ -441,8 +465,11 @@ static enum may target_polled(struct step *s)
 	}
 	bool behind = p != NULL && p->answered && votes_wanted(s) && p->position < my_position(s);
 	if (behind) {
-		plan_note(
-			s, HA_LOG_WARNING, "%s: member %s is behind me", handover_word(s), p->name);
+		char its[20], mine[20];
+		str_from_lsn(p->position, its);
+		str_from_lsn(my_position(s), mine);
+		plan_note(s, HA_LOG_WARNING, "%s: member %s is behind me: %s < %s",
+			handover_word(s), p->name, its, mine);
 		return manual_rest(s, true);
 	}
 	/* X26. A failover without a leader is the operator's word, whatever its target lacks. */

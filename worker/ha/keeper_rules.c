@@ -229,6 +229,7 @@ static void give_up(struct keeper *k, enum ha_outcome outcome)
 {
 	bool open_end = outcome != HA_OUT_OK && outcome != HA_OUT_CONFLICT;
 	k->given_up_version = open_end ? k->key_version : 0;
+	k->released_version = outcome == HA_OUT_OK ? k->key_version : 0;
 }
 
 static void tick(struct keeper *k, struct keeper_plan *plan, int64_t now_ms)
@@ -300,6 +301,9 @@ static void on_snapshot(
 	switch (k->phase) {
 	case KEEPER_START:
 	case KEEPER_IDLE:
+		/* News that is older than the release. */
+		if (k->released_version && ev->leader_version == k->released_version)
+			break;
 		if (!ev->leader_is_me) {
 			/* What a predecessor reported is spent: the key is free or another's. */
 			if (k->phase == KEEPER_START && k->lease_until_ms)
@@ -394,6 +398,7 @@ static void on_command(
 		return;
 	}
 	k->phase = KEEPER_ACQUIRING;
+	k->released_version = 0; /* a store may count from the start again */
 	/* X64: the end of a bootstrap is no reason to put the key over another's. A copy of such a
 	 * request that arrives late would take it from the leader of then (S3). */
 	send_op(k, plan, KEEPER_OP_ACQUIRE, false, ev->deadline_ms);

@@ -124,6 +124,7 @@ struct keeper {
 	int64_t key_version; /* revision of the key when it became ours */
 	int64_t adopt_version;
 	int64_t given_up_version; /* a release of this revision may still arrive; 0 = none */
+	int64_t released_version; /* this revision was deleted by us; 0 = none */
 	/* proven by the store */
 	int64_t lease_sent_ms, lease_until_ms, lease_ttl_ms;
 	int64_t failsafe_sent_ms, failsafe_until_ms;

@@ -119,8 +119,9 @@ enum ha_lock keeper_lock(const struct keeper *k, int64_t now_ms)
 	switch (k->phase) {
 	case KEEPER_START:
 	case KEEPER_ADOPTING:
-		return k->lease_until_ms > now_ms || k->phase == KEEPER_ADOPTING ? LOCK_UNCERTAIN
-										 : LOCK_NONE;
+		return keeper_lease_until_ms(k) > now_ms || k->phase == KEEPER_ADOPTING
+			       ? LOCK_UNCERTAIN
+			       : LOCK_NONE;
 	case KEEPER_HOLDING: {
 		bool late = k->unanswered_since_ms &&
 			    now_ms - k->unanswered_since_ms > 3 * keeper_first_gap_ms(k);

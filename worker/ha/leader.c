@@ -54,6 +54,7 @@ static bool no_watchdog(struct step *s)
 {
 	s->plan->log_level = HA_LOG_ERROR;
 	if (s->primary) {
+		handover_remove(s);
 		plan_demote(s, DEMOTE_IMMEDIATE);
 		return plan_done(s, "G1", "Demoting self because watchdog could not be activated");
 	}
@@ -97,18 +98,21 @@ bool act_primary_done(struct step *s, enum act_why why)
 	return leader_reason(s, why);
 }
 
-/* A PostgreSQL that was told to promote may still do it: it is stopped before the key goes (S2). */
+/* A PostgreSQL that was told to promote may still do it: it is stopped before the key goes (S2),
+ * and before anything is waited for. A request that would be served by that (X72) is removed beside
+ * it. */
 static bool give_back(struct step *s, const char *rule, const char *why)
 {
-	s->plan->log_level = HA_LOG_WARNING;
-	if (handover_void(s))
-		return true;
 	if (s->v->promote_sent && s->pg_there) {
+		handover_remove(s);
 		plan_demote(s, DEMOTE_IMMEDIATE);
+	} else if (handover_void(s)) {
+		return true;
 	} else {
 		plan_add(s, HA_RELEASE);
 		s->plan->verdict = VERDICT_DROP;
 	}
+	s->plan->log_level = HA_LOG_WARNING;
 	return plan_done(s, rule, "%s", why);
 }
 

@@ -112,8 +112,9 @@ static bool past_the_end(const struct step *s, int64_t timeline, uint64_t positi
 }
 
 /* X26: a voter cannot show the tag by which others know that it disqualifies itself (3.3 R), its
- * word is needed. But whoever holds the votes without it has every acknowledged commit, so that it
- * is ahead is no reason to wait for one that may never lead (V1). */
+ * word is needed, and a member of the reference that check_timeline keeps out shows none. But
+ * whoever holds the votes without it, or is named by /sync, has every acknowledged commit, so that
+ * it is ahead is no reason to wait for one that may never lead (V1). */
 bool race_peer_barred(const struct step *s, const struct ha_peer *p)
 {
 	if (failsafe_excludes(s, p->name))
@@ -136,7 +137,7 @@ static bool peer_level(struct step *s, const struct ha_peer *p, const char *form
 			former, p->failover_priority, mine);
 		lower = false;
 	}
-	if (lower && s->quorum_active && race_peer_barred(s, p))
+	if (lower && race_peer_barred(s, p))
 		lower = false;
 	if (lower && (!s->quorum_active || voter)) {
 		plan_note(s, HA_LOG_INFO,
@@ -215,7 +216,7 @@ bool race_health(struct step *s, const char *former)
 		}
 		if (peer_ahead(s, p)) {
 			ahead++;
-			if (s->quorum_active && race_peer_barred(s, p))
+			if (race_peer_barred(s, p))
 				plan_note(s, HA_LOG_INFO, "%s may not lead rule=X26", p->name);
 			else if (!s->sync_active || !str_eq_nocase(s->c->sync_leader, p->name))
 				return false;
@@ -228,7 +229,11 @@ bool race_health(struct step *s, const char *former)
 	}
 	if (!s->quorum_active || votes >= s->c->sync_quorum)
 		return true;
-	return ahead == 0 && str_eq(s->c->sync_leader, s->v->name);
+	if (ahead == 0 && str_eq(s->c->sync_leader, s->v->name))
+		return true;
+	plan_note(s, HA_LOG_INFO, "not enough quorum votes: %d, needed: %d", votes < 0 ? 0 : votes,
+		s->c->sync_quorum);
+	return false;
 }
 
 /* ---- D: is this node eligible? ---- */
@@ -302,13 +307,12 @@ static enum may standby_may(struct step *s)
 	/* D9. X16: before D7, not after it. Whoever is not in the map is not asked by a primary in
 	 * failsafe mode, so nothing, not even a manual request, may make it one (S1, S18). */
 	if (failsafe_excludes(s, s->v->name)) {
+		const char *advice = ", and failsafe mode was switched off without a leader that "
+				     "could empty it: once none of its members runs "
+				     "PostgreSQL, delete that key";
 		plan_note(s, HA_LOG_INFO,
 			"not taking part in the race: this member is not in /failsafe%s rule=D9",
-			s->set->failsafe_mode ? ""
-					      : ", and failsafe mode was switched off without a "
-						"leader that could "
-						"empty it: once none of its members runs "
-						"PostgreSQL, delete that key");
+			s->set->failsafe_mode ? "" : advice);
 		return MAY_NO;
 	}
 	/* X55: before D7 too. One whose PostgreSQL does not answer has no position that could be
@@ -473,6 +477,7 @@ bool ha_effective_nofailover(const struct ha_view *view, const struct ha_memory 
 	step_init(&s, view, NULL, NULL, NULL); /* facts only: none of what follows writes */
 	if (s.has_lock || s.primary || s.quorum_active)
 		return false;
+	s.failsafe_void = memory->failsafe_void;
 	if (memory->released_ms != 0 && view->now_ms - memory->released_ms < view->set->ttl_ms)
 		return true; /* D1 */
 	if (failsafe_excludes(&s, view->name) || race_diverged(&s))

@@ -85,6 +85,13 @@ static bool shutdown_done(struct step *s, bool leave)
 	return plan_done(s, "1.15", "PostgreSQL is stopped, the agent ends");
 }
 
+/* X72: the key goes at the end of the stop whether anybody has the last record or not; by name it
+ * would be taken by one that has not (S15). */
+static bool removes_switchover(struct step *s)
+{
+	return s->has_lock && lock_usable(s) && s->v->store == STORE_OK && handover_void(s);
+}
+
 bool rule_shutdown(struct step *s)
 {
 	if (!s->v->request.shutdown)
@@ -94,6 +101,7 @@ bool rule_shutdown(struct step *s)
 		s->v->lock == LOCK_LOST && s->primary)
 		return false; /* H4: no time for a gentle stop any more */
 	if (s->v->task != TASK_NONE) {
+		handover_late(s);
 		if (s->v->task != TASK_DEMOTE)
 			plan_add(s, HA_TASK_CANCEL);
 		return plan_done(
@@ -105,7 +113,7 @@ bool rule_shutdown(struct step *s)
 		return shutdown_done(s, true);
 	}
 	if (s->pg_there) {
-		if (wait_not_sync(s))
+		if (wait_not_sync(s) || removes_switchover(s))
 			return true;
 		struct ha_action *a = plan_demote(s, DEMOTE_SHUTDOWN);
 		a->flag = true; /* nobody can be asked to go on as primary here */
@@ -116,7 +124,7 @@ bool rule_shutdown(struct step *s)
 	}
 	if (s->v->proc == PG_PROC_FENCING)
 		return plan_done(s, "X4", "waiting for the proof that PostgreSQL was killed");
-	if (s->has_lock && lock_usable(s) && s->v->store == STORE_OK && handover_void(s))
+	if (removes_switchover(s))
 		return true;
 	if (s->has_lock)
 		plan_add(s, HA_RELEASE);
@@ -215,6 +223,11 @@ bool restart_while_down(struct step *s)
 		return false;
 	if (s->v->role == PG_ROLE_PRIMARY || s->has_lock)
 		return false;
+	/* pg_rewind may have been cut in the middle: nothing starts in that directory before
+	 * another one went through. */
+	if (s->m->rewind_state == REWIND_NEED)
+		return !rewind_allowed(s) &&
+		       refuse(s, TASK_RESTART, "N1", "pg_rewind is needed first, can not restart");
 	return restart_now(s, s->v->request.restart_timeout_ms, "N1");
 }
 

@@ -145,6 +145,7 @@ bool plan_await(
 	s->m->stage_generation = s->v->generation;
 	s->m->stage_lost = s->v->lock == LOCK_LOST;
 	s->m->stage_failing = s->v->store == STORE_FAILING;
+	s->m->stage_paused = s->paused;
 	bool fits = str_copy(s->m->stage_rule, sizeof(s->m->stage_rule), rule) &&
 		    str_copy(s->plan->rule, sizeof(s->plan->rule), rule);
 	INVARIANT(fits);
@@ -176,6 +177,8 @@ struct ha_action *plan_demote(struct step *s, enum ha_demote_mode mode)
 			       : PG_STOP_FAST;
 	s->m->demoted = mode;
 	s->m->demoted_ms = 0;
+	bool fits = str_copy(s->m->demoted_for, LIMIT_NAME, s->c->failover_candidate);
+	INVARIANT(fits);
 	if (mode != DEMOTE_SHUTDOWN)
 		rewind_trigger(s);
 	/* What is released after the stop is renewed until then (1.15 R); what is lost or out of

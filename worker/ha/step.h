@@ -29,6 +29,7 @@ struct step {
 	bool pg_there;	      /* a postmaster exists */
 	bool primary;	      /* PostgreSQL is, or must be taken for, a primary */
 	bool starting;
+	int64_t failsafe_void; /* X71: version of the map in /failsafe that nobody can stand on */
 	enum sync_mode sync;
 	bool sync_active, quorum_active;
 	unsigned peer_count; /* answers in view.peers that this stage asked for; 0 elsewhere */
@@ -140,7 +141,9 @@ bool handover_no_leader_polled(struct step *s, enum poll_use use);
 /* 3.6; true = asked, false = nobody to ask (impossible). */
 bool failover_ask(struct step *s, enum poll_use use, bool exclude_candidate);
 bool failover_possible(struct step *s, bool exclude_candidate);
-bool handover_void(struct step *s); /* X72 */
+bool handover_void(struct step *s);   /* X72 */
+bool handover_remove(struct step *s); /* X72, not waited for; true = there was one */
+void handover_late(struct step *s);   /* X72, while a demotion runs */
 const char *handover_word(const struct step *s);
 /* Names that may take over, for the early release of a clean stop; fills .names and .quorum. */
 void failover_names(struct step *s, struct ha_action *a);
@@ -176,7 +179,8 @@ bool failsafe_excludes(const struct step *s, const char *name); /* D9 */
 bool failsafe_promise_forgotten(struct step *s);		/* X13 */
 bool failsafe_word_forbids(struct step *s);			/* X17 */
 void failsafe_inject(struct step *s);
-void failsafe_looked(struct step *s); /* X71 */
+void failsafe_looked(struct step *s);	 /* X71 */
+bool failsafe_heir_acts(struct step *s); /* X74 */
 
 /* bootstrap_plan.c: K, L */
 bool bootstrap_empty(struct step *s);
@@ -222,6 +226,7 @@ bool wait_not_sync(struct step *s);
 
 /* sync.c: 5.2 to 5.6 */
 bool sync_step(struct step *s, enum act_why why); /* true = awaits */
+void sync_keep_strict(struct step *s);		  /* X63 */
 bool stage_sync(struct step *s);
 bool sync_prepromote(struct step *s); /* true = awaits or postponed */
 bool stage_prepromote(struct step *s);

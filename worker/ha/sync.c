@@ -281,18 +281,34 @@ static bool sync_pass(struct step *s, enum act_why why)
 			LIMIT_SYNC_NAMES);
 		return false;
 	}
-	/* X12: while an unanswered write may still take effect, what it would promise is unknown,
-	 * and a smaller setting could break it (S7). The same content is written again: with its
-	 * answer the version has moved, and the old write is void. */
-	if (s->m->sync_unknown && st.leader == st.me)
-		return write_sync(s, &st, &st.voters, st.key_quorum, STAGE_SYNC) == PASS_AWAITS;
 	/* X27: the setting waits for /sync, which may take as long as the store is away. In strict
 	 * mode nothing is acknowledged alone meanwhile (S6): a setting that lets nothing through
 	 * breaks no promise. */
 	if (s->set->sync_strict && st.ssn.n == 0)
 		ask_ssn(s, &st, &(struct qset){ { 0 } }, 1, true);
+	/* X12: while an unanswered write may still take effect, what it would promise is unknown,
+	 * and a smaller setting could break it (S7). The same content is written again: with its
+	 * answer the version has moved, and the old write is void. */
+	if (s->m->sync_unknown && st.leader == st.me)
+		return write_sync(s, &st, &st.voters, st.key_quorum, STAGE_SYNC) == PASS_AWAITS;
 	enum pass pass = s->sync == SYNC_QUORUM ? quorum_pass(s, &st) : priority_pass(s, &st);
 	return pass == PASS_AWAITS;
+}
+
+/* X63: strict mode needs no store to be kept (S6). PostgreSQL may have been started, or be in a
+ * long recovery, since before the mode was switched on; its first commits as a primary would be
+ * acknowledged by nobody else. Nor need the renewals be answered. A setting that lets nothing
+ * through breaks no promise (X27). */
+void sync_keep_strict(struct step *s)
+{
+	if (s->sync == SYNC_OFF || !s->set->sync_strict || !s->v->sql->valid ||
+		s->v->sql->in_recovery || s->v->sql->synchronous_standby_names[0] != '\0')
+		return;
+	plan_note(s, HA_LOG_WARNING,
+		"strict mode: no commit is acknowledged before a standby is named rule=X63");
+	plan_add(s, HA_SET_SSN)->ssn = (struct ha_ssn){
+		.managed = true, .quorum = s->sync == SYNC_QUORUM, .n = 1, .placeholder = true
+	};
 }
 
 bool sync_step(struct step *s, enum act_why why)
@@ -304,8 +320,12 @@ bool sync_step(struct step *s, enum act_why why)
 	}
 	/* Without facts of a primary there is nothing to weigh; PostgreSQL goes on with what it
 	 * has. */
-	if (!s->primary || !s->v->sql->valid || s->v->lock != LOCK_HELD)
+	if (!s->primary || !s->v->sql->valid)
 		return false;
+	if (s->v->lock != LOCK_HELD) {
+		sync_keep_strict(s);
+		return false;
+	}
 	return sync_pass(s, why);
 }
 

@@ -124,6 +124,8 @@ bool task_crash_polled(struct step *s, bool possible)
 		return cycle_run(s);
 	if (!possible)
 		return lock_updated(s);
+	if (handover_void(s))
+		return true;
 	plan_note(s, HA_LOG_INFO, "Demoting self because crash recovery is taking too long");
 	plan_demote(s, DEMOTE_IMMEDIATE);
 	return plan_done(s, "H1", "terminated crash recovery because of startup timeout");
@@ -163,6 +165,7 @@ bool rule_task_running(struct step *s)
 {
 	if (s->v->task == TASK_NONE)
 		return false;
+	handover_late(s);
 	if (s->has_lock && lock_usable(s))
 		return crash_task_late(s) || lock_updated(s);
 	if (!s->m->bootstrapping && !s->paused && task_without_lock(s))
@@ -203,6 +206,8 @@ bool starting_polled(struct step *s, enum poll_use use, bool possible)
 	if (use == POLL_START_TIMEOUT) {
 		if (!possible)
 			return start_timed_out(s);
+		if (handover_void(s))
+			return true;
 		plan_note(
 			s, HA_LOG_INFO, "Demoting self because primary startup is taking too long");
 		plan_demote(s, DEMOTE_IMMEDIATE);

@@ -282,6 +282,7 @@ void probe_done(struct probe *p)
 {
 	pgc_done(&p->conn);
 	probe_facts_done(&p->facts);
+	free(p->sql.text);
 }
 
 void probe_set_generation(struct probe *p, uint64_t generation)
@@ -340,6 +341,21 @@ static void on_answer(struct pgc *c, enum pgc_failure f, PGresult *res, const ch
 		p->fn(p, p->arg);
 }
 
+/* Three thousand characters that change with a major version or a setting, not from cycle to cycle.
+ */
+static bool make_sql(struct probe *p)
+{
+	if (p->sql.text != NULL && p->sql.major == p->major && p->sql.want_slots == p->want_slots)
+		return true;
+	AUTO(buf) sql = BUF_INIT(8192);
+	probe_sql(&sql, p->major, p->want_slots);
+	free(p->sql.text);
+	p->sql.text = sql.failed ? NULL : strdup(buf_str(&sql));
+	p->sql.major = p->major;
+	p->sql.want_slots = p->want_slots;
+	return p->sql.text != NULL;
+}
+
 void probe_ask(struct probe *p)
 {
 	if (p->generation == 0 || p->conn.params.count == 0)
@@ -348,12 +364,14 @@ void probe_ask(struct probe *p)
 		p->ask_again = true;
 		return;
 	}
-	AUTO(buf) sql = BUF_INIT(8192);
-	probe_sql(&sql, p->major, p->want_slots);
+	if (!make_sql(p)) {
+		log_error("fact query: no memory");
+		return;
+	}
 	struct err err = ERR_INIT;
 	int64_t now_ms = clock_boot_ms();
-	if (pgc_exec(&p->conn, buf_str(&sql), NULL, 0, now_ms + p->timeout_ms, on_answer, p,
-		    &err) != ERR_OK) {
+	if (pgc_exec(&p->conn, p->sql.text, NULL, 0, now_ms + p->timeout_ms, on_answer, p, &err) !=
+		ERR_OK) {
 		log_error("fact query: %s", err.text);
 		return;
 	}

@@ -16,6 +16,12 @@ struct probe {
 	struct pg_sql facts; /* arrays owned here */
 	int32_t major;	     /* of the data directory; decides the text of the statement */
 	bool want_slots;
+	/* The statement that was sent last, and what it was made for. */
+	struct {
+		char *text;
+		int32_t major;
+		bool want_slots;
+	} sql;
 	bool pending;	     /* a query is out */
 	bool ask_again;	     /* asked while one was out: its answer would be too old */
 	int64_t timeout_ms;  /* of one query */
