@@ -222,6 +222,7 @@ void observe_on_pg(struct host *h, void *arg)
 	if (e->generation != w->seen_generation) {
 		w->seen_generation = e->generation;
 		w->checkpoint_running = w->checkpoint_done = false;
+		w->next_history_tli = 0; /* a rewind may have removed the file */
 		/* What a task starts, the task follows. A postmaster that was only found, or that
 		 * comes into sight during a check, is nobody's. */
 		w->pg_seen = w->task != TASK_NONE && w->task != TASK_REWIND_CHECK && e->kind != 0;
@@ -319,6 +320,7 @@ static void view_pg(struct worker *w, struct ha_view *v)
 	v->callbacks_called = w->pg.callbacks_called;
 	v->rewind_check_result = w->rewind_check_result;
 	v->rewind_twin = w->rewind_twin;
+	v->rewind_check_again = w->rewind_check_again;
 	v->local_history = w->history;
 	v->local_history_count = w->history_count;
 	v->local_history_tli = w->history_tli;

@@ -127,6 +127,7 @@ static void on_done(struct co *co, void *arg)
 					 : t.check.out_state == 0 ? REWIND_NOT_NEED
 								  : REWIND_CHECK;
 	}
+	w->rewind_check_again = ended == TASK_REWIND && t.rewind.check_again;
 	/* Of several remote hosts one is the primary. */
 	if ((ended == TASK_REWIND_CHECK && w->rewind_check_result == REWIND_CHECK) ||
 		(ended == TASK_REWIND && !co->result_ok))

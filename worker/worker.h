@@ -193,7 +193,7 @@ struct worker {
 	struct ha_action task_next; /* a forced start waits for the end of the cancelled one */
 	bool task_next_set;
 	enum ha_rewind_state rewind_check_result;
-	bool rewind_twin;
+	bool rewind_twin, rewind_check_again;
 
 	struct peer_round round; /* the rules ask */
 	struct peer_round aside; /* a task or a request of api asks */

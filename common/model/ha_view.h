@@ -181,8 +181,9 @@ struct ha_view {
 	/* The check found our timeline number begun twice: pg_rewind would see no difference (X43).
 	 */
 	bool rewind_twin;
-	unsigned slots_to_copy; /* logical slots that HA_SYNC_SLOTS found to be copied from the
-				   leader (ha 7.4-7) */
+	bool rewind_check_again; /* TASK_REWIND ended: it does not agree with the check (X76) */
+	unsigned slots_to_copy;	 /* logical slots that HA_SYNC_SLOTS found to be copied from the
+				    leader (ha 7.4-7) */
 
 	/* the background task */
 	enum ha_task task; /* running one */

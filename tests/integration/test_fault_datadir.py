@@ -36,6 +36,29 @@ def said(m, since, pattern, bound=15):
     return wait_until(lambda: re.search(pattern, m.proc.text()[since:]), bound, "%s says %r" % (m.name, pattern))
 
 
+def test_a_rewind_was_interrupted(cluster):
+    """Whoever the leader is by now: what an interrupted pg_rewind left is no server, also when there is nothing to rewind (X42)."""
+    c = cluster
+    n0 = c.leader()
+    n1 = c.others(n0)[0]
+    with Writers(c) as w:
+        stop(n1)
+        since = len(n1.proc.text())
+        with open(n1.dir + "/data.unfinished", "w") as f:
+            f.write("rewind\n")
+        give_to_pg_user(n1.dir + "/data.unfinished")
+        n1.start()
+        said(n1, since, "pg_rewind failed: it has nothing to rewind from %s in a directory that an interrupted run left" % n0.name)
+        said(n1, since, "cannot be repeated: reinitialize this member")
+        assert "PostgreSQL started" not in n1.proc.text()[since:]
+        assert n1.post_when_free("/reinitialize") == (200, "reinitialize started")
+        wait_until(n1.streams_from_somebody, 30, "a new copy streams")
+        assert not os.path.exists(n1.dir + "/data.unfinished")
+        assert settled(c) is n0
+        w.wait_ack(n0)
+    assert w.overlaps() == [] and w.missing_on(n0) == []
+
+
 def test_wrong_mode(cluster):
     c = cluster
     n0 = c.leader()

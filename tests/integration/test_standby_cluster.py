@@ -1,6 +1,7 @@
 """A standby cluster on the real thing (ha 9.1): made from a remote primary, switched over, promoted, demoted again."""
 import json
 import os
+import signal
 
 import pytest
 
@@ -43,6 +44,11 @@ def role(m):
 
 def has(m, v):
     return (m.try_sql("SELECT v FROM t WHERE v = %d" % v) or []) == [(v,)]
+
+
+def logged(m, text):
+    with open(m.log, errors="replace") as f:
+        return f.read().count(text)
 
 
 def test_standby_cluster_life(clusters):
@@ -91,6 +97,35 @@ def test_standby_cluster_life(clusters):
     wait_until(lambda: has(n0, 4) and has(n1, 4), 60, "both have the remote primary's rows")
     assert not has(n0, 3) and not has(n1, 3)
     assert not n0.is_primary() and not n1.is_primary()
+
+
+def test_rewind_of_a_timeline_without_a_checkpoint(clusters):
+    """A standby that replayed the first records of a timeline, but no checkpoint on it: before 16 pg_rewind takes the timeline of the
+    last checkpoint for the server's and finds nothing to do (X76)."""
+    a, b, remote = clusters
+    p, (n0, n1) = a.members[0], b.members
+    wait_until(lambda: source(n0) == p.pg and source(n1) == n0.pg, 20, "n0 streams from the remote primary, n1 from n0")
+    b.wait_followed(n0)
+    checkpointer = n0.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")[0][0]
+    os.kill(checkpointer, signal.SIGSTOP)
+    assert n0.status("/config", "PATCH", {"standby_cluster": None})[0] == 200
+    wait_until(n0.is_primary, 40, "n0 is promoted")
+    n0.sql("INSERT INTO t VALUES (3)")
+    wait_until(lambda: has(n1, 3), 40, "n1 follows the promotion")
+    p.sql("INSERT INTO t VALUES (4)")
+    config = json.loads(b.etcd.get("config"))
+    config["standby_cluster"] = remote
+    b.etcd.ctl("put", "/service/it/config", json.dumps(config))
+    n0.kill_all()
+    n0.proc.wait(5)
+    wait_until(lambda: source(n1) == p.pg and has(n1, 4), 60, "n1 follows the remote primary")
+    assert not has(n1, 3) and not n1.is_primary()
+    # It has heard of no later timeline any more: nothing is left to check.
+    looked = "checking whether this node diverged"
+    quiet = "no action. I am (n1), the standby leader with the lock"
+    seen, at = logged(n1, looked), logged(n1, quiet)
+    wait_until(lambda: logged(n1, quiet) >= at + 4, 30, "four quiet cycles")
+    assert logged(n1, looked) <= seen + 1, "checked at each cycle"
 
 
 def setting(m, name):

@@ -112,6 +112,33 @@ static void test_switchover_needs_rewind(void **state)
 	free(f);
 }
 
+/* X76: pg_rewind does not agree with the check, which is made anew: a start would be the end of it.
+ */
+static void test_rewind_disagrees(void **state)
+{
+	(void)state;
+	struct fx *f = fx_new();
+	fx_pg(f, 'd');
+	fx_leader(f, "b");
+	f->v.can_rewind = true;
+	f->m.rewind_state = REWIND_NEED;
+	f->files.control.state = PG_DB_SHUTDOWNED_IN_RECOVERY;
+	fx_run(f);
+	expect_task(f, TASK_REWIND);
+	f->v.rewind_check_again = true;
+	task_ends(f, TASK_REWIND, TASK_RESULT_NONE);
+	fx_run(f);
+	expect_task(f, TASK_REWIND_CHECK);
+	f->v.rewind_check_again = false;
+	f->v.rewind_check_result = REWIND_CHECK;
+	f->v.rewind_twin = true;
+	task_ends(f, TASK_REWIND_CHECK, TASK_RESULT_TRUE);
+	fx_run(f);
+	expect(f, "X43");
+	assert_null(fx_task(f));
+	free(f);
+}
+
 static void test_bootstrap(void **state)
 {
 	(void)state;
@@ -571,6 +598,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_switchover),
 		cmocka_unit_test(test_switchover_needs_rewind),
+		cmocka_unit_test(test_rewind_disagrees),
 		cmocka_unit_test(test_bootstrap),
 		cmocka_unit_test(test_bootstrap_fails),
 		cmocka_unit_test(test_bootstrap_demoted),

@@ -121,6 +121,11 @@ static void on_files(struct loop *l, int fd, short revents, void *arg)
 		assert_int_equal(q->op, s->op);
 		if (s->words != NULL)
 			assert_string_equal(m.tail, s->words);
+		if (s->out != NULL) { /* of a request to files: the bytes after the path */
+			size_t path = strlen(m.tail) + 1;
+			assert_int_equal(m.tail_len - path, strlen(s->out));
+			assert_memory_equal((const char *)m.tail + path, s->out, m.tail_len - path);
+		}
 		struct msg_files_answer a = { .op = q->op,
 			.code = s->sys_errno != 0 ? ANSWER_FAILED : ANSWER_OK,
 			.sys_errno = s->sys_errno,
@@ -386,9 +391,15 @@ static void test_crash(void **state)
 {
 	(void)state;
 	static const char opts[] = "/usr/bin/postgres \"-D\" \"/data\" \"--max_connections=60\"\n";
+	static const struct pg_files was_primary = {
+		.control = { .valid = true, .state = PG_DB_IN_PRODUCTION, .checkpoint_tli = 2 }
+	};
 	static const struct step steps[] = {
 		{ .job = "postgres -C", .out = "off\n" },
 		{ .op = FILES_CLEAR_DIR, .words = "pg_wal/archive_status" },
+		{ .op = FILES_PROBE,
+			.tail = (const char *)&was_primary,
+			.tail_len = sizeof(was_primary) },
 		{ .op = FILES_REMOVE, .words = "recovery.conf" },
 		{ .op = FILES_REMOVE, .words = "recovery.signal" },
 		{ .op = FILES_REMOVE, .words = "standby.signal" },
@@ -403,6 +414,60 @@ static void test_crash(void **state)
 	};
 	struct seq_crash s = { .p = &r.pg };
 	PLAY(&s.co, seq_crash_step, steps, true, "done");
+}
+
+/* A standby ends its recovery at the end of the timeline that it replayed (X76). */
+static void crash_of_standby(enum pg_db_state state, int32_t major, const struct step *signal)
+{
+	const struct pg_files was_standby = { .control = { .valid = true,
+						      .state = state,
+						      .checkpoint_tli = 2,
+						      .min_recovery_tli = 3 } };
+	const struct step steps[] = {
+		{ .job = "postgres -C", .out = "off\n" },
+		{ .op = FILES_CLEAR_DIR, .words = "pg_wal/archive_status" },
+		{ .op = FILES_PROBE,
+			.tail = (const char *)&was_standby,
+			.tail_len = sizeof(was_standby) },
+		{ .op = FILES_REMOVE, .words = "recovery.conf" },
+		{ .op = FILES_REMOVE, .words = "recovery.signal" },
+		{ .op = FILES_REMOVE, .words = "standby.signal" },
+		*signal,
+		{ .op = FILES_READ, .words = "postmaster.opts", .tail = "", .tail_len = 0 },
+		{ .job = "crash recovery",
+			.words = major >= 12 ? "|-c|archive_mode=on|-c|hot_standby=off|-c|"
+					       "recovery_end_command=|-c|archive_cleanup_command=|"
+					       "-c|restore_command=false|-c|"
+					       "recovery_min_apply_delay=0|-c|"
+					       "recovery_target_timeline=3|template1"
+					     : "|-c|archive_mode=on|-c|hot_standby=off|template1" },
+	};
+	struct seq_crash s = { .p = &r.pg };
+	r.pg.major = major;
+	PLAY(&s.co, seq_crash_step, steps, true, "done");
+}
+
+static void test_crash_standby(void **state)
+{
+	(void)state;
+	static const struct step signal = { .op = FILES_CREATE_EMPTY, .words = "recovery.signal" };
+	crash_of_standby(PG_DB_SHUTDOWNED_IN_RECOVERY, 15, &signal);
+}
+
+static void test_crash_standby_killed(void **state)
+{
+	(void)state;
+	static const struct step signal = { .op = FILES_CREATE_EMPTY, .words = "recovery.signal" };
+	crash_of_standby(PG_DB_IN_ARCHIVE_RECOVERY, 17, &signal);
+}
+
+static void test_crash_standby_11(void **state)
+{
+	(void)state;
+	static const struct step conf = { .op = FILES_WRITE_ATOMIC,
+		.words = "recovery.conf",
+		.out = "restore_command = 'false'\nrecovery_target_timeline = '3'\n" };
+	crash_of_standby(PG_DB_SHUTDOWNED_IN_RECOVERY, 11, &conf);
 }
 
 /* ---- pg_controldata ---- */
@@ -500,6 +565,9 @@ int main(void)
 		T(test_rewind_restores_itself),
 		T(test_rewind_14_outside),
 		T(test_crash),
+		T(test_crash_standby),
+		T(test_crash_standby_killed),
+		T(test_crash_standby_11),
 		T(test_control),
 		T(test_control_refused),
 	};

@@ -49,6 +49,11 @@ static void rewind_ended(struct step *s, enum ha_task_result result)
 		m->rewind_state = REWIND_SUCCESS;
 	else if (result == TASK_RESULT_FALSE) /* with removal the directory is gone: A12 clones */
 		m->rewind_state = removes ? REWIND_INITIAL : REWIND_FAILED;
+	else if (s->v->rewind_check_again) {
+		/* X76: a start as a standby would append the leader's records to others. */
+		m->rewind_state = REWIND_CHECK;
+		m->rewind_checked_ms = 0;
+	}
 }
 
 /* Called once for each end of a task, before anything is decided. */

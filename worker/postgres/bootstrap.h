@@ -95,8 +95,9 @@ struct seq_rewind_run {
 	struct co co;
 	struct pgctx *p;
 	struct pg_target leader;
-	bool adopted; /* it runs already, begun by an earlier worker */
-	bool touched; /* result: it may have changed the data directory */
+	bool adopted;		      /* it runs already, begun by an earlier worker */
+	bool touched;		      /* result: it may have changed the data directory */
+	bool unneeded, same_timeline; /* what it says of a run that had nothing to do */
 	/* private */
 	struct seq_setting setting;
 	bool good;
@@ -105,6 +106,19 @@ struct seq_rewind_run {
 };
 void seq_rewind_run_step(struct co *co);
 
+/* Single-user crash recovery (ha 6.6). What a standby has goes to a timeline of its own: its own
+ * records at the end of the one that it followed could later be taken for the leader's. */
+struct seq_crash {
+	struct co co;
+	struct pgctx *p;
+	/* private */
+	struct seq_archive archive;
+	struct seq_control control;
+	uint32_t tli; /* the standby's; 0: it was none */
+	unsigned file;
+};
+void seq_crash_step(struct co *co);
+
 struct seq_rewind {
 	struct co co;
 	struct pgctx *p;
@@ -112,20 +126,14 @@ struct seq_rewind {
 	const char *hostaddr;
 	bool leader_checkpointed; /* its member key has no checkpoint_after_promote */
 	bool ready;		  /* false result: try again later, nothing was tried */
+	bool check_again; /* false result: the check (6.3) and pg_rewind do not agree (X76) */
 	/* private */
 	struct seq_stop stop;
 	struct seq_archive archive;
+	struct seq_control control;
+	struct seq_crash crash;
 	struct seq_rewind_run run;
-	bool remove_failed;
+	bool remove_failed, marked, branched;
+	char failure[480];
 };
 void seq_rewind_step(struct co *co);
-
-/* Single-user crash recovery (ha 6.6). */
-struct seq_crash {
-	struct co co;
-	struct pgctx *p;
-	/* private */
-	struct seq_archive archive;
-	unsigned file;
-};
-void seq_crash_step(struct co *co);

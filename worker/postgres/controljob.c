@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "common/core/log.h"
+#include "worker/files/files_msgs.h"
 #include "worker/postgres/controldata.h"
 
-#define JOB_MS 5000
+#define JOB_MS	 5000
+#define FILES_MS 30000
 
 /* It prints numbers also when the checksum is wrong: a file that the server is just writing, one
  * that is damaged, or one of another version than the program's. Before 12 it says so between the
@@ -77,6 +79,17 @@ static void tell(const struct pg_control *c, const char *why)
 			c->control_version, why);
 }
 
+static enum err_code take(struct seq_control *s, struct err *err)
+{
+	struct co *co = &s->co;
+	enum err_code rc =
+		co->ok ? control_job_take(buf_str(&co->data), co->note, &s->files.control, err)
+		       : err_set(err, ERR_STATE, 0, "pg_controldata exit_code=%d: %s",
+				 co->exit_code, co->note);
+	tell(&s->files.control, err->text);
+	return rc;
+}
+
 void seq_control_step(struct co *co)
 {
 	struct seq_control *s = (struct seq_control *)co;
@@ -86,11 +99,27 @@ void seq_control_step(struct co *co)
 	run(s);
 	CO_WAIT(co);
 	struct err err = ERR_INIT;
-	enum err_code rc =
-		co->ok ? control_job_take(buf_str(&co->data), co->note, &s->files.control, &err)
-		       : err_set(&err, ERR_STATE, 0, "pg_controldata exit_code=%d: %s",
-				 co->exit_code, co->note);
-	tell(&s->files.control, err.text);
+	enum err_code rc = take(s, &err);
 	CO_RETURN(co, rc == ERR_OK, "%s", rc == ERR_OK ? "read" : err.text);
+	CO_END(co);
+}
+
+void seq_control_read_step(struct co *co)
+{
+	struct seq_control *s = (struct seq_control *)co;
+	CO_BEGIN(co);
+	memset(&s->files, 0, sizeof(s->files));
+	co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, FILES_MS);
+	CO_WAIT(co);
+	if (!co->ok || co->data.len != sizeof(s->files))
+		CO_RETURN(co, false, "%s", co->note);
+	memcpy(&s->files, co->data.data, sizeof(s->files));
+	if (control_job_due(&s->files)) {
+		run(s);
+		CO_WAIT(co);
+		struct err err = ERR_INIT;
+		if (take(s, &err) != ERR_OK)
+			CO_RETURN(co, true, "pg_control is not known: %s", err.text);
+	}
 	CO_END(co);
 }

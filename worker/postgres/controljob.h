@@ -15,6 +15,9 @@ static inline bool control_job_due(const struct pg_files *f)
 }
 /* Result false: not known; files.control.fault says VERSION_UNKNOWN or CRC. */
 void seq_control_step(struct co *co);
+/* The same, with files asked first. Result false: they did not answer; files.control.valid tells
+ * of the rest. */
+void seq_control_read_step(struct co *co);
 /* The program's two outputs into control, which holds what files could read. Pure. */
 MUST_USE enum err_code control_job_take(
 	const char *out, const char *errors, struct pg_control *control, struct err *err);

@@ -1,6 +1,6 @@
-/* Diverged or not, what stands around pg_rewind, single-user crash recovery (ha 6). Worker process.
- */
+/* Diverged or not, what stands around pg_rewind (ha 6.3 to 6.5). Worker process. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,6 @@
 #include "common/core/str.h"
 #include "worker/files/files_msgs.h"
 #include "worker/postgres/archive.h"
-#include "worker/postgres/argv.h"
 #include "worker/postgres/bootstrap.h"
 #include "worker/postgres/branch.h"
 #include "worker/postgres/waldump.h"
@@ -17,10 +16,8 @@
 #define FILES_MS  30000
 #define SQL_MS	  5000
 #define REMOVE_MS (24 * 3600 * 1000LL)
-#define CLEAR_MS  600000
 #define CHECKPOINT_MS                                                                              \
 	3600000 /* a checkpoint of a large remote server; the task can be cancelled meanwhile */
-#define OPTIONS_MAX 16384 /* postmaster.opts */
 
 /* ---- check
  * ---------------------------------------------------------------------------------------- */
@@ -195,12 +192,47 @@ static const char looked_sql[] =
 	"pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int = timeline_id "
 	"FROM pg_catalog.pg_control_checkpoint()";
 
+/* X76: before 16 pg_rewind takes the timeline of the last checkpoint for that of the server. A
+ * standby that has replayed the first records of a timeline, but not its first checkpoint, is one
+ * timeline further: "source and target cluster are on the same timeline", and nothing is rewound.
+ */
+static bool ahead_of_checkpoint(const struct seq_rewind *s)
+{
+	const struct pg_control *c = &s->control.files.control;
+	return s->p->major < 16 && c->valid && c->state == PG_DB_SHUTDOWNED_IN_RECOVERY &&
+	       c->min_recovery_tli > c->checkpoint_tli;
+}
+
+/* After pg_rewind found nothing to do. */
+static bool believed(struct seq_rewind *s)
+{
+	/* An earlier run was interrupted, maybe after its first write: whoever the leader is by
+	 * now, the directory is between two states (X42). */
+	if (s->marked) {
+		snprintf(s->failure, sizeof(s->failure),
+			"it has nothing to rewind from %s in a directory that an interrupted run "
+			"left",
+			s->leader.name);
+		return false;
+	}
+	/* The leader has changed its timeline since the check, or a number was used twice (X43). */
+	if (s->run.same_timeline) {
+		s->ready = false;
+		s->check_again = true;
+		snprintf(s->failure, sizeof(s->failure),
+			"it finds the timeline of %s here, the check did not", s->leader.name);
+		return false;
+	}
+	return true; /* an ancestor */
+}
+
 void seq_rewind_step(struct co *co)
 {
 	struct seq_rewind *s = (struct seq_rewind *)co;
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
-	s->ready = true;
+	s->ready = s->marked = true;
+	s->check_again = s->branched = s->run.touched = false;
 	if (!pgctx_params_remote(
 		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
 		CO_RETURN(co, false, "connection parameters");
@@ -256,28 +288,55 @@ void seq_rewind_step(struct co *co)
 		log_error("segments of the old timeline are not archived: %s", co->note);
 	if (co->cancelled)
 		CO_RETURN(co, false, "cancelled");
+	s->control.p = p;
+	co_call(co, &s->control.co, seq_control_read_step);
+	CO_WAIT(co);
+	if (!co->ok) {
+		s->ready = false;
+		CO_RETURN(co, false, "pg_control: %s", co->note);
+	}
+	s->marked = s->control.files.mark == PG_MARK_REWIND;
 	mark_data_dir(co, PG_MARK_REWIND);
 	CO_WAIT(co);
 	if (!co->ok)
 		log_warning("an interrupted pg_rewind will not be recognised: %s", co->note);
+	if (ahead_of_checkpoint(s)) {
+		log_info("recovery is ended on a timeline of its own, as pg_rewind would not know "
+			 "that this one is %" PRIu32 " rule=X76",
+			s->control.files.control.min_recovery_tli);
+		s->crash.p = p;
+		co_call(co, &s->crash.co, seq_crash_step);
+		CO_WAIT(co);
+		if (!co->ok) {
+			snprintf(s->failure, sizeof(s->failure), "%s", co->note);
+			goto failed;
+		}
+		s->branched = true;
+	}
 run:
 	s->run.p = p;
 	s->run.leader = s->leader;
 	co_call(co, &s->run.co, seq_rewind_run_step);
 	CO_WAIT(co);
-	if (co->ok) {
+	if (co->ok && (!s->run.unneeded || believed(s))) {
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);
 		if (!co->ok)
 			CO_RETURN(co, false, "mark of the data directory: %s", co->note);
 		CO_RETURN(co, true, "pg_rewind succeeded");
 	}
-	if (!s->run.touched) {
+	if (!co->ok)
+		snprintf(s->failure, sizeof(s->failure), "%s", co->note);
+failed:
+	/* A timeline of its own would look later than the leader's in the next election. */
+	if (!s->run.touched && !s->marked && !s->branched) {
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);
 	}
 	if (co->cancelled)
 		CO_RETURN(co, false, "cancelled");
+	if (s->check_again)
+		CO_RETURN(co, false, "pg_rewind: %s", s->failure);
 	/* A leader that went away meanwhile is no verdict on this directory. */
 	co_sql(co, &p->remote, "SELECT 1", NULL, 0, SQL_MS);
 	CO_WAIT(co);
@@ -296,90 +355,6 @@ run:
 			CO_WAIT(co);
 		}
 	}
-	CO_RETURN(co, false, "pg_rewind failed");
-	CO_END(co);
-}
-
-/* ---- single-user crash recovery
- * ------------------------------------------------------------------- */
-
-static void remove_file(struct co *co, const char *name)
-{
-	co_files(co, FILES_REMOVE, 0, 0, 0, name, strlen(name) + 1, FILES_MS);
-}
-
-/* What its last life was started with; not there or not readable: the configuration file alone. */
-static void read_options(struct co *co)
-{
-	static const char name[] = "postmaster.opts";
-	co_files(co, FILES_READ, 0, OPTIONS_MAX, FILES_F_PARTIAL, name, sizeof(name), FILES_MS);
-}
-
-static void clear_archive_status(struct co *co, const struct pgctx *p)
-{
-	char path[LIMIT_NAME];
-	int n = snprintf(path, sizeof(path), "%s/archive_status", archive_wal_dir(p));
-	co_files(co, FILES_CLEAR_DIR, 0, 0, 0, path, (size_t)n + 1, CLEAR_MS);
-}
-
-static void run_single(struct co *co, const struct pgctx *p)
-{
-	struct argv argv = ARGV_INIT;
-	struct host_cmd cmd = HOST_CMD_INIT;
-	char program[LIMIT_PATH], conf[LIMIT_PATH * 2];
-	bool ok = pgctx_program(p, "postgres", program, sizeof(program)) &&
-		  str_format(conf, sizeof(conf), "%s/%s.conf", p->config_dir, p->conf_name);
-	if (!co->ok)
-		log_warning("postmaster.opts: %s", co->note);
-	argv_single(&argv, program, p->data_dir, conf, co->ok ? buf_str(&co->data) : "");
-	host_cmd_take(&cmd, &argv);
-	if (ok)
-		co_job(co, "crash recovery", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 1000);
-	else
-		co_wake(co, co_ticket(co), false, "path of postgres is too long");
-	host_cmd_done(&cmd);
-}
-
-void seq_crash_step(struct co *co)
-{
-	static const char *const recovery_files[] = { "recovery.conf", "recovery.signal",
-		"standby.signal" };
-	struct seq_crash *s = (struct seq_crash *)co;
-	struct pgctx *p = s->p;
-	CO_BEGIN(co);
-	if (co_job_adopt(co, "crash recovery")) {
-		CO_WAIT(co);
-		goto ended;
-	}
-	s->archive.p = p;
-	co_call(co, &s->archive.co, seq_archive_step);
-	CO_WAIT(co);
-	if (co->cancelled)
-		CO_RETURN(co, false, "cancelled");
-	if (!co->ok)
-		log_error("segments that wait for the archive are not archived: %s", co->note);
-	/* A segment marked done may be recycled by the checkpoint at the end, and pg_rewind needs
-	 * it: without a mark, and with an archive that takes nothing, all stay. */
-	clear_archive_status(co, p);
-	CO_WAIT(co);
-	if (!co->ok && co->sys_errno != ENOENT)
-		log_warning("archive_status is not cleared: %s", co->note);
-	for (s->file = 0; s->file < ARRAY_LEN(recovery_files); s->file++) {
-		remove_file(co, recovery_files[s->file]);
-		CO_WAIT(co);
-		if (!co->ok)
-			CO_RETURN(co, false, "%s: %s", recovery_files[s->file], co->note);
-	}
-	if (co->cancelled)
-		CO_RETURN(co, false, "cancelled");
-	read_options(co);
-	CO_WAIT(co);
-	run_single(co, p);
-	CO_WAIT(co);
-ended:
-	if (!co->ok)
-		CO_RETURN(co, false, "crash recovery failed exit_code=%d: %s", co->exit_code,
-			co->note);
-	log_info("crash recovery finished");
+	CO_RETURN(co, false, "pg_rewind failed: %s", s->failure);
 	CO_END(co);
 }

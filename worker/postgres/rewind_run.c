@@ -135,6 +135,8 @@ static void look(struct seq_rewind_run *s)
 	s->touched |= s->co.exit_code < 0 ||
 		      strstr(buf_str(&s->co.data), "rewinding from last common checkpoint") != NULL;
 	s->missing[0] = '\0';
+	s->unneeded = strstr(buf_str(&s->co.data), "no rewind required") != NULL;
+	s->same_timeline = strstr(buf_str(&s->co.data), "on the same timeline") != NULL;
 	s->good = s->co.ok;
 	if (s->good)
 		return;
@@ -150,7 +152,7 @@ void seq_rewind_run_step(struct co *co)
 	struct seq_rewind_run *s = (struct seq_rewind_run *)co;
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
-	s->touched = s->good = false;
+	s->touched = s->good = s->unneeded = s->same_timeline = false;
 	s->fetched = 0;
 	s->restore[0] = s->fetched_name[0] = '\0';
 	if (s->adopted && co_job_adopt(co, "pg_rewind")) {
