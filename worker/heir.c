@@ -45,6 +45,9 @@ void heir_leave(struct worker *w)
 {
 	json_auto_t *o = failsafe_bequeathed(&w->view, &w->mem) ? left(w) : NULL;
 	char *text = o != NULL ? json_dumps(o, JSON_COMPACT) : NULL;
+	/* What PostgreSQL is has not been seen yet: no reason to drop what was taken. */
+	if (text == NULL && heir_stands(w) && w->view.role == PG_ROLE_UNINITIALIZED)
+		return;
 	bool same = text == NULL || w->heir == NULL ? text == w->heir : strcmp(text, w->heir) == 0;
 	if (!same && w->page.region != NULL)
 		put(w, text != NULL ? text : "");
@@ -124,7 +127,7 @@ static void keep_shown(struct worker *w, const struct shm *page)
 		AUTO(buf) text = BUF_INIT(LIMIT_PAGE_DOC);
 		int64_t at_ms = 0;
 		if (shm_doc_read(page, docs[i], &text, &at_ms, NULL, &err) != ERR_OK ||
-			shm_doc_write(&w->page, docs[i], text.data, text.len, at_ms, &err) !=
+			shm_doc_write(&w->page, docs[i], buf_str(&text), text.len, at_ms, &err) !=
 				ERR_OK)
 			log_warning("page of the worker before: document %d: %s", (int)docs[i],
 				err.text);
@@ -147,8 +150,10 @@ void heir_take(struct worker *w, const struct shm *page)
 			rc != ERR_OK ? err.text : "not as expected");
 		return;
 	}
-	/* Should this one end before its first decision. */
-	put(w, buf_str(&text));
+	/* Should this one end before its first decision; a decision that it leads no more drops it.
+	 */
+	w->heir = strdup(buf_str(&text));
+	put(w, w->heir != NULL ? w->heir : "");
 	keep_shown(w, page);
 	log_info("/failsafe is known from the worker before members=%u rule=X74",
 		w->c->failsafe_count);

@@ -113,6 +113,7 @@ def test_store_away_workers_end(cluster):
             for _ in range(4):
                 at = replaced(n0)
                 wait_until(lambda: said(n0, at, "rule=X74"), 10, "it takes over what was known")
+                at = os.path.getsize(n0.log)
                 wait_until(lambda: said(n0, at, "rule=J1"), 10, "it goes on in failsafe mode")
                 wait_until(lambda: n0.status("/primary", timeout=5)[0] == 200, 5, "shown as primary")
             for m in c.others(n0):

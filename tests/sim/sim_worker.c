@@ -233,9 +233,11 @@ static void take_heir(struct sim *s, int node)
 		return;
 	s->nodes[node].w.settings_version = h->settings_version;
 	failsafe_inherit(m, h->emptied);
-	for (unsigned i = 0; i < h->sent_count; i++)
-		INVARIANT(failsafe_inherit_sent(
-			m, h->sent[i].name, h->sent[i].api_url, node_clock(s, node)));
+	for (unsigned i = 0; i < h->sent_count; i++) {
+		bool fits = failsafe_inherit_sent(
+			m, h->sent[i].name, h->sent[i].api_url, node_clock(s, node));
+		INVARIANT(fits);
+	}
 	h->c.failsafe_present = true;
 	h->c.failsafe = h->map;
 	h->c.failsafe_count = h->map_count;
