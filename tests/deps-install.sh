@@ -4,7 +4,7 @@ set -u
 packages=(build-essential pkg-config libpq-dev libyaml-dev libjansson-dev libcurl4-openssl-dev libcap-dev
 	libmicrohttpd-dev libgnutls28-dev libc-ares-dev libcmocka-dev libfuse3-dev postgresql postgresql-contrib
 	etcd-server etcd-client python3 python3-pytest python3-pytest-xdist python3-psycopg2
-	python3-yaml python3-urllib3 python3-dateutil python3-prettytable python3-click python3-psutil python3-dnspython
+	python3-yaml python3-urllib3 python3-dateutil python3-prettytable python3-click python3-psutil python3-dnspython python3-etcd
 	libcap2-bin openssl procps util-linux)
 missing=()
 for p in "${packages[@]}"; do
