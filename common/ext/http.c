@@ -140,7 +140,12 @@ int http_loop_wait(void *ctx, struct pollfd *fds, unsigned n, int timeout_ms)
 	/* curl_multi_poll hides hang-ups of extra descriptors (it reports only what was asked for),
 	 * so ask once more. */
 	int got = n > 0 && ready > 0 ? poll(fds, n, 0) : 0;
-	if (h->calls != NULL)
+	/* Each curl_multi_perform asks for every connection: not when only others have news. */
+	for (unsigned i = 0; i < count; i++)
+		ready -= extra[i].revents != 0;
+	long due_ms = -1;
+	if (h->calls != NULL &&
+		(ready > 0 || (curl_multi_timeout(h->multi, &due_ms) == CURLM_OK && due_ms == 0)))
 		loop_timer_set(h->loop, &h->perform, clock_boot_ms(), on_perform, h);
 	return got;
 }
