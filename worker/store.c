@@ -116,13 +116,23 @@ static void on_watch(const struct dcs_watch_event *ev, void *arg)
 	publish_page(w);
 }
 
+void store_take_read(struct worker *w, struct cluster *c)
+{
+	/* Answers and the watch overtake each other: an older view would stay until the next event.
+	 */
+	if (w->c_fresh && w->watch_current && c->revision < w->c->revision)
+		cluster_free(c);
+	else
+		store_take_snapshot(w, c);
+}
+
 static void on_reread(const struct dcs_event *e, void *arg)
 {
 	struct worker *w = arg;
 	w->read_running = false;
 	store_answered(w, e->outcome);
 	if (e->outcome == DCS_OK && e->cluster != NULL)
-		store_take_snapshot(w, e->cluster);
+		store_take_read(w, e->cluster);
 	if (w->mem.awaiting == AWAIT_REREAD)
 		turn_result(w, e->outcome == DCS_OK ? HA_OUT_OK : HA_OUT_UNKNOWN, 0);
 	else

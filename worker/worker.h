@@ -250,6 +250,7 @@ void store_failover(struct worker *w, const char *value, int64_t version); /* th
 void store_complain(struct worker *w, const struct dcs_event *e);
 void store_reread(struct worker *w); /* turn awaits it */
 void store_take_snapshot(struct worker *w, struct cluster *c);
+void store_take_read(struct worker *w, struct cluster *c); /* unless the watch has a newer one */
 
 /* keeper.c */
 void keeper_start(struct worker *w);

@@ -28,6 +28,7 @@ static struct worker w;
 static bool exited;
 static int far_end = -1, other_end = -1; /* of the socket under test; of the supervisor beside it */
 static struct {
+	enum dcs_op_kind kind;
 	dcs_done_fn fn;
 	void *arg;
 } submitted[SUBMITTED_MAX];
@@ -55,10 +56,11 @@ uint64_t dcs_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn fn, void
 {
 	struct dcs_event full = { .kind = op->kind, .outcome = DCS_DENIED, .text = "full" };
 	(void)d;
-	INVARIANT(op->value != NULL);
+	INVARIANT((op->value == NULL) == (op->kind == DCS_READ));
 	for (unsigned i = 0; i < SUBMITTED_MAX; i++) {
 		if (submitted[i].fn != NULL)
 			continue;
+		submitted[i].kind = op->kind;
 		submitted[i].fn = fn;
 		submitted[i].arg = arg;
 		return i + 1;
@@ -69,9 +71,11 @@ uint64_t dcs_submit(struct dcs *d, const struct dcs_op *op, dcs_done_fn fn, void
 
 static void answer_of_store(unsigned slot, enum dcs_outcome outcome)
 {
-	struct dcs_event e = { .kind = DCS_SET_CONFIG,
+	struct dcs_event e = { .kind = submitted[slot].kind,
 		.outcome = outcome,
 		.version = 7,
+		/* the view stays as it is: store_take_read is a stub */
+		.cluster = submitted[slot].kind == DCS_READ ? w.c : NULL,
 		.text = "as the fuzzer wants" };
 	dcs_done_fn fn = submitted[slot].fn;
 	submitted[slot].fn = NULL;
@@ -125,6 +129,7 @@ STUB(config_load_cache, struct worker *x)
 STUB(config_reload, struct worker *x)
 STUB(observe_keep_proving, struct worker *x)
 STUB(store_answered, struct worker *x, enum dcs_outcome outcome)
+STUB(store_take_read, struct worker *x, struct cluster *c)
 STUB(execute_watchdog_state, struct worker *x)
 STUB(keeper_event, struct worker *x, const struct keeper_event *ev)
 STUB(keeper_ack, struct worker *x, const struct msg_lease_ack *ack)

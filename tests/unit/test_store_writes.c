@@ -6,11 +6,14 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/core/loop.h"
 #include "worker/worker.h"
 
-#define SENT_MAX 8
+#define SENT_MAX 12
 
 /* A store that answers when the test says so. */
 struct fake {
@@ -96,6 +99,89 @@ static void test_failover_is_written_once(void **state)
 	worker_drop(w);
 }
 
+static struct cluster *view(const char *config, int64_t version, int64_t revision)
+{
+	struct cluster *c = calloc(1, sizeof(*c));
+	assert_non_null(c);
+	c->config_json = strdup(config);
+	c->config_present = c->config_valid = true;
+	c->config_version = version;
+	c->revision = revision;
+	return c;
+}
+
+/* What is in force is another matter: as if the document were known. */
+static void read_answer(struct worker *w, struct fake *f, unsigned i, struct cluster *c)
+{
+	w->dynamic_from_store = true;
+	w->dynamic_version = c->config_version;
+	struct dcs_event e = {
+		.id = i + 1, .kind = f->sent[i].kind, .outcome = DCS_OK, .cluster = c
+	};
+	assert_int_equal(f->sent[i].kind, DCS_READ);
+	f->sent[i].fn(&e, f->sent[i].arg);
+}
+
+static unsigned answered(int fd)
+{
+	static struct ipc_rx rx;
+	struct ipc_msg m;
+	struct err err = ERR_INIT;
+	if (ipc_recv(fd, ROLE_WORKER, ROLE_API, &rx, &m, &err) != ERR_OK)
+		return 0;
+	assert_int_equal(m.type, MSG_API_ANSWER);
+	return ((const struct msg_api_answer *)m.payload)->status;
+}
+
+/* The view may be behind the store: a conflict is asked about before anybody hears of one. */
+static void test_config_of_an_old_view(void **state)
+{
+	(void)state;
+	struct fake f;
+	struct worker *w = worker_new(&f);
+	json_auto_t *patch = json_pack("{s:i}", "ttl", 20);
+	int api[2];
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, api), 0);
+	w->api_fd = api[0];
+	w->c = view("{\"ttl\":30}", 5, 10);
+	w->c_fresh = w->watch_current = w->all_pgregent = true;
+	requests_change_config(w, 1, patch, false);
+	assert_int_equal(f.sent[0].kind, DCS_SET_CONFIG);
+	assert_int_equal(f.sent[0].version, 5);
+	answer(&f, 0, DCS_CONFLICT);
+	assert_int_equal(answered(api[1]), 0);
+	read_answer(w, &f, 1, view("{\"ttl\":25,\"x\":1}", 11, 12));
+	assert_int_equal(f.sent[2].version, 11);
+	assert_string_equal(f.sent[2].value, "{\"ttl\":20,\"x\":1}");
+	answer(&f, 2, DCS_OK);
+	assert_int_equal(answered(api[1]), 200);
+	/* Twice is somebody else. */
+	requests_change_config(w, 2, patch, false);
+	answer(&f, 3, DCS_CONFLICT);
+	read_answer(w, &f, 4, view("{\"ttl\":26}", 13, 14));
+	answer(&f, 5, DCS_CONFLICT);
+	assert_int_equal(answered(api[1]), 409);
+	/* The watch was faster than the answer. */
+	requests_change_config(w, 3, patch, false);
+	answer(&f, 6, DCS_CONFLICT);
+	cluster_free(w->c);
+	w->c = view("{\"ttl\":27,\"y\":2}", 17, 18);
+	read_answer(w, &f, 7, view("{\"ttl\":26}", 13, 16));
+	assert_int_equal(f.sent[8].version, 17);
+	answer(&f, 8, DCS_UNKNOWN);
+	assert_int_equal(answered(api[1]), 502);
+	/* None there, or as it was asked for: the store is asked, too. */
+	w->c->config_valid = false;
+	requests_change_config(w, 4, patch, false);
+	read_answer(w, &f, 9, view("{\"ttl\":20}", 19, 20));
+	assert_int_equal(answered(api[1]), 200);
+	assert_int_equal(f.count, 10);
+	close(api[0]);
+	close(api[1]);
+	cluster_free(w->c);
+	worker_drop(w);
+}
+
 static unsigned touches_ended;
 static void on_touched(struct worker *w)
 {
@@ -157,6 +243,7 @@ static void test_status_is_told(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_failover_is_written_once),
+		cmocka_unit_test(test_config_of_an_old_view),
 		cmocka_unit_test(test_member_key_one_at_a_time),
 		cmocka_unit_test(test_status_is_told) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
