@@ -139,6 +139,27 @@ static void test_rewind_disagrees(void **state)
 	free(f);
 }
 
+/* The key of a standby cluster's bootstrap, and no race since: its leader is the one to promote. */
+static void test_standby_cluster_promoted(void **state)
+{
+	(void)state;
+	struct fx *f = fx_new();
+	fx_pg(f, 'R');
+	fx_lock(f, LOCK_HELD);
+	f->set.standby_cluster = true;
+	FX_SET(f->set.standby_host, "remote");
+	FX_SET(f->v.following, HA_TARGET_REMOTE);
+	f->v.role = PG_ROLE_STANDBY_LEADER;
+	f->m.lock_won = false;
+	fx_run(f);
+	expect(f, "E4");
+	f->set.standby_cluster = false;
+	fx_run(f);
+	expect_task(f, TASK_PROMOTE);
+	assert_null(fx_find(f, HA_RELEASE));
+	free(f);
+}
+
 static void test_bootstrap(void **state)
 {
 	(void)state;
@@ -599,6 +620,7 @@ int main(void)
 		cmocka_unit_test(test_switchover),
 		cmocka_unit_test(test_switchover_needs_rewind),
 		cmocka_unit_test(test_rewind_disagrees),
+		cmocka_unit_test(test_standby_cluster_promoted),
 		cmocka_unit_test(test_bootstrap),
 		cmocka_unit_test(test_bootstrap_fails),
 		cmocka_unit_test(test_bootstrap_demoted),

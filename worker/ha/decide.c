@@ -409,8 +409,8 @@ static void remember_cluster(struct step *s)
 		m->held_ms = s->v->now_ms;
 	if (s->v->lock == LOCK_NONE || s->v->lock == LOCK_LOST)
 		m->lock_won = false;
-	else if (s->has_lock && s->primary)
-		m->lock_won = true;
+	else if (s->has_lock && (s->primary || s->standby))
+		m->lock_won = true; /* a standby leader's first key is a bootstrap's (L4) */
 	const struct member *leader = cluster_leader_peek(c);
 	m->leader_timeline = leader != NULL ? leader->timeline : 0;
 	if (!s->v->c_fresh ||
