@@ -52,6 +52,21 @@ static enum err_code apply_log(struct err *err)
 }
 
 /* Where we connect to our own server (config 5.4). */
+static void local_host(
+	const struct pgctx *p, const char *by_socket, const char *tcp, char out[static LIMIT_URL])
+{
+	snprintf(out, LIMIT_URL, "%s", tcp);
+	if (!dynamic_bool(p->pg, by_socket, false))
+		return;
+	const char *dirs = json_string_value(
+		params_get(json_object_get(p->pg, "parameters"), "unix_socket_directories"));
+	size_t n = dirs != NULL ? strcspn(dirs, ",") : 0;
+	if (dirs == NULL)
+		snprintf(out, LIMIT_URL, "/var/run/postgresql");
+	else if (dirs[0] == '/' && n < LIMIT_URL)
+		snprintf(out, LIMIT_URL, "%.*s", (int)n, dirs);
+}
+
 static void local_address(struct pgctx *p, const char *listen)
 {
 	char hosts[LIMIT_URL], first[LIMIT_URL];
@@ -73,16 +88,9 @@ static void local_address(struct pgctx *p, const char *listen)
 		}
 		s += n + (s[n] == ',');
 	}
-	snprintf(p->local_host, sizeof(p->local_host), "%s", loop ? "localhost" : first);
-	if (dynamic_bool(p->pg, "use_unix_socket", false)) {
-		const char *dirs = json_string_value(params_get(
-			json_object_get(p->pg, "parameters"), "unix_socket_directories"));
-		size_t n = dirs != NULL ? strcspn(dirs, ",") : 0;
-		if (dirs == NULL)
-			snprintf(p->local_host, sizeof(p->local_host), "/var/run/postgresql");
-		else if (dirs[0] == '/' && n < sizeof(p->local_host))
-			snprintf(p->local_host, sizeof(p->local_host), "%.*s", (int)n, dirs);
-	}
+	const char *tcp = loop ? "localhost" : first;
+	local_host(p, "use_unix_socket", tcp, p->local_host);
+	local_host(p, "use_unix_socket_repl", tcp, p->local_repl_host);
 }
 
 static void address_url(
@@ -155,6 +163,7 @@ static void fill_pgctx(struct worker *w)
 		cert != NULL && cert[0] != '\0' ? "https" : "http",
 		rest != NULL ? rest : json_path_str(local.tree, "restapi.listen"), 8008, "patroni");
 	pgctx_params_local(p, &w->probe.conn, "2000");
+	pgctx_params_local_repl(p, &w->probe.repl);
 }
 
 /* parameters: defaults, what is accepted of the dynamic ones, the local ones over them

@@ -100,21 +100,32 @@ static bool set_common(const struct pgctx *p, struct pgc_params *c, const char *
 	       pgc_params_set(c, "connect_timeout", "3");
 }
 
+static bool set_local(const struct pgctx *p, struct pgc_params *c, const char *host)
+{
+	bool ok = pgc_params_set(c, "port", p->local_port) && pgc_params_set(c, "host", host);
+	/* No name is resolved by libpq; the name itself serves certificates. */
+	if (host[0] != '/')
+		ok = ok && pgc_params_set(c, "hostaddr",
+				   strcmp(host, "localhost") == 0 ? "127.0.0.1" : host);
+	return ok;
+}
+
 void pgctx_params_local(const struct pgctx *p, struct pgc *conn, const char *statement_timeout)
 {
 	struct pgc_params c = { .count = 0 };
-	bool ok = pgc_params_set(&c, "port", p->local_port);
-	if (p->local_host[0] == '/')
-		ok = ok && pgc_params_set(&c, "host", p->local_host);
-	else if (strcmp(p->local_host, "localhost") == 0)
-		/* No name is resolved by libpq; the name itself serves certificates. */
-		ok = ok && pgc_params_set(&c, "host", "localhost") &&
-		     pgc_params_set(&c, "hostaddr", "127.0.0.1");
-	else
-		ok = ok && pgc_params_set(&c, "host", p->local_host) &&
-		     pgc_params_set(&c, "hostaddr", p->local_host);
-	ok = ok && set_auth(p, &c, "superuser") &&
-	     set_common(p, &c, conn->purpose, statement_timeout) && pgc_configure(conn, &c);
+	bool ok = set_local(p, &c, p->local_host) && set_auth(p, &c, "superuser") &&
+		  set_common(p, &c, conn->purpose, statement_timeout) && pgc_configure(conn, &c);
+	if (!ok)
+		log_error("connection parameters: no memory");
+	pgc_params_done(&c);
+}
+
+void pgctx_params_local_repl(const struct pgctx *p, struct pgc *conn)
+{
+	struct pgc_params c = { .count = 0 };
+	bool ok = set_local(p, &c, p->local_repl_host) && set_auth(p, &c, "replication") &&
+		  set_common(p, &c, conn->purpose, "0") && pgc_params_set(&c, "options", NULL) &&
+		  pgc_params_set(&c, "replication", "true") && pgc_configure(conn, &c);
 	if (!ok)
 		log_error("connection parameters: no memory");
 	pgc_params_done(&c);

@@ -25,8 +25,8 @@ struct pgctx {
 	char data_dir[LIMIT_PATH], config_dir[LIMIT_PATH], bin_dir[LIMIT_PATH],
 		database[LIMIT_NAME];
 	char pgpass[LIMIT_PATH], conf_name[LIMIT_NAME]; /* "postgresql" */
-	char local_host[LIMIT_URL],
-		local_port[16]; /* where we connect to our own server (config 5.4) */
+	/* where we connect to our own server (config 5.4) */
+	char local_host[LIMIT_URL], local_repl_host[LIMIT_URL], local_port[16];
 	char conn_url[LIMIT_URL], proxy_url[LIMIT_URL];
 	int32_t major;	  /* of the data directory, 0 = unknown */
 	const json_t *pg; /* effective postgresql section (config 3.2); borrowed until the next
@@ -85,6 +85,8 @@ void pgctx_set_state(struct pgctx *p, enum pg_state state);
 MUST_USE bool pgctx_program(const struct pgctx *p, const char *program, char *out, size_t len);
 /* Connection parameters to our own server as superuser, statement_timeout in ms as text. */
 void pgctx_params_local(const struct pgctx *p, struct pgc *conn, const char *statement_timeout);
+/* The same for replication commands, with that section's user. */
+void pgctx_params_local_repl(const struct pgctx *p, struct pgc *conn);
 /* To another member as superuser (or `section`: "replication", "rewind"); hostaddr numeric. */
 bool pgctx_params_remote(const struct pgctx *p, struct pgc *conn, const char *section,
 	const char *hostaddr, const char *host, const char *port);

@@ -9,6 +9,9 @@
 #include "common/core/str.h"
 #include "worker/postgres/recovery.h"
 
+/* It answers from memory; a proof of recovery waits for it. */
+#define IDENTIFY_MS 500
+
 enum col {
 	COL_RECOVERY,
 	COL_TIMELINE,
@@ -273,6 +276,7 @@ void probe_init(struct probe *p, struct loop *loop, probe_fn fn, void *arg)
 {
 	memset(p, 0, sizeof(*p));
 	pgc_init(&p->conn, loop, "heartbeat");
+	pgc_init(&p->repl, loop, "replication");
 	p->timeout_ms = 3000;
 	p->fn = fn;
 	p->arg = arg;
@@ -281,6 +285,7 @@ void probe_init(struct probe *p, struct loop *loop, probe_fn fn, void *arg)
 void probe_done(struct probe *p)
 {
 	pgc_done(&p->conn);
+	pgc_done(&p->repl);
 	probe_facts_done(&p->facts);
 	free(p->sql.text);
 }
@@ -290,55 +295,100 @@ void probe_set_generation(struct probe *p, uint64_t generation)
 	if (p->generation == generation)
 		return;
 	p->generation = generation;
-	p->streamed_tli = 0;
+	p->known_tli = 0;
+	p->identified = false;
 	probe_facts_done(&p->facts);
 	memset(&p->facts, 0, sizeof(p->facts));
 	/* An answer of the old server must not be taken for one of the new. */
-	if (p->asked_generation != generation)
+	if (p->asked_generation != generation) {
 		pgc_close(&p->conn);
+		pgc_close(&p->repl);
+	}
 }
 
-static void on_answer(struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
+/* Everything of one question is in. */
+static void finish(struct probe *p)
 {
-	struct probe *p = arg;
-	struct err err = ERR_INIT;
-	int64_t now_ms = clock_boot_ms();
-	p->pending = false;
 	bool stale = p->asked_generation != p->generation;
-	if (!stale && f == PGC_OK && probe_read(res, &p->facts, &err) != ERR_OK) {
-		f = PGC_STATEMENT;
-		text = err.text;
-	}
-	if (stale) {
+	p->pending = false;
+	if (stale)
 		p->ask_again = p->generation != 0;
-	} else if (f == PGC_OK) {
-		p->facts.server_version =
-			c->server_version != 0 ? c->server_version : p->facts.server_version;
-		/* pg_control learns of a new timeline at the next restart point only; a walreceiver
-		 * that ended takes its knowledge with it. */
-		if (p->facts.in_recovery && p->facts.receiver_streaming &&
-			p->facts.timeline > p->streamed_tli)
-			p->streamed_tli = p->facts.timeline;
-		if (p->facts.in_recovery && p->facts.timeline < p->streamed_tli)
-			p->facts.timeline = p->streamed_tli;
-		p->facts.asked_at_ms = p->asked_at_ms;
-		p->facts.failed_since_ms = 0;
-		p->facts.rejecting = false;
-	} else {
-		p->facts.valid = false;
-		p->facts.rejecting = f == PGC_REJECTING;
-		if (p->facts.failed_since_ms == 0) {
-			p->facts.failed_since_ms = now_ms;
-			if (f == PGC_STATEMENT || f == PGC_TIMEOUT)
-				log_warning("fact query failed: %s", text);
-		}
-	}
 	if (p->ask_again) {
 		p->ask_again = false;
 		probe_ask(p);
 	}
 	if (!stale)
 		p->fn(p, p->arg);
+}
+
+static void know_timeline(struct probe *p, int64_t tli)
+{
+	if (tli > p->known_tli)
+		p->known_tli = tli;
+	if (p->facts.timeline < p->known_tli)
+		p->facts.timeline = p->known_tli;
+}
+
+static void on_identity(
+	struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
+{
+	struct probe *p = arg;
+	int64_t tli = 0;
+	if (p->asked_generation == p->generation) {
+		if (f == PGC_OK && PQntuples(res) == 1 && str_to_i64(PQgetvalue(res, 0, 1), &tli))
+			know_timeline(p, tli);
+		else if (!p->identified)
+			log_warning("timeline of the standby: IDENTIFY_SYSTEM: %s", text);
+		p->identified = true;
+		p->identified_lsn = p->facts.replay_lsn;
+	}
+	pgc_close(c); /* a walsender of its own */
+	finish(p);
+}
+
+/* pg_control learns of a new timeline at the next restart point or write of a page only, a
+ * walreceiver that ended takes its knowledge with it, and what a standby finds in pg_wal or the
+ * archive it replays without one. */
+static bool identify(struct probe *p)
+{
+	struct err err = ERR_INIT;
+	if (!p->facts.in_recovery)
+		return false;
+	know_timeline(p, p->facts.receiver_streaming ? p->facts.timeline : 0);
+	if (p->facts.receiver_streaming || p->repl.params.count == 0 ||
+		(p->identified && p->identified_lsn == p->facts.replay_lsn))
+		return false;
+	return pgc_exec(&p->repl, "IDENTIFY_SYSTEM", NULL, 0, clock_boot_ms() + IDENTIFY_MS,
+		       on_identity, p, &err) == ERR_OK;
+}
+
+static void on_answer(struct pgc *c, enum pgc_failure f, PGresult *res, const char *text, void *arg)
+{
+	struct probe *p = arg;
+	struct err err = ERR_INIT;
+	bool stale = p->asked_generation != p->generation;
+	if (!stale && f == PGC_OK && probe_read(res, &p->facts, &err) != ERR_OK) {
+		f = PGC_STATEMENT;
+		text = err.text;
+	}
+	if (!stale && f == PGC_OK) {
+		p->facts.server_version =
+			c->server_version != 0 ? c->server_version : p->facts.server_version;
+		p->facts.asked_at_ms = p->asked_at_ms;
+		p->facts.failed_since_ms = 0;
+		p->facts.rejecting = false;
+		if (identify(p))
+			return;
+	} else if (!stale) {
+		p->facts.valid = false;
+		p->facts.rejecting = f == PGC_REJECTING;
+		if (p->facts.failed_since_ms == 0) {
+			p->facts.failed_since_ms = clock_boot_ms();
+			if (f == PGC_STATEMENT || f == PGC_TIMEOUT)
+				log_warning("fact query failed: %s", text);
+		}
+	}
+	finish(p);
 }
 
 /* Three thousand characters that change with a major version or a setting, not from cycle to cycle.

@@ -1,5 +1,6 @@
 /* The fact query: everything the decisions need to know of the running server, in one statement
- * (ha 11.6), over the heartbeat connection. Asynchronous; the newest answer is kept in `facts`.
+ * (ha 11.6), over the heartbeat connection, and IDENTIFY_SYSTEM where SQL cannot tell the timeline.
+ * Asynchronous; the newest answer is kept in `facts`.
  * PostgreSQL 10 and later. */
 #pragma once
 #include <jansson.h>
@@ -12,7 +13,7 @@ struct probe;
 typedef void (*probe_fn)(struct probe *p, void *arg); /* after every answer or failure */
 
 struct probe {
-	struct pgc conn;
+	struct pgc conn, repl;
 	struct pg_sql facts; /* arrays owned here */
 	int32_t major;	     /* of the data directory; decides the text of the statement */
 	bool want_slots;
@@ -27,8 +28,11 @@ struct probe {
 	int64_t timeout_ms;  /* of one query */
 	uint64_t generation; /* postmaster that the facts are about */
 	uint64_t asked_generation;
-	int64_t streamed_tli; /* highest timeline that this postmaster was seen to stream */
-	int64_t asked_at_ms;  /* just before the query that is out was sent */
+	int64_t known_tli; /* highest timeline that this standby was seen to stream or replay */
+	/* IDENTIFY_SYSTEM was asked of this postmaster when it had replayed up to there. */
+	bool identified;
+	uint64_t identified_lsn;
+	int64_t asked_at_ms; /* just before the query that is out was sent */
 	probe_fn fn;
 	void *arg;
 };
