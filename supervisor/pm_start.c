@@ -335,6 +335,7 @@ void postmaster_pmpid(struct sup *s, struct ipc_msg *m)
 		return;
 	}
 	set_text(pm, false, "");
+	bool first = !pm->known;
 	pm->known = true;
 	if (v == ADOPT_OURS) {
 		adopt(s, f->pid, pidfd);
@@ -345,10 +346,14 @@ void postmaster_pmpid(struct sup *s, struct ipc_msg *m)
 		if (starting)
 			pm_start_refuse(s, ANSWER_REFUSED,
 				"backends of a postmaster that has ended are being killed");
-	} else if (starting && v == ADOPT_STALE) {
+	} else if ((starting || first) && v == ADOPT_STALE) {
+		/* The first time also without a start: whatever runs on the directory before it
+		 * (single-user recovery, pg_rewind) takes a number that is in use again for a
+		 * postmaster. */
 		struct msg_pmpid_remove rm = { .file_id = f->file_id, .pid = f->pid };
 		log_warning("stale postmaster.pid pid=%d is removed", f->pid);
-		pm->start.stage = START_REMOVE_PID;
+		if (starting)
+			pm->start.stage = START_REMOVE_PID;
 		ask_files(s, MSG_PMPID_REMOVE, &rm);
 	} else if (starting) {
 		start_proceed(s);
@@ -373,8 +378,7 @@ void postmaster_files_answer(struct sup *s, const struct ipc_msg *m)
 		ask_pmpid(s);
 	} else if (a->code != ANSWER_OK && s->guard.pm_state == PG_PROC_NONE) {
 		snprintf(text, sizeof(text), "%s%.80s",
-			a->code == ANSWER_REFUSED ? "" : "postmaster.pid cannot be read: ",
-			a->text);
+			a->code == ANSWER_REFUSED ? "" : "postmaster.pid: ", a->text);
 		set_text(&s->pm, true, text);
 		if (s->pm.start.stage == START_READ_PID)
 			pm_start_refuse(s, ANSWER_REFUSED, text);

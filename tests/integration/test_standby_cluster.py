@@ -99,7 +99,8 @@ def test_standby_cluster_life(clusters):
     assert not n0.is_primary() and not n1.is_primary()
 
 
-def test_rewind_of_a_timeline_without_a_checkpoint(clusters):
+@pytest.mark.parametrize("killed", [False, True], ids=["running", "killed"])
+def test_rewind_of_a_timeline_without_a_checkpoint(clusters, killed):
     """A standby that replayed the first records of a timeline, but no checkpoint on it: before 16 pg_rewind takes the timeline of the
     last checkpoint for the server's and finds nothing to do (X76)."""
     a, b, remote = clusters
@@ -118,7 +119,12 @@ def test_rewind_of_a_timeline_without_a_checkpoint(clusters):
     b.etcd.ctl("put", "/service/it/config", json.dumps(config))
     n0.kill_all()
     n0.proc.wait(5)
+    if killed:
+        n1.kill_all()
+        n1.proc.wait(5)
+        n1.start()
     wait_until(lambda: source(n1) == p.pg and has(n1, 4), 60, "n1 follows the remote primary")
+    assert not os.path.exists(n1.dir + "/data.unfinished")
     assert not has(n1, 3) and not n1.is_primary()
     # It has heard of no later timeline any more: nothing is left to check.
     looked = "checking whether this node diverged"

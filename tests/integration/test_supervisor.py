@@ -309,6 +309,8 @@ def test_stale_pid_file_is_removed(sup):
     with open(os.path.join(sup.pg.data, "postmaster.pid"), "w") as f:
         f.write(f"{os.getpid()}\n{sup.pg.data}\n{int(time.time())}\n{sup.pg.port}\n{sup.pg.base}\n\n  1 2\n")
     sup.start()
+    # Before any start: what else runs on the directory would take that process for a postmaster.
+    util.wait_until(lambda: not os.path.exists(os.path.join(sup.pg.data, "postmaster.pid")), 5, "it is removed at once")
     assert util.alive(sup.start_pg())
 
 

@@ -429,6 +429,7 @@ static void crash_of_standby(enum pg_db_state state, int32_t major, const struct
 		{ .op = FILES_PROBE,
 			.tail = (const char *)&was_standby,
 			.tail_len = sizeof(was_standby) },
+		{ .op = FILES_MARK },
 		{ .op = FILES_REMOVE, .words = "recovery.conf" },
 		{ .op = FILES_REMOVE, .words = "recovery.signal" },
 		{ .op = FILES_REMOVE, .words = "standby.signal" },

@@ -305,13 +305,13 @@ void seq_rewind_step(struct co *co)
 			 "that this one is %" PRIu32 " rule=X76",
 			s->control.files.control.min_recovery_tli);
 		s->crash.p = p;
+		s->branched = true;
 		co_call(co, &s->crash.co, seq_crash_step);
 		CO_WAIT(co);
 		if (!co->ok) {
 			snprintf(s->failure, sizeof(s->failure), "%s", co->note);
 			goto failed;
 		}
-		s->branched = true;
 	}
 run:
 	s->run.p = p;
@@ -328,7 +328,7 @@ run:
 	if (!co->ok)
 		snprintf(s->failure, sizeof(s->failure), "%s", co->note);
 failed:
-	/* A timeline of its own would look later than the leader's in the next election. */
+	/* Between two states, or on a timeline of its own: seq_crash. */
 	if (!s->run.touched && !s->marked && !s->branched) {
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);

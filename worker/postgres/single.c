@@ -128,6 +128,14 @@ void seq_crash_step(struct co *co)
 	if (!co->ok)
 		CO_RETURN(co, false, "pg_control: %s", co->note);
 	s->tli = standby_timeline(&s->control.files.control);
+	if (s->tli != 0) {
+		/* Never started as it is, but rewound (X42): its timeline would look later than the
+		 * leader's in the next election. */
+		mark_data_dir(co, PG_MARK_REWIND);
+		CO_WAIT(co);
+		if (!co->ok)
+			CO_RETURN(co, false, "mark of the data directory: %s", co->note);
+	}
 	for (s->file = 0; s->file < ARRAY_LEN(recovery_files); s->file++) {
 		remove_file(co, recovery_files[s->file]);
 		CO_WAIT(co);
