@@ -471,6 +471,37 @@ static void test_crash_standby_11(void **state)
 	crash_of_standby(PG_DB_SHUTDOWNED_IN_RECOVERY, 11, &conf);
 }
 
+static void forget(const struct step *steps, size_t count)
+{
+	struct seq_forget_timeline s = { .p = &r.pg, .tli = 3 };
+	r.ended = false;
+	r.at = 0;
+	play(&s.co, seq_forget_timeline_step, steps, count, true, "done");
+}
+
+/* Segments of the timeline that was left go, unless the source knows that number. */
+static void test_forget_timeline(void **state)
+{
+	(void)state;
+	static const char left[] = "darchive_status\0f000000010000000000000003\0"
+				   "f000000030000000000000003\0fxlogtemp.12";
+	static const char later[] = "f000000030000000000000003\0f000000040000000000000004";
+	static const char known[] = "f00000003.history\0f000000030000000000000003";
+	const struct step removed[] = {
+		{ .op = FILES_LIST, .words = "pg_wal", .tail = left, .tail_len = sizeof(left) },
+		{ .op = FILES_REMOVE, .words = "pg_wal/000000030000000000000003" },
+	};
+	const struct step kept_later[] = {
+		{ .op = FILES_LIST, .words = "pg_wal", .tail = later, .tail_len = sizeof(later) }
+	};
+	const struct step kept_known[] = {
+		{ .op = FILES_LIST, .words = "pg_wal", .tail = known, .tail_len = sizeof(known) }
+	};
+	forget(removed, 2);
+	forget(kept_later, 1);
+	forget(kept_known, 1);
+}
+
 /* ---- pg_controldata ---- */
 
 static const char control_text[] = "pg_control version number:            1201\n"
@@ -567,6 +598,7 @@ int main(void)
 		T(test_rewind_14_outside),
 		T(test_crash),
 		T(test_crash_standby),
+		T(test_forget_timeline),
 		T(test_crash_standby_killed),
 		T(test_crash_standby_11),
 		T(test_control),

@@ -119,6 +119,20 @@ struct seq_crash {
 };
 void seq_crash_step(struct co *co);
 
+/* After a rewind: pg_rewind keeps some segments of the timeline that was left. Where the leader is
+ * on an earlier one, that number is nobody's now; an archive that gets them from us one day would
+ * keep out those of a leader that begins it for real. */
+struct seq_forget_timeline {
+	struct co co;
+	struct pgctx *p;
+	uint32_t tli;
+	/* private */
+	struct buf names;
+	size_t at;
+	const char *left;
+};
+void seq_forget_timeline_step(struct co *co);
+
 struct seq_rewind {
 	struct co co;
 	struct pgctx *p;
@@ -133,6 +147,7 @@ struct seq_rewind {
 	struct seq_control control;
 	struct seq_crash crash;
 	struct seq_rewind_run run;
+	struct seq_forget_timeline forget;
 	bool remove_failed, marked, branched;
 	char failure[480];
 };

@@ -203,6 +203,11 @@ static bool ahead_of_checkpoint(const struct seq_rewind *s)
 	       c->min_recovery_tli > c->checkpoint_tli;
 }
 
+static uint32_t own_timeline(const struct pg_control *c)
+{
+	return c->valid && c->state == PG_DB_SHUTDOWNED ? c->checkpoint_tli : 0;
+}
+
 /* After pg_rewind found nothing to do. */
 static bool believed(struct seq_rewind *s)
 {
@@ -233,6 +238,7 @@ void seq_rewind_step(struct co *co)
 	CO_BEGIN(co);
 	s->ready = s->marked = true;
 	s->check_again = s->branched = s->run.touched = false;
+	s->forget.tli = 0;
 	if (!pgctx_params_remote(
 		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
 		CO_RETURN(co, false, "connection parameters");
@@ -312,13 +318,23 @@ void seq_rewind_step(struct co *co)
 			snprintf(s->failure, sizeof(s->failure), "%s", co->note);
 			goto failed;
 		}
+		co_call(co, &s->control.co, seq_control_read_step);
+		CO_WAIT(co);
 	}
+	s->forget.tli = own_timeline(&s->control.files.control);
 run:
 	s->run.p = p;
 	s->run.leader = s->leader;
 	co_call(co, &s->run.co, seq_rewind_run_step);
 	CO_WAIT(co);
 	if (co->ok && (!s->run.unneeded || believed(s))) {
+		s->forget.p = p;
+		if (s->forget.tli != 0) {
+			co_call(co, &s->forget.co, seq_forget_timeline_step);
+			CO_WAIT(co);
+			if (!co->ok)
+				log_warning("segments of the old timeline: %s", co->note);
+		}
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);
 		if (!co->ok)

@@ -13,7 +13,8 @@
 
 #define FILES_MS    30000
 #define CLEAR_MS    600000
-#define OPTIONS_MAX 16384 /* postmaster.opts */
+#define OPTIONS_MAX 16384	      /* postmaster.opts */
+#define LIST_MAX    (4 * 1024 * 1024) /* of pg_wal: 100,000 names */
 
 static void remove_file(struct co *co, const char *name)
 {
@@ -159,5 +160,72 @@ ended:
 		CO_RETURN(co, false, "crash recovery failed exit_code=%d: %s", co->exit_code,
 			co->note);
 	log_info("crash recovery finished");
+	CO_END(co);
+}
+
+/* ---- what the timeline of its own leaves behind ---- */
+
+/* The number that a segment or a history file begins with; 0: it is neither. */
+static uint32_t timeline_of(const char *name)
+{
+	size_t digits = strspn(name, "0123456789ABCDEF");
+	char eight[9];
+	uint32_t tli;
+	bool wal = digits == 24 || (digits == 8 && strcmp(name + 8, ".history") == 0);
+	if (!wal || !str_copy_n(eight, sizeof(eight), name, 8) ||
+		sscanf(eight, "%8" SCNx32, &tli) != 1)
+		return 0;
+	return tli;
+}
+
+/* The next entry of s->names that is to be removed, from s->at on. */
+static const char *next_left(struct seq_forget_timeline *s)
+{
+	while (s->at < s->names.len) {
+		const char *entry = s->names.data + s->at;
+		s->at += strlen(entry) + 1;
+		if (entry[0] == 'f' && timeline_of(entry + 1) == s->tli)
+			return entry + 1;
+	}
+	return NULL;
+}
+
+/* The source's own WAL is there by now: does it know that number, or a later one? */
+static bool known_to_source(const struct seq_forget_timeline *s)
+{
+	for (size_t at = 0; at < s->names.len; at += strlen(s->names.data + at) + 1) {
+		const char *name = s->names.data + at + 1;
+		uint32_t tli = timeline_of(name);
+		if (tli > s->tli || (tli == s->tli && name[8] == '.'))
+			return true;
+	}
+	return false;
+}
+
+void seq_forget_timeline_step(struct co *co)
+{
+	struct seq_forget_timeline *s = (struct seq_forget_timeline *)co;
+	const char *dir = archive_wal_dir(s->p);
+	CO_BEGIN(co);
+	s->at = 0;
+	co_files(co, FILES_LIST, 0, 0, 0, dir, strlen(dir) + 1, FILES_MS);
+	CO_WAIT(co);
+	s->names = (struct buf)BUF_INIT(LIST_MAX);
+	buf_add(&s->names, co->data.data, co->data.len);
+	if (!co->ok || s->names.failed) {
+		buf_done(&s->names);
+		CO_RETURN(co, false, "%s: %s", dir, co->ok ? "too many files" : co->note);
+	}
+	for (s->left = known_to_source(s) ? NULL : next_left(s); s->left != NULL;
+		s->left = next_left(s)) {
+		char path[LIMIT_NAME];
+		int n = snprintf(path, sizeof(path), "%s/%s", dir, s->left);
+		co_files(co, FILES_REMOVE, 0, 0, 0, path, (size_t)n + 1, FILES_MS);
+		CO_WAIT(co);
+		if (!co->ok)
+			log_warning(
+				"segment of timeline %" PRIu32 " is left: %s", s->tli, co->note);
+	}
+	buf_done(&s->names);
 	CO_END(co);
 }
