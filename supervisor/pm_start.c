@@ -335,7 +335,7 @@ void postmaster_pmpid(struct sup *s, struct ipc_msg *m)
 		return;
 	}
 	set_text(pm, false, "");
-	bool first = !pm->known;
+	bool first = !pm->known && jobs_running(&s->jobs) == 0;
 	pm->known = true;
 	if (v == ADOPT_OURS) {
 		adopt(s, f->pid, pidfd);

@@ -278,6 +278,8 @@ static void start_with_leader(struct worker *w, const struct ha_action *a)
 {
 	struct pg_target leader;
 	const char *name = a->target[0] != '\0' ? a->target : w->c->leader;
+	if (a->task == TASK_REWIND)
+		t.rewind = (struct seq_rewind){ .ready = false }; /* nothing was tried so far */
 	if (!task_target_of(w, name, &leader) || leader.kind == TARGET_NONE) {
 		fail_now(w, "the leader has no address");
 		return;

@@ -135,23 +135,14 @@ static void test_programs(void **state)
 	argv_single(&a, "postgres", "/data", "/etc/p.conf",
 		"/usr/bin/postgres \"-D\" \"/data\" \"--port=5432\" \"--cluster_name=a b\" "
 		"\"--archive_mode=off\" \"--config-file=/old.conf\" \"-i\"\n");
-	argv_single_end(&a);
 	assert_words(&a,
 		"postgres|--single|-D|/data|--config-file=/etc/p.conf|-c|archive_command=false|"
 		"-c|archive_mode=on|-c|cluster_name=a b|-c|port=5432|template1");
 	a = (struct argv)ARGV_INIT;
 	argv_single(&a, "postgres", "/data", "/etc/p.conf", "");
-	argv_single_end(&a);
 	assert_words(&a,
 		"postgres|--single|-D|/data|--config-file=/etc/p.conf|-c|archive_command=false|"
 		"-c|archive_mode=on|template1");
-	a = (struct argv)ARGV_INIT;
-	argv_single(&a, "postgres", "/data", "/etc/p.conf", "postgres \"--hot_standby=on\"");
-	argv_setting(&a, "hot_standby=off");
-	argv_single_end(&a);
-	assert_words(&a,
-		"postgres|--single|-D|/data|--config-file=/etc/p.conf|-c|archive_command=false|"
-		"-c|archive_mode=on|-c|hot_standby=on|-c|hot_standby=off|template1");
 }
 
 static void test_scripts(void **state)

@@ -409,7 +409,8 @@ static void remember_cluster(struct step *s)
 		m->held_ms = s->v->now_ms;
 	if (s->v->lock == LOCK_NONE || s->v->lock == LOCK_LOST)
 		m->lock_won = false;
-	else if (s->has_lock && (s->primary || s->standby))
+	else if (s->has_lock &&
+		 (s->primary || (s->standby && s->v->role == PG_ROLE_STANDBY_LEADER)))
 		m->lock_won = true; /* a standby leader's first key is a bootstrap's (L4) */
 	const struct member *leader = cluster_leader_peek(c);
 	m->leader_timeline = leader != NULL ? leader->timeline : 0;

@@ -301,20 +301,12 @@ void argv_single(struct argv *a, const char *program, const char *data_dir, cons
 	argv_add(a, "-D");
 	argv_add(a, data_dir);
 	argv_addf(a, "--config-file=%s", conf_file);
-	for (unsigned i = 0; i < n; i++)
-		argv_setting(a, options[i]);
-	a->bytes.failed |= copy.failed;
-}
-
-void argv_setting(struct argv *a, const char *setting)
-{
-	argv_add(a, "-c");
-	argv_add(a, setting);
-}
-
-void argv_single_end(struct argv *a)
-{
+	for (unsigned i = 0; i < n; i++) {
+		argv_add(a, "-c");
+		argv_add(a, options[i]);
+	}
 	argv_add(a, "template1");
+	a->bytes.failed |= copy.failed;
 }
 
 /* ---- scripts

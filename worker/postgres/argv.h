@@ -48,12 +48,9 @@ void argv_basebackup(struct argv *a, const char *program, const char *data_dir,
 void argv_rewind(struct argv *a, const char *program, const char *data_dir, const char *conninfo,
 	const json_t *options, bool restore, const char *config_file, struct buf *notes);
 /* postgres --single with the options of postmaster.opts (ha 6.6), sorted by name. conf_file is that
- * of now: the one named there may be another. Further settings ("name=value") may follow, the last
- * one of a name counts; then the end. */
+ * of now: the one named there may be another. */
 void argv_single(struct argv *a, const char *program, const char *data_dir, const char *conf_file,
 	const char *postmaster_opts);
-void argv_setting(struct argv *a, const char *setting);
-void argv_single_end(struct argv *a);
 /* Clone method x; section may be NULL. connstring "" = no source. */
 MUST_USE bool argv_clone_method(struct argv *a, const char *method, const json_t *section,
 	const char *scope, const char *data_dir, const char *connstring, struct buf *notes);

@@ -106,32 +106,17 @@ struct seq_rewind_run {
 };
 void seq_rewind_run_step(struct co *co);
 
-/* Single-user crash recovery (ha 6.6). What a standby has goes to a timeline of its own: its own
- * records at the end of the one that it followed could later be taken for the leader's. */
+/* Single-user crash recovery (ha 6.6). The directory of a standby is marked before: it is good for
+ * pg_rewind only. */
 struct seq_crash {
 	struct co co;
 	struct pgctx *p;
 	/* private */
 	struct seq_archive archive;
 	struct seq_control control;
-	uint32_t tli; /* the standby's; 0: it was none */
 	unsigned file;
 };
 void seq_crash_step(struct co *co);
-
-/* After a rewind: pg_rewind keeps some segments of the timeline that was left. Where the leader is
- * on an earlier one, that number is nobody's now; an archive that gets them from us one day would
- * keep out those of a leader that begins it for real. */
-struct seq_forget_timeline {
-	struct co co;
-	struct pgctx *p;
-	uint32_t tli;
-	/* private */
-	struct buf names;
-	size_t at;
-	const char *left;
-};
-void seq_forget_timeline_step(struct co *co);
 
 struct seq_rewind {
 	struct co co;
@@ -147,8 +132,7 @@ struct seq_rewind {
 	struct seq_control control;
 	struct seq_crash crash;
 	struct seq_rewind_run run;
-	struct seq_forget_timeline forget;
-	bool remove_failed, marked, branched;
+	bool remove_failed, marked, recovered;
 	char failure[480];
 };
 void seq_rewind_step(struct co *co);

@@ -10,7 +10,8 @@
 #include "worker/postgres/recovery.h"
 
 /* It answers from memory; a proof of recovery waits for it. */
-#define IDENTIFY_MS 500
+#define IDENTIFY_MS	  500
+#define IDENTIFY_AGAIN_MS 2000 /* after a failure */
 
 enum col {
 	COL_RECOVERY,
@@ -297,6 +298,7 @@ void probe_set_generation(struct probe *p, uint64_t generation)
 	p->generation = generation;
 	p->known_tli = 0;
 	p->identified = false;
+	p->identify_failed_ms = 0;
 	probe_facts_done(&p->facts);
 	memset(&p->facts, 0, sizeof(p->facts));
 	/* An answer of the old server must not be taken for one of the new. */
@@ -335,12 +337,13 @@ static void on_identity(
 	struct probe *p = arg;
 	int64_t tli = 0;
 	if (p->asked_generation == p->generation) {
-		if (f == PGC_OK && PQntuples(res) == 1 && str_to_i64(PQgetvalue(res, 0, 1), &tli))
-			know_timeline(p, tli);
-		else if (!p->identified)
-			log_warning("timeline of the standby: IDENTIFY_SYSTEM: %s", text);
-		p->identified = true;
+		p->identified = f == PGC_OK && PQntuples(res) == 1 &&
+				str_to_i64(PQgetvalue(res, 0, 1), &tli);
 		p->identified_lsn = p->facts.replay_lsn;
+		if (!p->identified && p->identify_failed_ms == 0)
+			log_warning("timeline of the standby: IDENTIFY_SYSTEM: %s", text);
+		p->identify_failed_ms = p->identified ? 0 : clock_boot_ms();
+		know_timeline(p, tli);
 	}
 	pgc_close(c); /* a walsender of its own */
 	finish(p);
@@ -356,7 +359,9 @@ static bool identify(struct probe *p)
 		return false;
 	know_timeline(p, p->facts.receiver_streaming ? p->facts.timeline : 0);
 	if (p->facts.receiver_streaming || p->repl.params.count == 0 ||
-		(p->identified && p->identified_lsn == p->facts.replay_lsn))
+		(p->identified && p->identified_lsn == p->facts.replay_lsn) ||
+		(p->identify_failed_ms != 0 &&
+			clock_boot_ms() - p->identify_failed_ms < IDENTIFY_AGAIN_MS))
 		return false;
 	return pgc_exec(&p->repl, "IDENTIFY_SYSTEM", NULL, 0, clock_boot_ms() + IDENTIFY_MS,
 		       on_identity, p, &err) == ERR_OK;

@@ -32,7 +32,8 @@ struct probe {
 	/* IDENTIFY_SYSTEM was asked of this postmaster when it had replayed up to there. */
 	bool identified;
 	uint64_t identified_lsn;
-	int64_t asked_at_ms; /* just before the query that is out was sent */
+	int64_t identify_failed_ms; /* 0 = it did not */
+	int64_t asked_at_ms;	    /* just before the query that is out was sent */
 	probe_fn fn;
 	void *arg;
 };

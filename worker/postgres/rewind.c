@@ -1,6 +1,5 @@
 /* Diverged or not, what stands around pg_rewind (ha 6.3 to 6.5). Worker process. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,20 +191,17 @@ static const char looked_sql[] =
 	"pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int = timeline_id "
 	"FROM pg_catalog.pg_control_checkpoint()";
 
-/* X76: before 16 pg_rewind takes the timeline of the last checkpoint for that of the server. A
- * standby that has replayed the first records of a timeline, but not its first checkpoint, is one
- * timeline further: "source and target cluster are on the same timeline", and nothing is rewound.
- */
-static bool ahead_of_checkpoint(const struct seq_rewind *s)
+/* What has to be ended first, as pg_rewind wants a server that was shut down. X76: and before 16 it
+ * takes the timeline of the last checkpoint for that of the server. A standby that has replayed the
+ * first records of a timeline, but not its first checkpoint, is one timeline further: "source and
+ * target cluster are on the same timeline", and nothing is rewound. */
+static bool recovery_to_end(const struct seq_rewind *s)
 {
 	const struct pg_control *c = &s->control.files.control;
-	return s->p->major < 16 && c->valid && c->state == PG_DB_SHUTDOWNED_IN_RECOVERY &&
+	if (!c->valid || c->state == PG_DB_IN_ARCHIVE_RECOVERY)
+		return c->valid;
+	return s->p->major < 16 && c->state == PG_DB_SHUTDOWNED_IN_RECOVERY &&
 	       c->min_recovery_tli > c->checkpoint_tli;
-}
-
-static uint32_t own_timeline(const struct pg_control *c)
-{
-	return c->valid && c->state == PG_DB_SHUTDOWNED ? c->checkpoint_tli : 0;
 }
 
 /* After pg_rewind found nothing to do. */
@@ -237,8 +233,7 @@ void seq_rewind_step(struct co *co)
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
 	s->ready = s->marked = true;
-	s->check_again = s->branched = s->run.touched = false;
-	s->forget.tli = 0;
+	s->check_again = s->recovered = s->run.touched = false;
 	if (!pgctx_params_remote(
 		    p, &p->remote, "rewind", s->hostaddr, s->leader.host, s->leader.port))
 		CO_RETURN(co, false, "connection parameters");
@@ -306,35 +301,23 @@ void seq_rewind_step(struct co *co)
 	CO_WAIT(co);
 	if (!co->ok)
 		log_warning("an interrupted pg_rewind will not be recognised: %s", co->note);
-	if (ahead_of_checkpoint(s)) {
-		log_info("recovery is ended on a timeline of its own, as pg_rewind would not know "
-			 "that this one is %" PRIu32 " rule=X76",
-			s->control.files.control.min_recovery_tli);
+	if (recovery_to_end(s)) {
+		log_info("recovery is ended in single-user mode before pg_rewind rule=X76");
 		s->crash.p = p;
-		s->branched = true;
+		s->recovered = true;
 		co_call(co, &s->crash.co, seq_crash_step);
 		CO_WAIT(co);
 		if (!co->ok) {
-			snprintf(s->failure, sizeof(s->failure), "%s", co->note);
-			goto failed;
+			s->ready = false;
+			CO_RETURN(co, false, "before pg_rewind: %s", co->note);
 		}
-		co_call(co, &s->control.co, seq_control_read_step);
-		CO_WAIT(co);
 	}
-	s->forget.tli = own_timeline(&s->control.files.control);
 run:
 	s->run.p = p;
 	s->run.leader = s->leader;
 	co_call(co, &s->run.co, seq_rewind_run_step);
 	CO_WAIT(co);
 	if (co->ok && (!s->run.unneeded || believed(s))) {
-		s->forget.p = p;
-		if (s->forget.tli != 0) {
-			co_call(co, &s->forget.co, seq_forget_timeline_step);
-			CO_WAIT(co);
-			if (!co->ok)
-				log_warning("segments of the old timeline: %s", co->note);
-		}
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);
 		if (!co->ok)
@@ -343,9 +326,8 @@ run:
 	}
 	if (!co->ok)
 		snprintf(s->failure, sizeof(s->failure), "%s", co->note);
-failed:
-	/* Between two states, or on a timeline of its own: seq_crash. */
-	if (!s->run.touched && !s->marked && !s->branched) {
+	/* Between two states, or with records of its own at the end: seq_crash. */
+	if (!s->run.touched && !s->marked && !s->recovered) {
 		mark_data_dir(co, PG_MARK_NONE);
 		CO_WAIT(co);
 	}

@@ -1,6 +1,5 @@
 /* PostgreSQL in single-user mode, which ends what a recovery left open (ha 6.6). Worker process. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,8 +12,7 @@
 
 #define FILES_MS    30000
 #define CLEAR_MS    600000
-#define OPTIONS_MAX 16384	      /* postmaster.opts */
-#define LIST_MAX    (4 * 1024 * 1024) /* of pg_wal: 100,000 names */
+#define OPTIONS_MAX 16384 /* postmaster.opts */
 
 static void remove_file(struct co *co, const char *name)
 {
@@ -35,52 +33,14 @@ static void clear_archive_status(struct co *co, const struct pgctx *p)
 	co_files(co, FILES_CLEAR_DIR, 0, 0, 0, path, (size_t)n + 1, CLEAR_MS);
 }
 
-static uint32_t standby_timeline(const struct pg_control *c)
+static bool was_standby(const struct pg_control *c)
 {
-	if (!c->valid ||
-		(c->state != PG_DB_SHUTDOWNED_IN_RECOVERY && c->state != PG_DB_IN_ARCHIVE_RECOVERY))
-		return 0;
-	return c->min_recovery_tli > c->checkpoint_tli ? c->min_recovery_tli : c->checkpoint_tli;
+	return c->valid &&
+	       (c->state == PG_DB_SHUTDOWNED_IN_RECOVERY || c->state == PG_DB_IN_ARCHIVE_RECOVERY);
 }
 
-/* A standby: recovery as from an archive that has nothing more. It goes to the end of what is there
- * and of the timeline that was replayed, not of the latest one that the walreceiver has heard of,
- * and begins another. */
-static void add_recovery(struct argv *a, const struct seq_crash *s)
+static void run_single(struct co *co, const struct pgctx *p)
 {
-	/* Its own settings may delay, stop or end recovery in other ways. */
-	static const char *const settings[] = { "hot_standby=off",
-		"recovery_end_command=", "archive_cleanup_command=", "restore_command=false",
-		"recovery_min_apply_delay=0" };
-	unsigned n = s->p->major >= 12 ? ARRAY_LEN(settings) : 1;
-	for (unsigned i = 0; i < n; i++)
-		argv_setting(a, settings[i]);
-	if (s->p->major >= 12) {
-		char target[64];
-		snprintf(target, sizeof(target), "recovery_target_timeline=%" PRIu32, s->tli);
-		argv_setting(a, target);
-	}
-}
-
-static void recovery_file(struct seq_crash *s)
-{
-	static const char name[] = "recovery.signal";
-	if (s->p->major >= 12) {
-		co_files(&s->co, FILES_CREATE_EMPTY, 0, 0, 0, name, sizeof(name), FILES_MS);
-		return;
-	}
-	char conf[128];
-	int n = snprintf(conf, sizeof(conf),
-		"recovery.conf%crestore_command = 'false'\nrecovery_target_timeline = '%" PRIu32
-		"'\n",
-		0, s->tli);
-	co_files(&s->co, FILES_WRITE_ATOMIC, 0600, 0, 0, conf, (size_t)n, FILES_MS);
-}
-
-static void run_single(struct seq_crash *s)
-{
-	struct co *co = &s->co;
-	const struct pgctx *p = s->p;
 	struct argv argv = ARGV_INIT;
 	struct host_cmd cmd = HOST_CMD_INIT;
 	char program[LIMIT_PATH], conf[LIMIT_PATH * 2];
@@ -89,9 +49,6 @@ static void run_single(struct seq_crash *s)
 	if (!co->ok)
 		log_warning("postmaster.opts: %s", co->note);
 	argv_single(&argv, program, p->data_dir, conf, co->ok ? buf_str(&co->data) : "");
-	if (s->tli != 0)
-		add_recovery(&argv, s);
-	argv_single_end(&argv);
 	host_cmd_take(&cmd, &argv);
 	if (ok)
 		co_job(co, "crash recovery", &cmd, JOB_LOG_OUTPUT | JOB_DATA_DIR, 0, 1000);
@@ -128,10 +85,9 @@ void seq_crash_step(struct co *co)
 	CO_WAIT(co);
 	if (!co->ok)
 		CO_RETURN(co, false, "pg_control: %s", co->note);
-	s->tli = standby_timeline(&s->control.files.control);
-	if (s->tli != 0) {
-		/* Never started as it is, but rewound (X42): its timeline would look later than the
-		 * leader's in the next election. */
+	if (was_standby(&s->control.files.control)) {
+		/* Its own records stand at the end of the leader's timeline afterwards: rewound, or
+		 * copied anew, but never started as it is (X42). */
 		mark_data_dir(co, PG_MARK_REWIND);
 		CO_WAIT(co);
 		if (!co->ok)
@@ -143,89 +99,16 @@ void seq_crash_step(struct co *co)
 		if (!co->ok)
 			CO_RETURN(co, false, "%s: %s", recovery_files[s->file], co->note);
 	}
-	if (s->tli != 0) {
-		recovery_file(s);
-		CO_WAIT(co);
-		if (!co->ok)
-			CO_RETURN(co, false, "signal for recovery: %s", co->note);
-	}
 	if (co->cancelled)
 		CO_RETURN(co, false, "cancelled");
 	read_options(co);
 	CO_WAIT(co);
-	run_single(s);
+	run_single(co, p);
 	CO_WAIT(co);
 ended:
 	if (!co->ok)
 		CO_RETURN(co, false, "crash recovery failed exit_code=%d: %s", co->exit_code,
 			co->note);
 	log_info("crash recovery finished");
-	CO_END(co);
-}
-
-/* ---- what the timeline of its own leaves behind ---- */
-
-/* The number that a segment or a history file begins with; 0: it is neither. */
-static uint32_t timeline_of(const char *name)
-{
-	size_t digits = strspn(name, "0123456789ABCDEF");
-	char eight[9];
-	uint32_t tli;
-	bool wal = digits == 24 || (digits == 8 && strcmp(name + 8, ".history") == 0);
-	if (!wal || !str_copy_n(eight, sizeof(eight), name, 8) ||
-		sscanf(eight, "%8" SCNx32, &tli) != 1)
-		return 0;
-	return tli;
-}
-
-/* The next entry of s->names that is to be removed, from s->at on. */
-static const char *next_left(struct seq_forget_timeline *s)
-{
-	while (s->at < s->names.len) {
-		const char *entry = s->names.data + s->at;
-		s->at += strlen(entry) + 1;
-		if (entry[0] == 'f' && timeline_of(entry + 1) == s->tli)
-			return entry + 1;
-	}
-	return NULL;
-}
-
-/* The source's own WAL is there by now: does it know that number, or a later one? */
-static bool known_to_source(const struct seq_forget_timeline *s)
-{
-	for (size_t at = 0; at < s->names.len; at += strlen(s->names.data + at) + 1) {
-		const char *name = s->names.data + at + 1;
-		uint32_t tli = timeline_of(name);
-		if (tli > s->tli || (tli == s->tli && name[8] == '.'))
-			return true;
-	}
-	return false;
-}
-
-void seq_forget_timeline_step(struct co *co)
-{
-	struct seq_forget_timeline *s = (struct seq_forget_timeline *)co;
-	const char *dir = archive_wal_dir(s->p);
-	CO_BEGIN(co);
-	s->at = 0;
-	co_files(co, FILES_LIST, 0, 0, 0, dir, strlen(dir) + 1, FILES_MS);
-	CO_WAIT(co);
-	s->names = (struct buf)BUF_INIT(LIST_MAX);
-	buf_add(&s->names, co->data.data, co->data.len);
-	if (!co->ok || s->names.failed) {
-		buf_done(&s->names);
-		CO_RETURN(co, false, "%s: %s", dir, co->ok ? "too many files" : co->note);
-	}
-	for (s->left = known_to_source(s) ? NULL : next_left(s); s->left != NULL;
-		s->left = next_left(s)) {
-		char path[LIMIT_NAME];
-		int n = snprintf(path, sizeof(path), "%s/%s", dir, s->left);
-		co_files(co, FILES_REMOVE, 0, 0, 0, path, (size_t)n + 1, FILES_MS);
-		CO_WAIT(co);
-		if (!co->ok)
-			log_warning(
-				"segment of timeline %" PRIu32 " is left: %s", s->tli, co->note);
-	}
-	buf_done(&s->names);
 	CO_END(co);
 }
