@@ -100,12 +100,6 @@ enum err_code link_ask(struct api *a, enum api_kind kind, uint64_t id, int64_t d
 	return ipc_send(a->worker_fd, MSG_API_REQ, id, &q, tail, len, NULL, 0, err);
 }
 
-static bool supervisor_hung_up(void)
-{
-	struct pollfd p = { .fd = LINK_SUP_FD };
-	return poll(&p, 1, 0) != 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
-}
-
 static void drop_worker(struct api *a)
 {
 	if (a->worker_fd < 0)
@@ -115,7 +109,7 @@ static void drop_worker(struct api *a)
 	a->worker_fd = -1;
 	/* It ended with the supervisor, perhaps for an upgrade, and so do we: "no worker" would be
 	 * a refusal of what was asked for. It is our end that tells. */
-	if (supervisor_hung_up())
+	if (ipc_hung_up(LINK_SUP_FD))
 		return;
 	facts_worker_gone(a);
 	action_worker_gone(a);
@@ -324,6 +318,6 @@ enum err_code link_open(struct link *k, struct api *api, struct err *err)
 /* The parent-death signal looks like an order to end. It is one only while the supervisor lives. */
 void link_signal(struct link *k)
 {
-	if (getppid() == k->parent && !supervisor_hung_up())
+	if (getppid() == k->parent && !ipc_hung_up(LINK_SUP_FD))
 		end(k, "signal");
 }

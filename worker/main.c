@@ -68,9 +68,7 @@ static enum err_code job_environment(struct worker *w, struct err *err)
  * without it the worker is a witness of the dead-man's end (link.c). */
 static bool supervisor_alive(const struct worker *w)
 {
-	struct pollfd p = { .fd = w->sup_fd };
-	return getppid() == w->parent &&
-	       (poll(&p, 1, 0) == 0 || (p.revents & (POLLHUP | POLLERR)) == 0);
+	return getppid() == w->parent && !ipc_hung_up(w->sup_fd);
 }
 
 static void on_signal(struct loop *l, int fd, short revents, void *arg)

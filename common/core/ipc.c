@@ -2,6 +2,7 @@
 #include "common/core/ipc.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -53,6 +54,12 @@ int64_t ipc_ping_next_ms(int64_t now_ms, int64_t ttl_ms)
 	if (every_ms < PING_MIN_MS)
 		every_ms = PING_MIN_MS;
 	return clock_grid_ms(now_ms + PING_AHEAD_MS, every_ms) - PING_AHEAD_MS;
+}
+
+bool ipc_hung_up(int fd)
+{
+	struct pollfd p = { .fd = fd };
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
 }
 
 enum err_code ipc_pair(int fds[2], struct err *err)

@@ -69,6 +69,8 @@ bool msg_allows_tail(enum msg_type type);
  * When that ttl has changed the supervisor sends a PING, which is answered at once. */
 int64_t ipc_ping_next_ms(int64_t now_ms, int64_t ttl_ms);
 const char *ipc_role_name(enum ipc_role role);
+/* The other end is closed, or its process is gone; what it sent before may still wait here. */
+bool ipc_hung_up(int fd);
 
 /* A tail made of zero-terminated strings one after the other (argv, environment). Iterate:
  * for (const char *s = NULL; (s = ipc_tail_next(tail, len, s)) != NULL;). The tail must end in a

@@ -312,9 +312,7 @@ static void on_sup(struct loop *l, int fd, short revents, void *arg)
 /* The parent-death signal looks like an order to end. It is one only while the supervisor lives. */
 static bool supervisor_alive(void)
 {
-	struct pollfd p = { .fd = SUP_FD };
-	return getppid() == files.parent &&
-	       (poll(&p, 1, 0) == 0 || (p.revents & (POLLHUP | POLLERR)) == 0);
+	return getppid() == files.parent && !ipc_hung_up(SUP_FD);
 }
 
 static void on_signal(struct loop *l, int fd, short revents, void *arg)
