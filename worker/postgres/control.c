@@ -133,18 +133,13 @@ void seq_start_step(struct co *co)
 	pgctx_set_state(p, s->bootstrap ? PG_STATE_BOOTSTRAP_STARTING : PG_STATE_STARTING);
 	json_decref(p->pending_restart);
 	p->pending_restart = NULL;
-	co_files(co, FILES_PROBE, 0, 0, 0, NULL, 0, FILES_MS);
+	s->control.p = p;
+	co_call(co, &s->control.co, seq_control_read_step);
 	CO_WAIT(co);
-	if (!co->ok || co->data.len != sizeof(s->files))
+	if (!co->ok)
 		goto failed;
-	memcpy(&s->files, co->data.data, sizeof(s->files));
+	s->files = s->control.files;
 	p->major = s->files.major;
-	if (control_job_due(&s->files)) {
-		s->control = (struct seq_control){ .p = p, .files = s->files };
-		co_call(co, &s->control.co, seq_control_step);
-		CO_WAIT(co);
-		s->files = s->control.files;
-	}
 	co_files(co, FILES_CHECK_DATA_DIR, 0, 0, 0, NULL, 0, FILES_MS);
 	CO_WAIT(co);
 	if (!co->ok)

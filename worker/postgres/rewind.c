@@ -198,10 +198,9 @@ static const char looked_sql[] =
 static bool recovery_to_end(const struct seq_rewind *s)
 {
 	const struct pg_control *c = &s->control.files.control;
-	if (!c->valid || c->state == PG_DB_IN_ARCHIVE_RECOVERY)
-		return c->valid;
-	return s->p->major < 16 && c->state == PG_DB_SHUTDOWNED_IN_RECOVERY &&
-	       c->min_recovery_tli > c->checkpoint_tli;
+	bool further = s->p->major < 16 && c->state == PG_DB_SHUTDOWNED_IN_RECOVERY &&
+		       c->min_recovery_tli > c->checkpoint_tli;
+	return c->valid && (c->state == PG_DB_IN_ARCHIVE_RECOVERY || further);
 }
 
 /* After pg_rewind found nothing to do. */
