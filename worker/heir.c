@@ -122,7 +122,7 @@ static void keep_shown(struct worker *w, const struct shm *page)
 	static const enum shm_worker_doc docs[] = { DOC_CLUSTER, DOC_CONFIG, DOC_HISTORY,
 		DOC_FAILSAFE };
 	w->last_seen_s = shm_scalar_get(page, WRK_DCS_LAST_SEEN_S);
-	for (unsigned i = 0; i < sizeof(docs) / sizeof(docs[0]); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(docs); i++) {
 		struct err err = ERR_INIT;
 		AUTO(buf) text = BUF_INIT(LIMIT_PAGE_DOC);
 		int64_t at_ms = 0;

@@ -53,6 +53,20 @@ def store_back(c):
     os.kill(c.etcd.proc.pid, signal.SIGCONT)
 
 
+def whole_again(c, probe):
+    wait_until(lambda: c.etcd.get("leader") == "n0", 20, "n0 has the key again")
+    acked(probe, 20)
+    for m in c.others(c.members[0]):
+        wait_until(m.streams_from_somebody, 40, m.name + " streams")
+
+
+def undisturbed(n0, probe, started):
+    """All the time n0 wrote, the same PostgreSQL, and nobody else; nothing is lost."""
+    assert probe.overlaps() == [] and probe.missing_on(n0) == [] and probe.longest_gap() < 3
+    assert n0.sql("SELECT pg_postmaster_start_time()") == started
+    assert [len(a) for n, a in probe.acks.items() if n != "n0"] == [0, 0]
+
+
 def test_store_away_the_primary_goes_on(cluster):
     """The store answers nobody for three ttl: everybody says yes in each round, so no commit is refused and nobody is promoted;
     the store comes back with an expired key and still knows an old view, and nothing changes hands."""
@@ -82,13 +96,8 @@ def test_store_away_the_primary_goes_on(cluster):
                 assert lines.count(word) <= 1.2 * seconds + 4, word
         finally:
             store_back(c)
-        wait_until(lambda: c.etcd.get("leader") == "n0", 20, "n0 has the key again")
-        acked(probe, 20)
-        for m in c.others(n0):
-            wait_until(m.streams_from_somebody, 40, m.name + " streams")
-    assert probe.overlaps() == [] and probe.missing_on(n0) == [] and probe.longest_gap() < 3
-    assert n0.sql("SELECT pg_postmaster_start_time()") == started
-    assert [len(a) for n, a in probe.acks.items() if n != "n0"] == [0, 0]
+        whole_again(c, probe)
+    undisturbed(n0, probe, started)
 
 
 def test_store_away_workers_end(cluster):
@@ -124,13 +133,8 @@ def test_store_away_workers_end(cluster):
                 assert n0.status("/primary", timeout=5)[0] == 200
         finally:
             store_back(c)
-        wait_until(lambda: c.etcd.get("leader") == "n0", 20, "n0 has the key again")
-        acked(probe, 20)
-        for m in c.others(n0):
-            wait_until(m.streams_from_somebody, 40, m.name + " streams")
-    assert probe.overlaps() == [] and probe.missing_on(n0) == [] and probe.longest_gap() < 3
-    assert n0.sql("SELECT pg_postmaster_start_time()") == started
-    assert [len(a) for n, a in probe.acks.items() if n != "n0"] == [0, 0]
+        whole_again(c, probe)
+    undisturbed(n0, probe, started)
 
 
 def test_one_member_silent_the_primary_steps_down(cluster):

@@ -116,7 +116,7 @@ static void test_bad_pages(void **state)
 		"{\"version\":1,\"emptied\":0,\"map\":[],\"sent\":{}}",
 		"{\"version\":1,\"emptied\":0,\"map\":{\"n0\":1},\"sent\":{}}",
 		"{\"version\":1,\"emptied\":0,\"map\":{\"n0\":\"http://a\"},\"sent\":{\"n1\":2}}" };
-	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(pages); i++) {
 		struct worker *a = worker_new(), *b = worker_new();
 		struct err err = ERR_INIT;
 		assert_int_equal(
