@@ -9,6 +9,7 @@
 #include "common/core/log.h"
 #include "common/core/str.h"
 #include "worker/files/files_msgs.h"
+#include "worker/postgres/control.h"
 #include "worker/worker.h"
 
 #define FACTS_MS 60000 /* a slow disk: the answer still counts when it comes */
@@ -188,8 +189,11 @@ void observe_on_probe(struct probe *p, void *arg)
 	if (f->valid) {
 		if (f->in_recovery && !w->host.pg.promote_sent)
 			send_proof(w, PROOF_RECOVERY_SQL, f->asked_at_ms);
-		if (w->pg.state == PG_STATE_STARTING && w->task == TASK_NONE)
+		if (w->pg.state == PG_STATE_STARTING && w->task == TASK_NONE) {
+			if (w->pg.accept_due) /* its task has ended before */
+				control_accepted(&w->pg);
 			worker_set_state(w, PG_STATE_RUNNING);
+		}
 		if (!w->pg_seen) {
 			/* Adopted, or found by a new worker: its role is what it says. */
 			w->pg_seen = true;

@@ -184,6 +184,7 @@ struct ha_memory {
 	uint64_t last_lsn, prev_lsn;
 	enum ha_task_result promote_result;
 	int64_t crash_recovery_started_ms, start_timeout_ms, race_backoff_ms, released_ms;
+	int64_t start_failed_ms;	  /* of a standby; 0 = the last one did not fail (X78) */
 	int64_t failsafe_active_until_ms; /* leader: own complete round */
 	int64_t failsafe_again_ms;	  /* X75: a round failed, the next one begins then */
 	enum ha_rewind_state rewind_state;

@@ -341,3 +341,23 @@ static inline const struct ha_action *fx_task(const struct fx *f)
 {
 	return fx_find(f, HA_TASK_START);
 }
+
+static inline void fx_expect(const struct fx *f, const char *rule)
+{
+	if (strcmp(f->plan.rule, rule) != 0)
+		fail_msg("rule %s, want %s: %s\n%s", f->plan.rule, rule, f->plan.reason, f->notes);
+}
+
+static inline void fx_expect_task(const struct fx *f, enum ha_task task)
+{
+	const struct ha_action *a = fx_task(f);
+	assert_non_null(a);
+	assert_int_equal(a->task, task);
+}
+
+static inline void fx_task_ends(struct fx *f, enum ha_task task, enum ha_task_result result)
+{
+	f->v.task = TASK_NONE;
+	f->v.task_ended = task;
+	f->v.task_result = result;
+}

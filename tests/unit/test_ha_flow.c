@@ -1,26 +1,6 @@
 /* worker/ha over several cycles: what one decision leaves in the memory for the next. */
 #include "tests/unit/ha_fixture.h"
 
-static void expect(const struct fx *f, const char *rule)
-{
-	if (strcmp(f->plan.rule, rule) != 0)
-		fail_msg("rule %s, want %s: %s\n%s", f->plan.rule, rule, f->plan.reason, f->notes);
-}
-
-static void expect_task(const struct fx *f, enum ha_task task)
-{
-	const struct ha_action *a = fx_task(f);
-	assert_non_null(a);
-	assert_int_equal(a->task, task);
-}
-
-static void task_ends(struct fx *f, enum ha_task task, enum ha_task_result result)
-{
-	f->v.task = TASK_NONE;
-	f->v.task_ended = task;
-	f->v.task_result = result;
-}
-
 static void peer_ready(struct fx *f)
 {
 	fx_peer(f, "b", 1000);
@@ -46,17 +26,17 @@ static void test_switchover(void **state)
 	fx_streams(f, "b");
 	peer_ready(f);
 	fx_run(f);
-	expect(f, "E-M");
+	fx_expect(f, "E-M");
 	const struct ha_action *demote = fx_task(f);
 	assert_int_equal(demote->demote, DEMOTE_GRACEFUL);
 	assert_false(demote->flag); /* nobody confirmed: not released */
 	assert_string_equal(f->names[demote - f->actions], "b");
 	f->v.task = TASK_DEMOTE;
 	fx_run(f);
-	expect(f, "H2");
+	fx_expect(f, "H2");
 	assert_int_equal(f->plan.verdict, VERDICT_HOLD);
 	/* Stopped and released; the snapshot still shows the old key: it is not taken back. */
-	task_ends(f, TASK_DEMOTE, TASK_RESULT_TRUE);
+	fx_task_ends(f, TASK_DEMOTE, TASK_RESULT_TRUE);
 	fx_pg(f, 'd');
 	f->v.role = PG_ROLE_DEMOTED;
 	f->v.system_id[0] = '\0';
@@ -64,20 +44,20 @@ static void test_switchover(void **state)
 	f->files.control.state = PG_DB_SHUTDOWNED;
 	fx_lock(f, LOCK_NONE);
 	fx_run(f);
-	expect(f, "X2");
+	fx_expect(f, "X2");
 	assert_null(fx_find(f, HA_ACQUIRE));
 	fx_leader(f, "");
 	fx_run(f);
-	expect(f, "4.2"); /* two seconds for the others */
+	fx_expect(f, "4.2"); /* two seconds for the others */
 	assert_null(fx_task(f));
 	assert_true(f->plan.next_run_ms > f->v.now_ms && f->plan.next_run_ms <= f->v.now_ms + 2000);
 	fx_leader(f, "b");
 	fx_run(f);
-	expect_task(f, TASK_REWIND_CHECK);
+	fx_expect_task(f, TASK_REWIND_CHECK);
 	f->v.rewind_check_result = REWIND_NOT_NEED;
-	task_ends(f, TASK_REWIND_CHECK, TASK_RESULT_TRUE);
+	fx_task_ends(f, TASK_REWIND_CHECK, TASK_RESULT_TRUE);
 	fx_run(f);
-	expect_task(f, TASK_FOLLOW_AFTER_DEMOTION);
+	fx_expect_task(f, TASK_FOLLOW_AFTER_DEMOTION);
 	assert_string_equal(fx_task(f)->target, "b");
 	free(f);
 }
@@ -92,71 +72,23 @@ static void test_switchover_needs_rewind(void **state)
 	f->m.demoted = DEMOTE_IMMEDIATE_NOLOCK;
 	f->m.rewind_state = REWIND_CHECK;
 	fx_run(f);
-	expect_task(f, TASK_REWIND_CHECK);
+	fx_expect_task(f, TASK_REWIND_CHECK);
 	f->v.rewind_check_result = REWIND_NEED;
-	task_ends(f, TASK_REWIND_CHECK, TASK_RESULT_TRUE);
+	fx_task_ends(f, TASK_REWIND_CHECK, TASK_RESULT_TRUE);
 	f->files.control.state = PG_DB_SHUTDOWNED_IN_RECOVERY;
 	fx_run(f);
-	expect_task(f, TASK_REWIND);
+	fx_expect_task(f, TASK_REWIND);
 	/* The leader had no checkpoint yet: not this time, and not in a busy loop. */
-	task_ends(f, TASK_REWIND, TASK_RESULT_NONE);
+	fx_task_ends(f, TASK_REWIND, TASK_RESULT_NONE);
 	fx_run(f);
-	expect(f, "6.5");
+	fx_expect(f, "6.5");
 	assert_null(fx_task(f));
 	f->v.now_ms += f->set.loop_wait_ms;
 	fx_run(f);
-	expect_task(f, TASK_REWIND);
-	task_ends(f, TASK_REWIND, TASK_RESULT_TRUE);
+	fx_expect_task(f, TASK_REWIND);
+	fx_task_ends(f, TASK_REWIND, TASK_RESULT_TRUE);
 	fx_run(f);
-	expect_task(f, TASK_FOLLOW_AFTER_DEMOTION);
-	free(f);
-}
-
-/* X76: pg_rewind does not agree with the check, which is made anew: a start would be the end of it.
- */
-static void test_rewind_disagrees(void **state)
-{
-	(void)state;
-	struct fx *f = fx_new();
-	fx_pg(f, 'd');
-	fx_leader(f, "b");
-	f->v.can_rewind = true;
-	f->m.rewind_state = REWIND_NEED;
-	f->files.control.state = PG_DB_SHUTDOWNED_IN_RECOVERY;
-	fx_run(f);
-	expect_task(f, TASK_REWIND);
-	f->v.rewind_check_again = true;
-	task_ends(f, TASK_REWIND, TASK_RESULT_NONE);
-	fx_run(f);
-	expect_task(f, TASK_REWIND_CHECK);
-	f->v.rewind_check_again = false;
-	f->v.rewind_check_result = REWIND_CHECK;
-	f->v.rewind_twin = true;
-	task_ends(f, TASK_REWIND_CHECK, TASK_RESULT_TRUE);
-	fx_run(f);
-	expect(f, "X43");
-	assert_null(fx_task(f));
-	free(f);
-}
-
-/* The key of a standby cluster's bootstrap, and no race since: its leader is the one to promote. */
-static void test_standby_cluster_promoted(void **state)
-{
-	(void)state;
-	struct fx *f = fx_new();
-	fx_pg(f, 'R');
-	fx_lock(f, LOCK_HELD);
-	f->set.standby_cluster = true;
-	FX_SET(f->set.standby_host, "remote");
-	FX_SET(f->v.following, HA_TARGET_REMOTE);
-	f->v.role = PG_ROLE_STANDBY_LEADER;
-	f->m.lock_won = false;
-	fx_run(f);
-	expect(f, "E4");
-	f->set.standby_cluster = false;
-	fx_run(f);
-	expect_task(f, TASK_PROMOTE);
-	assert_null(fx_find(f, HA_RELEASE));
+	fx_expect_task(f, TASK_FOLLOW_AFTER_DEMOTION);
 	free(f);
 }
 
@@ -170,23 +102,23 @@ static void test_bootstrap(void **state)
 	f->c.init[0] = '\0';
 	f->c.history_present = false;
 	fx_run(f);
-	expect_task(f, TASK_BOOTSTRAP);
+	fx_expect_task(f, TASK_BOOTSTRAP);
 	f->c.init_present = true;
 	f->v.task = TASK_BOOTSTRAP;
 	fx_run(f);
-	expect(f, "H5");
-	task_ends(f, TASK_BOOTSTRAP, TASK_RESULT_TRUE);
+	fx_expect(f, "H5");
+	fx_task_ends(f, TASK_BOOTSTRAP, TASK_RESULT_TRUE);
 	fx_pg(f, 'P');
 	FX_SET(f->v.system_id, FX_SYSID);
 	f->files.dir_empty = false;
 	f->v.callbacks_called = false;
 	fx_run(f);
-	expect_task(f, TASK_POST_BOOTSTRAP);
-	task_ends(f, TASK_POST_BOOTSTRAP, TASK_RESULT_TRUE);
+	fx_expect_task(f, TASK_POST_BOOTSTRAP);
+	fx_task_ends(f, TASK_POST_BOOTSTRAP, TASK_RESULT_TRUE);
 	f->set.sync_mode = SYNC_PRIORITY;
 	f->set.sync_strict = true;
 	fx_run(f);
-	expect(f, "L4");
+	fx_expect(f, "L4");
 	const struct ha_action *init = fx_find(f, HA_WRITE_INIT),
 			       *take = fx_find(f, HA_TAKE_LEADER);
 	assert_true(init != NULL && take != NULL && init < take);
@@ -204,9 +136,9 @@ static void test_bootstrap_fails(void **state)
 	fx_leader(f, "");
 	f->m.bootstrapping = true;
 	f->c.init[0] = '\0';
-	task_ends(f, TASK_BOOTSTRAP, TASK_RESULT_FALSE);
+	fx_task_ends(f, TASK_BOOTSTRAP, TASK_RESULT_FALSE);
 	fx_run(f);
-	expect(f, "L1");
+	fx_expect(f, "L1");
 	assert_non_null(fx_find(f, HA_CANCEL_INIT));
 	assert_non_null(fx_find(f, HA_RENAME_FAILED));
 	assert_int_equal(fx_find(f, HA_EXIT)->code, 1);
@@ -222,9 +154,9 @@ static void test_bootstrap_demoted(void **state)
 	fx_leader(f, "");
 	f->m.bootstrapping = true;
 	f->c.init[0] = '\0';
-	task_ends(f, TASK_DEMOTE, TASK_RESULT_TRUE);
+	fx_task_ends(f, TASK_DEMOTE, TASK_RESULT_TRUE);
 	fx_run(f);
-	expect(f, "L1");
+	fx_expect(f, "L1");
 	assert_null(fx_find(f, HA_EXIT));
 	fx_pg(f, 'd');
 	fx_run(f);
@@ -240,14 +172,14 @@ static void test_clone_again(void **state)
 	fx_pg(f, 'E');
 	fx_leader(f, "b");
 	fx_run(f);
-	expect_task(f, TASK_CLONE);
-	task_ends(f, TASK_CLONE, TASK_RESULT_FALSE);
+	fx_expect_task(f, TASK_CLONE);
+	fx_task_ends(f, TASK_CLONE, TASK_RESULT_FALSE);
 	fx_run(f);
 	assert_null(fx_task(f));
 	assert_true(f->plan.next_run_ms == f->v.now_ms + f->set.loop_wait_ms);
 	f->v.now_ms += f->set.loop_wait_ms;
 	fx_run(f);
-	expect_task(f, TASK_CLONE);
+	fx_expect_task(f, TASK_CLONE);
 	free(f);
 }
 
@@ -263,7 +195,7 @@ static void test_store_away(void **state)
 	f->v.store = STORE_FAILING;
 	fx_lock(f, LOCK_UNCERTAIN);
 	fx_run(f);
-	expect(f, "J2");
+	fx_expect(f, "J2");
 	assert_null(fx_task(f));
 	assert_true(f->plan.next_run_ms == f->v.gentle_at_ms);
 	f->v.now_ms = f->v.gentle_at_ms;
@@ -272,18 +204,18 @@ static void test_store_away(void **state)
 	assert_int_equal(f->plan.verdict, VERDICT_DROP);
 	f->v.task = TASK_DEMOTE;
 	fx_run(f);
-	expect(f, "J3");
-	task_ends(f, TASK_DEMOTE, TASK_RESULT_TRUE);
+	fx_expect(f, "J3");
+	fx_task_ends(f, TASK_DEMOTE, TASK_RESULT_TRUE);
 	fx_pg(f, 'd');
 	fx_run(f);
-	expect_task(f, TASK_FOLLOW_AFTER_DEMOTION);
+	fx_expect_task(f, TASK_FOLLOW_AFTER_DEMOTION);
 	assert_string_equal(fx_task(f)->target, "");
-	task_ends(f, TASK_FOLLOW_AFTER_DEMOTION, TASK_RESULT_TRUE);
+	fx_task_ends(f, TASK_FOLLOW_AFTER_DEMOTION, TASK_RESULT_TRUE);
 	fx_pg(f, 'R');
 	f->v.store = STORE_OK;
 	fx_lock(f, LOCK_HELD);
 	fx_run(f);
-	expect_task(f, TASK_PROMOTE);
+	fx_expect_task(f, TASK_PROMOTE);
 	free(f);
 }
 
@@ -302,20 +234,20 @@ static void test_failsafe_rounds(void **state)
 	fx_lock(f, LOCK_UNCERTAIN);
 	f->failsafe_ok = true;
 	fx_run(f);
-	expect(f, "J1");
+	fx_expect(f, "J1");
 	const struct ha_action *hold = fx_find(f, HA_FAILSAFE_HOLD);
 	assert_true(hold->until_ms == f->v.now_ms + f->set.ttl_ms);
 	/* ha J1: the round's answers move the slots of cascading standbys. */
 	assert_non_null(fx_find(f, HA_SYNC_SLOTS));
 	f->v.now_ms += 5000;
 	fx_run(f);
-	expect(f, "J1");
+	fx_expect(f, "J1");
 	assert_null(fx_find(f, HA_FAILSAFE_ROUND));
 	f->v.now_ms += 5000;
 	f->failsafe_ok = false;
 	fx_run(f);
 	assert_non_null(fx_find(f, HA_FAILSAFE_ROUND));
-	expect(f, "J2");
+	fx_expect(f, "J2");
 	assert_int_equal(fx_task(f)->demote, DEMOTE_OFFLINE);
 	free(f);
 }
@@ -339,7 +271,7 @@ static void test_lost_in_stage(void **state)
 	lose_lock(f);
 	struct ha_result r = { .present = true, .outcome = HA_OUT_OK };
 	ha_step(&f->v, &f->m, &r, &f->plan);
-	expect(f, "X1");
+	fx_expect(f, "X1");
 	free(f);
 }
 
@@ -359,7 +291,7 @@ static void test_crash_in_stage(void **state)
 	f->v.peer_count = 1;
 	struct ha_result r = { .present = true, .outcome = HA_OUT_OK };
 	ha_step(&f->v, &f->m, &r, &f->plan);
-	expect(f, "B2");
+	fx_expect(f, "B2");
 	free(f);
 }
 
@@ -379,7 +311,7 @@ static void test_stage_bound(void **state)
 	f->acquire = HA_OUT_CONFLICT;
 	f->on_reread = stays;
 	fx_run(f);
-	expect(f, "X2");
+	fx_expect(f, "X2");
 	assert_true(f->stages <= 8);
 	assert_int_equal(f->m.stage, 0);
 	free(f);
@@ -400,7 +332,7 @@ static void test_pause_meets_a_start(void **state)
 	fx_leader(f, "b");
 	f->on_reread = pauses;
 	fx_run(f);
-	expect(f, "A16");
+	fx_expect(f, "A16");
 	assert_null(fx_find(f, HA_TASK_START));
 	assert_true(f->stages >= 1);
 	free(f);
@@ -414,7 +346,7 @@ static void test_foreign_key_was_old(void **state)
 	fx_leader(f, "c");
 	f->on_reread = stays;
 	fx_run(f);
-	expect(f, "E4");
+	fx_expect(f, "E4");
 	assert_int_equal(f->plan.verdict, VERDICT_HOLD);
 	free(f);
 }
@@ -474,7 +406,7 @@ static void test_leader_not_primary_yet(void **state)
 	fx_streams(f, "b");
 	peer_ready(f);
 	fx_run(f);
-	expect_task(f, TASK_PROMOTE);
+	fx_expect_task(f, TASK_PROMOTE);
 	free(f);
 }
 
@@ -506,12 +438,12 @@ static void test_slots_and_callback(void **state)
 	f->v.callbacks_called = false;
 	f->v.slots_to_copy = 1;
 	fx_run(f);
-	expect(f, "A18");
-	expect_task(f, TASK_COPY_SLOTS);
+	fx_expect(f, "A18");
+	fx_expect_task(f, TASK_COPY_SLOTS);
 	assert_int_equal(fx_find(f, HA_CALLBACK)->callback, CB_ON_START);
 	f->v.task = TASK_COPY_SLOTS;
 	fx_run(f);
-	expect(f, "H5");
+	fx_expect(f, "H5");
 	free(f);
 }
 
@@ -530,9 +462,9 @@ static void test_restart_of_voter(void **state)
 	assert_true(ha_effective_nosync(&f->v, &f->m));
 	f->v.now_ms += 2 * f->set.loop_wait_ms; /* nobody released it: bounded */
 	fx_run(f);
-	expect_task(f, TASK_RESTART);
+	fx_expect_task(f, TASK_RESTART);
 	f->v.request.restart = false;
-	task_ends(f, TASK_RESTART, TASK_RESULT_TRUE);
+	fx_task_ends(f, TASK_RESTART, TASK_RESULT_TRUE);
 	fx_run(f);
 	assert_false(ha_effective_nosync(&f->v, &f->m));
 	free(f);
@@ -600,7 +532,7 @@ static void test_fence_without_proof(void **state)
 	fx_pg(f, 'D');
 	f->v.proc = PG_PROC_FENCING;
 	fx_run(f);
-	expect(f, "X4");
+	fx_expect(f, "X4");
 	assert_int_equal(f->plan.verdict, VERDICT_HOLD);
 	f->v.now_ms += f->set.ttl_ms;
 	fx_lock(f, LOCK_HELD);
@@ -619,8 +551,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_switchover),
 		cmocka_unit_test(test_switchover_needs_rewind),
-		cmocka_unit_test(test_rewind_disagrees),
-		cmocka_unit_test(test_standby_cluster_promoted),
 		cmocka_unit_test(test_bootstrap),
 		cmocka_unit_test(test_bootstrap_fails),
 		cmocka_unit_test(test_bootstrap_demoted),

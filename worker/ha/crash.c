@@ -156,6 +156,18 @@ static bool check_wanted(const struct step *s)
 	return true;
 }
 
+/* X78: the reference decides once a loop_wait; ours is told of the failure at once, and a check
+ * that could not be made (A11) does not keep it from the next start. */
+static bool start_failed_lately(struct step *s)
+{
+	int64_t again_ms = s->m->start_failed_ms + s->set->loop_wait_ms;
+	if (s->has_lock || s->m->start_failed_ms == 0 || s->v->now_ms >= again_ms)
+		return false;
+	plan_wake(s, again_ms);
+	return plan_done(s, "X78", "failed to start postgres, trying again in %d seconds",
+		(int)((again_ms - s->v->now_ms + 999) / 1000));
+}
+
 /* B6 to B8. */
 static bool recover_as_standby(struct step *s)
 {
@@ -171,7 +183,7 @@ static bool recover_as_standby(struct step *s)
 	} else {
 		if (check_wanted(s))
 			rewind_trigger(s);
-		if (rewind_step(s))
+		if (rewind_step(s) || start_failed_lately(s))
 			return true;
 		if (s->has_lock) {
 			role = PG_ROLE_STANDBY_LEADER;

@@ -78,7 +78,7 @@ static void change_target(struct step *s, const char *target, enum pg_role role)
 	rewind_trigger(s);
 }
 
-static bool target_has_address(const struct step *s, const char *target)
+bool target_has_address(const struct step *s, const char *target)
 {
 	if (str_eq(target, HA_TARGET_REMOTE))
 		return true;

@@ -162,6 +162,8 @@ bool stage_follow(struct step *s);
 
 /* F2. False = none; out may be HA_TARGET_REMOTE. */
 bool follow_target(const struct step *s, char out[static LIMIT_NAME]);
+/* Can it be followed now? The remote primary always: its address is in the configuration. */
+bool target_has_address(const struct step *s, const char *target);
 
 /* task.c: H, I */
 bool rule_task_running(struct step *s);

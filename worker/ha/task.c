@@ -98,6 +98,11 @@ void task_ended(struct step *s)
 		m->rewind_state = REWIND_INITIAL;
 		m->task_failed_ms[0] = result == TASK_RESULT_TRUE ? 0 : s->v->now_ms;
 		break;
+	case TASK_RESTART_AFTER_FAILURE:
+	case TASK_FOLLOW_AFTER_DEMOTION:
+	case TASK_CHANGE_CONNINFO:
+		m->start_failed_ms = result == TASK_RESULT_FALSE ? s->v->now_ms : 0;
+		break;
 	case TASK_RESTART: m->disable_sync_until_ms = 0; break;
 	default: break;
 	}
@@ -166,6 +171,25 @@ static bool task_without_lock(struct step *s)
 	return plan_done(s, "H4", "lost leader lock during %s", ha_task_word(task));
 }
 
+/* X77: a standby that is started waits for the WAL that makes it consistent, and that is with the
+ * one it follows. Once it has to follow another, it may wait for ever: the wait ends, not the
+ * server. */
+static bool start_outdated(struct step *s)
+{
+	char target[LIMIT_NAME];
+	bool start = s->v->task == TASK_RESTART_AFTER_FAILURE ||
+		     s->v->task == TASK_FOLLOW_AFTER_DEMOTION ||
+		     s->v->task == TASK_CHANGE_CONNINFO || s->v->task == TASK_CLONE ||
+		     s->v->task == TASK_REINIT;
+	if (!start || !s->starting || s->primary || s->paused || !follow_target(s, target) ||
+		str_eq(target, s->v->following) || !target_has_address(s, target))
+		return false;
+	plan_add(s, HA_TASK_CANCEL);
+	return plan_done(s, "X77", "it has to follow %s: no longer waiting for %s",
+		str_eq(target, HA_TARGET_REMOTE) ? "the remote member" : target,
+		s->v->following[0] != '\0' ? s->v->following : "nobody");
+}
+
 bool rule_task_running(struct step *s)
 {
 	if (s->v->task == TASK_NONE)
@@ -174,6 +198,8 @@ bool rule_task_running(struct step *s)
 	if (s->has_lock && lock_usable(s))
 		return crash_task_late(s) || lock_updated(s);
 	if (!s->m->bootstrapping && !s->paused && task_without_lock(s))
+		return true;
+	if (start_outdated(s))
 		return true;
 	if (s->unlocked)
 		plan_note(s, HA_LOG_INFO, "not healthy enough for leader race");

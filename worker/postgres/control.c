@@ -98,9 +98,9 @@ static void order_start(struct seq_start *s)
 	host_cmd_done(&cmd);
 }
 
-static void accepted(struct seq_start *s)
+void control_accepted(struct pgctx *p)
 {
-	struct pgctx *p = s->p;
+	p->accept_due = false;
 	pgctx_set_state(p, PG_STATE_RUNNING);
 	if (p->callback_pending == 0)
 		control_callback(p, "on_start", p->role);
@@ -124,7 +124,7 @@ void seq_start_step(struct co *co)
 	struct seq_start *s = (struct seq_start *)co;
 	struct pgctx *p = s->p;
 	CO_BEGIN(co);
-	s->still_starting = false;
+	s->still_starting = p->accept_due = false;
 	if (!postmaster_gone(p)) {
 		pgctx_set_state(p, PG_STATE_STARTING);
 		CO_RETURN(co, true, "a postmaster is there already");
@@ -173,6 +173,7 @@ void seq_start_step(struct co *co)
 				p->h->pg.exit_class, p->h->pg.exit_code);
 			goto failed;
 		}
+		p->accept_due = true;
 		if (co->cancelled)
 			CO_RETURN(co, false, "cancelled");
 		if (clock_boot_ms() >= s->until_ms) {
@@ -183,7 +184,7 @@ void seq_start_step(struct co *co)
 		co_wait_pg(co, clock_boot_ms() + poll_ms(s->tries++));
 		CO_WAIT(co);
 	}
-	accepted(s);
+	control_accepted(p);
 	CO_RETURN(co, true, "accepts connections");
 failed:
 	pgctx_set_state(p, PG_STATE_START_FAILED);

@@ -102,6 +102,10 @@ struct seq_reload {
 };
 void seq_reload_step(struct co *co);
 
+/* PostgreSQL accepts connections after a start: state, pending callback, copies of its
+ * configuration (ha 11.2). By the start itself, or by whoever sees it when that did not wait so
+ * long (X77). */
+void control_accepted(struct pgctx *p);
 /* One callback script (ha 10): a new one ends the running one. */
 void control_callback(struct pgctx *p, const char *event, enum pg_role role);
 /* Calls fn once when no script runs any more. False: none does. */

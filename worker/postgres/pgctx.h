@@ -67,6 +67,7 @@ struct pgctx {
 	uint64_t notes_hash; /* of what render_all had to say about the settings last */
 	/* callbacks */
 	bool callbacks_called, bootstrapping;
+	bool accept_due; /* of the last start: nobody has seen it accept connections yet */
 	/* recovery_conf of a custom bootstrap until the new cluster is whole; owned; NULL = none */
 	json_t *custom_recovery;
 	/* Bootstrapping by a command: its files, its recovery settings if it keeps them. */

@@ -74,7 +74,8 @@ static void run_rewind(struct seq_rewind_run *s)
 	host_cmd_env(&cmd, "PGPASSFILE", p->pgpass);
 	host_cmd_env(&cmd, "LC_ALL", "C");
 	host_cmd_env(&cmd, "PGOPTIONS", "-c statement_timeout=0");
-	log_info("running pg_rewind from %s%s", s->leader.name,
+	log_info("running pg_rewind from %s%s",
+		s->leader.kind == TARGET_REMOTE ? s->leader.host : s->leader.name,
 		s->restore[0] != '\0' ? " with restore_command" : "");
 	if (ok)
 		/* restore_command runs where the server would run it. */
