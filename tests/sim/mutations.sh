@@ -53,6 +53,8 @@ failsafe: nobody empties the map (X71) | worker/ha/failsafe.c | plan_add(s, HA_E
 handover: a key given back leaves its switchover (X72) | worker/ha/handover.c | if (!c->failover_present || s->paused || c->failover_candidate[0] | if (s->paused || !s->paused || c->failover_candidate[0]
 handover: whoever is named while the leader stops (X72) | worker/ha/handover.c | if (s->v->task != TASK_DEMOTE || !s->has_lock | if (true || !s->has_lock
 promote: an order taken late is waited for (X70) | worker/ha/leader.c | return s->v->sql->valid && !s->paused && | return false && !s->paused &&
+task: a start waits for whom it has not to follow any more (X77) | worker/ha/task.c | if (!start || !s->starting | if (true || !start || !s->starting
+crash: a start that failed is tried again at once (X78) | worker/ha/crash.c | if (rewind_step(s) || start_failed_lately(s)) | if (rewind_step(s) || (false && start_failed_lately(s)))
 failsafe: a word counts by the ttl of now (X23) | worker/ha/failsafe.c | v->now_ms - v->failsafe_last_ms < v->failsafe_ttl_ms; | v->now_ms - v->failsafe_last_ms < s->set->ttl_ms;
 race: an old primary with an older timeline may lead (D4, and X1 before it) | worker/ha/race.c | if (tli < cluster_timeline(s->c)) { | if (false) { | worker/ha/decide.c | rule_lock_lost, | 
 race: proven divergence does not count (S9) | worker/ha/race.c | return end != 0 && my_position(s) > end; | return false;

@@ -98,6 +98,7 @@ static void run_bootstrap(struct sim *s, int node)
 		n->pg.dir_exists = true;
 		n->pg.dir_empty = false; /* half of one, until it is done */
 		n->pg.sysid = 0;
+		n->pg.needs_lsn = 0;
 		n->pg.damaged = true;
 		n->pg.mark = PG_MARK_BOOTSTRAP;
 		t->until_ms = now + sim_range(&s->rng, 500, 4000) + n->initdb_ms;

@@ -35,6 +35,8 @@ static enum ha_rewind_state rewind_verdict(struct sim *s, int node, int leader)
 			lsn = p->lsn;
 		}
 	}
+	if (in_recovery && lsn < p->needs_lsn)
+		lsn = p->needs_lsn;
 	int64_t mine = s->branches[p->branch].tli, theirs = s->branches[l->branch].tli;
 	if (mine > theirs)
 		return REWIND_NEED;
@@ -190,7 +192,7 @@ void copy_crash_recovery(struct sim *s, int node)
 	}
 	if (node_clock(s, node) < t->until_ms)
 		return;
-	if (n->pg.damaged || !task_stopped(s, node)) {
+	if (n->pg.damaged || n->pg.lsn < n->pg.needs_lsn || !task_stopped(s, node)) {
 		task_finish(s, node, TASK_RESULT_FALSE);
 		return;
 	}

@@ -272,7 +272,9 @@ void fault_event(struct sim *s, unsigned index, bool begin)
 	} else {
 		sim_log(s, f->hit, "fault %u %s ends", index, fault_name(f->kind));
 	}
-	if (f->kind >= FAULT_OP_DEMOTE_CLUSTER)
+	if (f->kind == FAULT_PG_NO_START)
+		s->nodes[f->hit].start_fails = begin;
+	else if (f->kind >= FAULT_OP_DEMOTE_CLUSTER)
 		remote_fault(s, f, begin);
 	else if (f->kind >= FAULT_WATCH_SLOW)
 		late_fault(s, f, begin);

@@ -55,8 +55,17 @@ static void take_over_files(struct sim *s, int node, int from)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
 	const struct sim_pg *src = &s->nodes[from].pg;
+	uint64_t from_lsn = src->checkpoint_lsn;
+	if (p->sysid == src->sysid && !p->damaged) {
+		int16_t common;
+		from_lsn = branch_common(s, p->branch, p->lsn, src->branch, src->lsn, &common);
+	}
 	p->branch = src->branch;
-	p->lsn = p->replay_lsn = src->lsn;
+	p->lsn = p->needs_lsn = src->lsn;
+	if (s->cfg.short_copies && from != SIM_BACKUP && !s->nodes[node].patroni &&
+		from_lsn < src->lsn)
+		p->lsn = from_lsn + rng_below(&s->rng, src->lsn - from_lsn + 1);
+	p->replay_lsn = p->lsn;
 	p->checkpoint_lsn = src->checkpoint_lsn;
 	p->checkpoint_tli = src->checkpoint_tli;
 	p->control = PG_DB_IN_ARCHIVE_RECOVERY;
@@ -72,6 +81,7 @@ void marks_clone_begins(struct sim *s, int node)
 	p->dir_empty = p->wounded = p->backup_label = false;
 	p->damaged = true; /* pg_control comes last */
 	p->sysid = 0;
+	p->needs_lsn = 0;
 	p->mark = PG_MARK_COPYING;
 	n->slots_copied = false;
 }

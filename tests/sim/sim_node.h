@@ -176,6 +176,7 @@ struct sim_node {
 	int64_t clock_offset_ms, wall_offset_ms;
 	int clock_ppm;
 	struct tags tags;
+	bool start_fails; /* a setting that is wrong, a port that is taken */
 	bool pre_promote_fails, replay_stuck, shutdown_done;
 	bool rewind_fails;
 	bool files_slow;  /* nobody can read or write the data directory */

@@ -101,7 +101,7 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 	p->fresh = false;
 	p->kind = kind;
 	p->started_ms = s->now_ms;
-	p->promote_file = p->hung = p->frozen = p->stuck = p->streaming = false;
+	p->promote_file = p->hung = p->frozen = p->stuck = p->streaming = p->looks = false;
 	p->arriving_lsn = 0;
 	p->waiting_count = 0;
 	p->stop_mode = 0;
@@ -110,8 +110,10 @@ void pg_spawn(struct sim *s, int node, uint32_t kind)
 	p->replay_lsn = p->lsn;
 	p->ssn = p->ssn_file;
 	memset(p->standby, 0, sizeof(p->standby));
-	if (p->damaged || p->dir_empty || !p->dir_exists) {
-		sim_log(s, node, "postgres: cannot start, damaged or no data");
+	bool inconsistent = kind == PG_START_PRIMARY && p->lsn < p->needs_lsn;
+	if (p->damaged || p->dir_empty || !p->dir_exists || inconsistent ||
+		s->nodes[node].start_fails) {
+		sim_log(s, node, "postgres: cannot start");
 		enter(s, node, PGP_RECOVERY);
 		sim_at(s, s->now_ms + 30, EV_PG_PHASE, node, (int64_t)p->generation, PGP_NONE,
 			NULL);
@@ -215,6 +217,22 @@ void pg_promote_file(struct sim *s, int node)
 	later(s, node, sim_range(&s->rng, 30, 600) + p->promote_ms, PGP_PRIMARY);
 }
 
+/* It has replayed what it has: without the rest it goes on looking for that. */
+void pg_consistent(struct sim *s, int node)
+{
+	struct sim_pg *p = &s->nodes[node].pg;
+	if (p->phase != PGP_RECOVERY || p->stop_mode || p->kind == PG_START_PRIMARY)
+		return;
+	p->looks = true;
+	if (p->lsn < p->needs_lsn)
+		return;
+	enter(s, node, PGP_STANDBY);
+	if (p->promote_file)
+		pg_promote_file(s, node);
+	else if (p->pitr)
+		later(s, node, sim_range(&s->rng, 500, 20000), PGP_PROMOTING);
+}
+
 /* A new branch: the number is one more than the highest that this node has heard of. */
 static void promoted(struct sim *s, int node)
 {
@@ -308,15 +326,7 @@ static void phase_event(struct sim *s, int node, enum pg_phase phase)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
 	switch (phase) {
-	case PGP_STANDBY:
-		if (p->phase == PGP_RECOVERY && !p->stop_mode) {
-			enter(s, node, PGP_STANDBY);
-			if (p->promote_file)
-				pg_promote_file(s, node);
-			else if (p->pitr)
-				later(s, node, sim_range(&s->rng, 500, 20000), PGP_PROMOTING);
-		}
-		break;
+	case PGP_STANDBY: pg_consistent(s, node); break;
 	case PGP_PRIMARY:
 		if (p->phase == PGP_PROMOTING || p->phase == PGP_RECOVERY)
 			become_primary(s, node);

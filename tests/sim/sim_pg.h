@@ -51,6 +51,7 @@ struct sim_pg {
 	bool unpublished; /* initialize does not name it yet: no client comes here */
 	int16_t branch;
 	uint64_t lsn, replay_lsn, checkpoint_lsn;
+	uint64_t needs_lsn; /* its pages rest on WAL up to here: before that nobody is let in */
 	int64_t checkpoint_tli;
 	enum pg_db_state control;
 	int8_t upstream; /* as written; -1 none */
@@ -78,6 +79,7 @@ struct sim_pg {
 	unsigned waiting_count;
 	/* standby */
 	bool streaming;
+	bool looks;	       /* in recovery still: it has replayed what it has, and streams */
 	int16_t heard_branch;  /* whose history files it fetched last; 0 none */
 	uint64_t arriving_lsn; /* sent to us, under way; 0 none */
 	/* knobs of faults */
@@ -93,6 +95,8 @@ void pg_kill(struct sim *s, int node, enum exit_class class, const char *why);
 void pg_thaw(struct sim *s, int node);
 void pg_deaf(struct sim *s, int node); /* nothing can be set in it meanwhile */
 void pg_promote_file(struct sim *s, int node);
+/* A standby in recovery has replayed what it has, or has got more. */
+void pg_consistent(struct sim *s, int node);
 void pg_archive_done(struct sim *s, int node);
 void pg_readopted(struct sim *s, int node);
 void pg_event(struct sim *s, const struct sim_event *ev);

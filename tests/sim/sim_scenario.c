@@ -101,7 +101,8 @@ static bool read_setting(struct sim_scenario *sc, const char *key, const char *v
 		{ "bootstrap", &set->have_bootstrap }, { "custom", &set->custom_bootstrap },
 		{ "no_leader", &set->no_leader_methods }, { "standby", &set->standby_cluster },
 		{ "remote", &sc->remote }, { "archiving", &sc->archiving },
-		{ "logical_slots", &sc->logical_slots }, { "use_pg_rewind", &set->use_pg_rewind },
+		{ "short_copies", &sc->short_copies }, { "logical_slots", &sc->logical_slots },
+		{ "use_pg_rewind", &set->use_pg_rewind },
 		{ "remove_on_diverged", &set->remove_on_diverged } };
 	for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 		if (strcmp(key, times[i].key) == 0) {
@@ -216,6 +217,7 @@ void scenario_apply(struct sim *s, const struct sim_scenario *sc)
 	s->cfg.empty = sc->empty;
 	s->cfg.remote = sc->remote || sc->set.standby_cluster;
 	s->cfg.archiving = sc->archiving;
+	s->cfg.short_copies = sc->short_copies;
 	s->cfg.logical_slots = sc->logical_slots;
 	s->cfg.backup = sc->set.no_leader_methods;
 	if (sc->set.standby_cluster)

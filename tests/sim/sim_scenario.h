@@ -7,6 +7,7 @@
  *   watchdog required|automatic|off    replicatefrom NODE NODE    nofailover NODE
  *   empty 0|1 (no cluster yet)  bootstrap 0|1 (members could make one)  custom 0|1 (from a backup)
  *   standby 0|1  remote 0|1  archiving 0|1    no_leader 0|1 (replicas from a backup)
+ *   short_copies 0|1 (a copy needs WAL of its leader)
  *   logical_slots 0|1    patroni NODE (it runs the reference's rules; asynchronous clusters only)
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
  *   expect no_failover | failover | promotions N (at most) | outage S (acknowledged commits) */
@@ -35,7 +36,7 @@ struct sim_scenario {
 	int64_t heal_ms, end_ms;
 	uint64_t first_seed;
 	bool empty; /* no cluster yet */
-	bool logical_slots;
+	bool logical_slots, short_copies;
 	bool remote, archiving; /* another site; a demoted leader keeps its key */
 	struct sim_fault faults[SIM_FAULTS];
 	unsigned fault_count;

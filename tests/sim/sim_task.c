@@ -4,9 +4,10 @@
 
 #include "tests/sim/sim.h"
 
-#define POLL_MS		 20
-#define PROMOTE_ORDER_MS 3000 /* the promote file must exist by then */
-#define STOP_ANSWER_MS	 5000 /* an order to the supervisor waits so long for its answer */
+#define POLL_MS		  20
+#define PG_CTL_TIMEOUT_MS 60000
+#define PROMOTE_ORDER_MS  3000 /* the promote file must exist by then */
+#define STOP_ANSWER_MS	  5000 /* an order to the supervisor waits so long for its answer */
 
 static struct sim_task *task_of(struct sim *s, int node)
 {
@@ -99,9 +100,11 @@ static int started(struct sim *s, int node)
 		return 1;
 	if (n->pg.phase == PGP_NONE)
 		return -1;
-	int64_t limit =
-		t->timeout_ms ? t->timeout_ms : worker_settings(s, node)->primary_start_timeout_ms;
-	return now - t->since_ms > (limit ? limit : 60000) ? -2 : 0;
+	int64_t limit = t->timeout_ms ? t->timeout_ms
+			: t->kind == TASK_RESTART
+				? worker_settings(s, node)->primary_start_timeout_ms
+				: 0;
+	return now - t->since_ms > (limit ? limit : PG_CTL_TIMEOUT_MS) ? -2 : 0;
 }
 
 static void start_ended(struct sim *s, int node, int how)

@@ -18,7 +18,8 @@ static bool receives(const struct sim *s, int node)
 {
 	const struct sim_node *n = &s->nodes[node];
 	return n->on && !n->vm_paused && !n->pg.frozen &&
-	       (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PROMOTING);
+	       (n->pg.phase == PGP_STANDBY || n->pg.phase == PGP_PROMOTING ||
+		       (n->pg.phase == PGP_RECOVERY && n->pg.looks));
 }
 
 static void wal_send(struct sim *s, int from, int to)
@@ -179,6 +180,10 @@ static void arrives(struct sim *s, const struct sim_event *ev)
 	p->lsn = lsn;
 	if (!s->nodes[ev->node].replay_stuck)
 		p->replay_lsn = lsn;
+	if (p->phase == PGP_RECOVERY) {
+		pg_consistent(s, ev->node);
+		node_turn_soon(s, ev->node, 2);
+	}
 	int64_t delay = net_delay(s, ev->node, u);
 	if (delay >= 0)
 		sim_at(s, s->now_ms + delay, EV_PG_FEEDBACK, u, (int64_t)lsn, ev->node, NULL);
