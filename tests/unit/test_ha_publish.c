@@ -52,6 +52,34 @@ static void test_published_is_not_failed(void **state)
 	free(f);
 }
 
+/* X45, and the directory that could say which cluster it was is gone. Another's identifier is no
+ * reason to go on, and not ours to remove. */
+static void test_published_and_lost(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *init, *rule;
+		bool lost, cancels;
+	} rows[] = {
+		{ FX_SYSID, "X45", true, false },
+		{ "", "L1", true, true },
+		{ "7000000000000000009", "X45", true, false },
+		{ "7000000000000000009", "L1", false, false },
+	};
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+		struct fx *f = publishing();
+		f->m.publish_tried = true;
+		FX_SET(f->c.init, rows[i].init);
+		fx_pg(f, rows[i].lost ? 'E' : 'd');
+		fx_run(f);
+		if (strcmp(f->plan.rule, rows[i].rule) != 0)
+			fail_msg("row %u: %s", i, f->plan.rule);
+		assert_int_equal(fx_find(f, HA_CANCEL_INIT) != NULL, rows[i].cancels);
+		assert_int_equal(f->m.bootstrapping, rows[i].cancels && f->m.bootstrapping);
+		free(f);
+	}
+}
+
 static void test_unpublished_has_failed(void **state)
 {
 	(void)state;
@@ -130,6 +158,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_write_names_the_revision),
 		cmocka_unit_test(test_published_is_not_failed),
+		cmocka_unit_test(test_published_and_lost),
 		cmocka_unit_test(test_unpublished_has_failed),
 		cmocka_unit_test(test_no_clone_of_a_failed_one),
 		cmocka_unit_test(test_refused_promotion),

@@ -128,8 +128,10 @@ static bool bootstrap_failed(struct step *s)
 	s->m->promote_result = TASK_RESULT_FALSE;
 	if (s->m->publish_tried)
 		return plan_reread(s, STAGE_BOOT_PUBLISHED, "X45");
-	/* Somebody else took the leader key: the empty initialize key is that one's now. */
-	bool foreign = s->leader[0] != '\0' && !str_eq(s->leader, s->v->name);
+	/* Somebody else took the leader key: the empty initialize key is that one's now. One that
+	 * names a cluster is never removed: that cluster is there. */
+	bool foreign = (s->leader[0] != '\0' && !str_eq(s->leader, s->v->name)) ||
+		       cluster_init_valid(s->c);
 	if (s->m->init_cancelled || foreign)
 		return bootstrap_clean_up(s);
 	plan_note(s, HA_LOG_INFO,
@@ -153,7 +155,9 @@ bool stage_boot_published(struct step *s)
 			"published");
 	}
 	s->m->publish_tried = false;
-	if (!cluster_init_valid(s->c) || !str_eq(s->c->init, s->v->system_id))
+	/* A data directory that was lost since no longer says what its identifier was. */
+	bool lost = s->v->system_id[0] == '\0';
+	if (!cluster_init_valid(s->c) || (!lost && !str_eq(s->c->init, s->v->system_id)))
 		return bootstrap_failed(s);
 	s->plan->verdict = VERDICT_NONE;
 	s->m->bootstrapping = false;
