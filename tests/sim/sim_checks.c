@@ -545,11 +545,24 @@ static bool voters_out_of_the_map(const struct sim *s)
 	return c->failsafe_present && there < c->sync_voter_count;
 }
 
+/* Pages that rest on WAL which only another site has, while nobody follows that any more. */
+static bool nobody_consistent(const struct sim *s)
+{
+	for (unsigned i = 0; i < s->cfg.member_count; i++) {
+		const struct sim_pg *p = &s->nodes[i].pg;
+		if (p->lsn >= p->needs_lsn || p->upstream == SIM_REMOTE)
+			return false;
+	}
+	return true;
+}
+
 /* A failover by hand (no votes were asked for) to one that was lost before it was promoted, and
  * those who could outvote it are not in its map (D9): whoever ordered that has to say what is to be
- * lost. */
+ * lost. So has whoever promotes a cluster none of whose members can be opened. */
 static bool left_to_the_operator(const struct sim *s)
 {
+	if (nobody_consistent(s))
+		return true;
 	return s->checks.won_by_hand >= 0 && settings_sync_mode(sim_config_now(s)) == SYNC_QUORUM &&
 	       voters_out_of_the_map(s);
 }

@@ -221,7 +221,7 @@ void pg_promote_file(struct sim *s, int node)
 void pg_consistent(struct sim *s, int node)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
-	if (p->phase != PGP_RECOVERY || p->stop_mode || p->kind == PG_START_PRIMARY)
+	if (p->phase != PGP_RECOVERY || p->stop_mode || (p->kind == PG_START_PRIMARY && !p->pitr))
 		return;
 	p->looks = true;
 	if (p->lsn < p->needs_lsn)

@@ -158,6 +158,35 @@ static void test_start_is_redirected(void **state)
 	}
 }
 
+/* X77: without anybody to follow, a server that starts keeps whom it has; one that runs is cut off.
+ */
+static void test_start_keeps_its_upstream(void **state)
+{
+	(void)state;
+	static const char *const rules[] = { "C5", "C5", "C4" };
+	for (unsigned kind = 0; kind < ARRAY_LEN(rules); kind++) {
+		struct fx *f = starting(TASK_NONE, HA_TARGET_REMOTE);
+		fx_leader(f, "");
+		FX_SET(f->v.following, HA_TARGET_REMOTE);
+		f->m.rewind_state = REWIND_INITIAL;
+		if (kind == 1)
+			f->set.tags.nostream = true;
+		if (kind == 2) {
+			fx_pg(f, 'R');
+			f->set.tags.nofailover = true;
+			f->m.race_wait_ms = f->v.now_ms - 2000; /* C4: two seconds for the others */
+		}
+		fx_run(f);
+		fx_expect(f, rules[kind]);
+		const struct ha_action *a = fx_find(f, HA_FOLLOW_RELOAD);
+		if ((a == NULL) != (kind == 0))
+			fail_msg("row %u: %s %s", kind, f->plan.rule, f->plan.reason);
+		if (a != NULL)
+			assert_string_equal(a->target, "");
+		free(f);
+	}
+}
+
 /* X78: a start that fails at once is not repeated at once, whatever keeps the check from being
  * made. */
 static void test_start_fails(void **state)
@@ -207,6 +236,7 @@ int main(void)
 		cmocka_unit_test(test_start_outdated),
 		cmocka_unit_test(test_start_goes_on),
 		cmocka_unit_test(test_start_is_redirected),
+		cmocka_unit_test(test_start_keeps_its_upstream),
 		cmocka_unit_test(test_start_fails),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,6 +114,11 @@ static bool follow_as_standby(struct step *s, enum follow_why why, const char *t
 	if (!s->paused && s->v->sql->valid && s->v->sql->server_version >= 140000 &&
 		s->v->sql->replay_paused)
 		plan_add(s, HA_RESUME_REPLAY); /* F7 */
+	/* X77: it cannot lead, and what it waits for may still come: from the remote primary of a
+	 * cluster that is none of a standby any more, or from a leader that comes back. */
+	if (s->starting && target[0] == '\0' && s->v->following[0] != '\0' &&
+		!s->set->tags.nostream)
+		return follow_reason(s, why);
 	bool remote = str_eq(target, HA_TARGET_REMOTE);
 	enum pg_role role =
 		remote && s->has_lock ? PG_ROLE_STANDBY_LEADER : PG_ROLE_REPLICA; /* F8 */
