@@ -223,8 +223,9 @@ void check_task(struct sim *s, int node, const struct ha_action *a)
 		[TASK_REWIND_CHECK] = true };
 	const struct sim_node *n = &s->nodes[node];
 	enum ha_rewind_state rewind = n->w.memory.rewind_state;
-	bool joins = a->task == TASK_REWIND || n->w.memory.demoted != 0 || rewind == REWIND_CHECK ||
-		     rewind == REWIND_NEED || rewind == REWIND_SUCCESS;
+	bool joins = a->task == TASK_REWIND || a->task == TASK_FOLLOW_AFTER_DEMOTION ||
+		     n->w.memory.demoted != 0 || rewind == REWIND_CHECK || rewind == REWIND_NEED ||
+		     rewind == REWIND_SUCCESS;
 	bool asked = s->now_ms - s->checks.manual_ms < 300000 ||
 		     (s->checks.hand_ms[node] && s->now_ms - s->checks.hand_ms[node] < 300000);
 	int64_t retry_ms = worker_settings(s, node)->retry_timeout_ms;
@@ -545,15 +546,24 @@ static bool voters_out_of_the_map(const struct sim *s)
 	return c->failsafe_present && there < c->sync_voter_count;
 }
 
-/* Pages that rest on WAL which only another site has, while nobody follows that any more. */
+/* No data, or pages that rest on WAL which only another site has, while nobody follows that any
+ * more. */
 static bool nobody_consistent(const struct sim *s)
 {
 	for (unsigned i = 0; i < s->cfg.member_count; i++) {
 		const struct sim_pg *p = &s->nodes[i].pg;
-		if (p->lsn >= p->needs_lsn || p->upstream == SIM_REMOTE)
+		if (!p->dir_empty && (p->lsn >= p->needs_lsn || p->upstream == SIM_REMOTE))
 			return false;
 	}
 	return true;
+}
+
+/* What it needs may still come until its start takes too long (I3). */
+static bool leader_still_starts(const struct sim *s, int leader)
+{
+	const struct sim_pg *p = &s->nodes[leader].pg;
+	return p->phase == PGP_RECOVERY && p->looks &&
+	       s->now_ms - p->started_ms < sim_config_now(s)->primary_start_timeout_ms;
 }
 
 /* A failover by hand (no votes were asked for) to one that was lost before it was promoted, and
@@ -571,7 +581,8 @@ void check_alive(struct sim *s)
 {
 	int leader = dcs_leader_node(s);
 	s->checks.quiet = true;
-	s->checks.liveness_exempt |= leader < 0 && left_to_the_operator(s);
+	s->checks.liveness_exempt |=
+		leader < 0 ? left_to_the_operator(s) : leader_still_starts(s, leader);
 	if (s->checks.liveness_exempt)
 		return;
 	if (leader < 0)

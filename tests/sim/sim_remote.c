@@ -213,6 +213,9 @@ static bool site_settled(const struct sim *s)
 void remote_check_ack(struct sim *s, int node)
 {
 	bool known = worker_settings(s, node) && worker_settings(s, node)->standby_cluster;
+	/* In pause it runs on as what it is (F3); its end is news like the section itself. */
+	if (known && worker_settings(s, node)->pause)
+		s->checks.site_changed_ms = s->now_ms;
 	if (s->cfg.remote && sim_config_now(s)->standby_cluster && known && site_settled(s))
 		violation(
 			s, "S16", "%s acknowledges a commit in a standby cluster", sim_name(node));

@@ -159,6 +159,14 @@ static void test_bootstrap_demoted(void **state)
 	fx_expect(f, "L1");
 	assert_null(fx_find(f, HA_EXIT));
 	fx_pg(f, 'd');
+	/* The key stays until the store is there again, and nothing is started meanwhile. */
+	f->m.demoted = DEMOTE_OFFLINE;
+	f->v.store = STORE_FAILING;
+	fx_run(f);
+	fx_expect(f, "X30");
+	assert_null(fx_task(f));
+	f->v.store = STORE_OK;
+	f->m.demoted = 0;
 	fx_run(f);
 	assert_non_null(fx_find(f, HA_RENAME_FAILED));
 	assert_non_null(fx_find(f, HA_EXIT));

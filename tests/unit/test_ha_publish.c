@@ -80,6 +80,29 @@ static void test_published_and_lost(void **state)
 	}
 }
 
+/* X45 of a standby leader, whose server runs on while it has lost the key. */
+static void test_published_and_led_by_another(void **state)
+{
+	(void)state;
+	for (int named = 0; named < 2; named++) {
+		struct fx *f = publishing();
+		f->set.standby_cluster = true;
+		FX_SET(f->set.standby_host, "remote");
+		fx_pg(f, 'R');
+		f->v.role = PG_ROLE_STANDBY_LEADER;
+		fx_leader(f, "b");
+		fx_lock(f, LOCK_LOST);
+		f->m.publish_tried = true;
+		FX_SET(f->c.init, named ? f->v.system_id : "");
+		f->take = HA_OUT_CONFLICT;
+		fx_run(f);
+		expect(f, named ? "X45" : "L4");
+		assert_int_equal(f->m.bootstrapping, !named);
+		assert_int_equal(fx_find(f, HA_TAKE_LEADER) == NULL, named);
+		free(f);
+	}
+}
+
 static void test_unpublished_has_failed(void **state)
 {
 	(void)state;
@@ -159,6 +182,7 @@ int main(void)
 		cmocka_unit_test(test_write_names_the_revision),
 		cmocka_unit_test(test_published_is_not_failed),
 		cmocka_unit_test(test_published_and_lost),
+		cmocka_unit_test(test_published_and_led_by_another),
 		cmocka_unit_test(test_unpublished_has_failed),
 		cmocka_unit_test(test_no_clone_of_a_failed_one),
 		cmocka_unit_test(test_refused_promotion),

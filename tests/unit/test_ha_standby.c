@@ -187,6 +187,48 @@ static void test_start_keeps_its_upstream(void **state)
 	}
 }
 
+/* The leader of a standby cluster whose server starts without an upstream: its store was away when
+ * it was started. */
+static void test_standby_leader_starts(void **state)
+{
+	(void)state;
+	struct fx *f = starting(TASK_FOLLOW_AFTER_DEMOTION, "");
+	fx_leader(f, "a");
+	fx_lock(f, LOCK_HELD);
+	FX_SET(f->v.following, "");
+	f->v.role = PG_ROLE_STANDBY_LEADER;
+	f->set.standby_cluster = true;
+	FX_SET(f->set.standby_host, "remote");
+	fx_run(f);
+	fx_expect(f, "X77");
+	fx_task_ends(f, TASK_FOLLOW_AFTER_DEMOTION, TASK_RESULT_CANCELLED);
+	fx_run(f);
+	fx_expect(f, "I5");
+	assert_string_equal(fx_find(f, HA_FOLLOW_RELOAD)->target, HA_TARGET_REMOTE);
+	assert_int_equal(fx_find(f, HA_FOLLOW_RELOAD)->role, PG_ROLE_STANDBY_LEADER);
+	FX_SET(f->v.following, HA_TARGET_REMOTE);
+	fx_run(f);
+	fx_expect(f, "I5");
+	assert_null(fx_find(f, HA_FOLLOW_RELOAD));
+	free(f);
+	/* Not started without one: where the remote primary is does not stand in the store alone.
+	 */
+	f = fx_new();
+	fx_pg(f, 'd');
+	fx_leader(f, "a");
+	fx_lock(f, LOCK_HELD);
+	f->set.standby_cluster = true;
+	FX_SET(f->set.standby_host, "remote");
+	f->v.store = STORE_FAILING;
+	f->m.demoted = DEMOTE_CLUSTER;
+	f->m.rewind_state = REWIND_SUCCESS;
+	fx_run(f);
+	fx_expect_task(f, TASK_FOLLOW_AFTER_DEMOTION);
+	assert_string_equal(fx_task(f)->target, HA_TARGET_REMOTE);
+	assert_int_equal(fx_task(f)->role, PG_ROLE_STANDBY_LEADER);
+	free(f);
+}
+
 /* X78: a start that fails at once is not repeated at once, whatever keeps the check from being
  * made. */
 static void test_start_fails(void **state)
@@ -237,6 +279,7 @@ int main(void)
 		cmocka_unit_test(test_start_goes_on),
 		cmocka_unit_test(test_start_is_redirected),
 		cmocka_unit_test(test_start_keeps_its_upstream),
+		cmocka_unit_test(test_standby_leader_starts),
 		cmocka_unit_test(test_start_fails),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

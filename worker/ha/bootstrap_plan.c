@@ -141,6 +141,14 @@ static bool bootstrap_failed(struct step *s)
 	return plan_await(s, STAGE_BOOT_CANCEL, AWAIT_DCS, s->set->retry_timeout_ms, "L1");
 }
 
+static bool bootstrap_over(struct step *s, const char *why)
+{
+	s->m->bootstrapping = s->m->publish_tried = false;
+	s->m->promote_result = TASK_RESULT_NONE;
+	plan_add(s, HA_CLEAR_MARK);
+	return plan_done(s, "X45", "%s", why);
+}
+
 /* X45: L4's writes went unanswered, and then PostgreSQL went away. If they did happen, the cluster
  * exists: others have cloned it and clients were told of commits, so it has not failed. */
 bool stage_boot_published(struct step *s)
@@ -160,10 +168,7 @@ bool stage_boot_published(struct step *s)
 	if (!cluster_init_valid(s->c) || (!lost && !str_eq(s->c->init, s->v->system_id)))
 		return bootstrap_failed(s);
 	s->plan->verdict = VERDICT_NONE;
-	s->m->bootstrapping = false;
-	s->m->promote_result = TASK_RESULT_NONE;
-	plan_add(s, HA_CLEAR_MARK);
-	return plan_done(s, "X45", "the new cluster was published before PostgreSQL went away");
+	return bootstrap_over(s, "the new cluster was published before PostgreSQL went away");
 }
 
 bool stage_boot_cancel(struct step *s)
@@ -209,6 +214,11 @@ bool rule_bootstrapping(struct step *s)
 		plan_task(s, TASK_POST_BOOTSTRAP);
 		return plan_done(s, "L3", "running post_bootstrap");
 	}
+	/* X45, of a standby leader: it is not demoted with its key. */
+	if (s->m->publish_tried && cluster_init_valid(s->c) &&
+		str_eq(s->c->init, s->v->system_id) && s->leader[0] != '\0' &&
+		!str_eq(s->leader, s->v->name))
+		return bootstrap_over(s, "the new cluster was published, and has another leader");
 	if (s->set->watchdog_mode == WATCHDOG_OFF || s->v->watchdog_armed)
 		return bootstrap_publish(s);
 	plan_add(s, HA_WATCHDOG_ARM);

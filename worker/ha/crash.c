@@ -300,6 +300,14 @@ bool rule_after_demotion(struct step *s)
 	enum ha_demote_mode mode = s->m->demoted;
 	if (mode == 0 || mode == DEMOTE_SHUTDOWN)
 		return false;
+	/* X30: a standby of nobody would look to the next worker like the end of a bootstrap that
+	 * is still to come. */
+	if (s->m->bootstrapping && !s->m->publish_tried &&
+		s->m->promote_result == TASK_RESULT_FALSE) {
+		s->plan->verdict = VERDICT_DROP;
+		return plan_done(
+			s, "X30", "the bootstrap has failed, waiting for DCS to give its key back");
+	}
 	if (s->m->demoted_ms == 0)
 		s->m->demoted_ms = s->v->now_ms;
 	bool releases = mode == DEMOTE_GRACEFUL || mode == DEMOTE_IMMEDIATE;
@@ -321,9 +329,13 @@ bool rule_after_demotion(struct step *s)
 		s->m->release_again_ms = s->v->now_ms + RELEASE_AGAIN_MS;
 		return plan_done(s, "X7", "released leader key after demotion");
 	}
+	bool leads = s->standby && s->has_lock;
 	if (mode == DEMOTE_OFFLINE || s->v->store == STORE_FAILING) {
 		drop_ssn(s);
-		start_in_recovery(s, TASK_FOLLOW_AFTER_DEMOTION, PG_ROLE_REPLICA, "", 0);
+		/* Who leads is not known, but where the remote primary is. */
+		start_in_recovery(s, TASK_FOLLOW_AFTER_DEMOTION,
+			leads ? PG_ROLE_STANDBY_LEADER : PG_ROLE_REPLICA,
+			standby_target(s) ? HA_TARGET_REMOTE : "", 0);
 		return plan_done(s, "4.2", "starting after demotion");
 	}
 	int64_t until_ms = s->m->demoted_ms + 2000;
@@ -341,7 +353,6 @@ bool rule_after_demotion(struct step *s)
 	char target[LIMIT_NAME];
 	if (!follow_target(s, target))
 		target[0] = '\0';
-	bool leads = s->standby && s->has_lock;
 	drop_ssn(s);
 	start_in_recovery(s, TASK_FOLLOW_AFTER_DEMOTION,
 		leads ? PG_ROLE_STANDBY_LEADER : PG_ROLE_REPLICA, target, 0);

@@ -88,6 +88,13 @@ bool target_has_address(const struct step *s, const char *target)
 	return m != NULL && m->conn_url[0] != '\0';
 }
 
+void follow_while_starting(struct step *s)
+{
+	char target[LIMIT_NAME];
+	if (s->standby && follow_target(s, target) && !str_eq(target, s->v->following))
+		change_target(s, target, PG_ROLE_STANDBY_LEADER);
+}
+
 /* F5: a history file tells of a timeline after the one that our leader is on. It stays there until
  * the leader's key shows the new timeline, so that it is looked at once a loop_wait. */
 static bool remote_moved_on(struct step *s)

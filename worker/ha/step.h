@@ -162,6 +162,9 @@ bool stage_follow(struct step *s);
 
 /* F2. False = none; out may be HA_TARGET_REMOTE. */
 bool follow_target(const struct step *s, char out[static LIMIT_NAME]);
+/* X77 with the lock: a standby leader that does not accept connections yet is told where the remote
+ * primary is, like anybody else by F10. */
+void follow_while_starting(struct step *s);
 /* Can it be followed now? The remote primary always: its address is in the configuration. */
 bool target_has_address(const struct step *s, const char *target);
 

@@ -196,7 +196,7 @@ bool rule_task_running(struct step *s)
 		return false;
 	handover_late(s);
 	if (s->has_lock && lock_usable(s))
-		return crash_task_late(s) || lock_updated(s);
+		return crash_task_late(s) || start_outdated(s) || lock_updated(s);
 	if (!s->m->bootstrapping && !s->paused && task_without_lock(s))
 		return true;
 	if (start_outdated(s))
@@ -266,6 +266,7 @@ bool rule_starting(struct step *s)
 		plan_note(s, HA_LOG_INFO, "Still starting up as a standby.");
 		return false;
 	}
+	follow_while_starting(s);
 	if (start_left_ms(s) <= 0)
 		return failover_ask(s, POLL_START_TIMEOUT, false) || start_timed_out(s);
 	return handover_leader(s, POLL_HANDOVER_START) || still_starting(s);
