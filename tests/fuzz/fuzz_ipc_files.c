@@ -179,6 +179,7 @@ static void fill_jail(void)
 	write_file("/data/postgresql.conf", "port = 5432\n");
 	write_file("/data/pg_hba.conf", "local all all trust\n");
 	write_file("/data/postmaster.pid", "12345\n/data\n1700000000\n5432\n/tmp\n\n\n");
+	write_file("/other/.s.PGSQL.5432.lock", "12345\n/data\n1700000000\n5432\n/other\n");
 	write_file("/data/pg_wal/00000002.history", "1\t0/3000000\tno recovery target specified\n");
 	snprintf(path, sizeof(path), "%s/data/pg_tblspc/16384", jail);
 	char target[100];

@@ -45,6 +45,16 @@ static bool is_postgres(const char *pid)
 	return str_starts(comm, "postgres") || str_starts(comm, "postmaster");
 }
 
+bool datadir_runs_in(pid_t pid, const char *data_dir)
+{
+	char text[16];
+	char *real = realpath(data_dir, NULL);
+	bool runs =
+		real != NULL && str_format(text, sizeof(text), "%d", pid) && runs_in(text, real);
+	free(real);
+	return runs;
+}
+
 pid_t datadir_user(const char *data_dir)
 {
 	char *real = realpath(data_dir, NULL);

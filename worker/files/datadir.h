@@ -4,6 +4,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/core/buf.h"
 #include "common/core/err.h"
@@ -34,3 +35,5 @@ void slow_done(struct slow *s);
 /* A process named postgres, or the one that postmaster.pid names, with its working directory here;
  * 0 = none. */
 pid_t datadir_user(const char *data_dir);
+/* The process, whatever its name, has its working directory there. */
+bool datadir_runs_in(pid_t pid, const char *data_dir);

@@ -83,6 +83,13 @@ enum files_op {
 	/* arg = enum pg_mark (common/model/pgstate.h): remember, over every death, what is being
 	 * done with the data directory; PG_MARK_NONE: nothing any more. */
 	FILES_MARK,
+	/* directories...; arg = port. The lock files of the Unix sockets in them (".s.PGSQL.<port>
+	 * .lock") that a postmaster of our data directory left when it was killed: PostgreSQL takes
+	 * the number in such a file, once it is in use again, for a server that runs. Removed is
+	 * only what names our data directory, and only while no process uses that; everything else
+	 * is left alone. value = removed. FAILED, REFUSED: the first that could not be judged or
+	 * removed; the others were. */
+	FILES_CLEAR_SOCKET_LOCKS,
 	FILES_OP_COUNT,
 };
 
@@ -90,6 +97,7 @@ enum files_op {
 #define FILES_WRITE_MAX	  (4 * 1024 * 1024)
 #define FILES_ARCHIVE_MAX 1024
 #define FILES_LIST_MAX	  65536 /* entries of one directory */
+#define FILES_SOCKETS_MAX 64	/* directories of sockets; PostgreSQL listens on no more */
 
 enum files_flag {
 	FILES_F_MORE = 1u << 0, /* WRITE_ATOMIC: another piece follows */

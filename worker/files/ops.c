@@ -15,6 +15,7 @@
 #include "worker/files/mark.h"
 #include "worker/files/pgdir.h"
 #include "worker/files/probe.h"
+#include "worker/files/socklock.h"
 
 struct args {
 	const struct msg_files_req *req;
@@ -327,6 +328,12 @@ static enum err_code op_mark(
 	return mark_set(&o->fs, a->req->arg, err);
 }
 
+static enum err_code op_socket_locks(
+	struct ops *o, const struct args *a, struct ops_answer *out, struct err *err)
+{
+	return socklock_clear(&o->fs, a->req->arg, a->rest, a->rest_len, &out->value, err);
+}
+
 /* What a tail looks like: so many leading strings, and whether strings or bytes may follow them. */
 enum rest { REST_NONE, REST_STRINGS, REST_BYTES };
 static const struct op {
@@ -358,6 +365,8 @@ static const struct op {
 	[FILES_ARCHIVE_LIST] = { "list archive status", op_archive_list, 0, REST_NONE },
 	[FILES_ARCHIVE_DONE] = { "mark archived", op_archive_done, 1, REST_NONE },
 	[FILES_MARK] = { "mark data directory", op_mark, 0, REST_NONE },
+	[FILES_CLEAR_SOCKET_LOCKS] = { "clear socket lock files", op_socket_locks, 0,
+		REST_STRINGS },
 };
 
 const char *ops_name(uint32_t op)

@@ -71,19 +71,14 @@ static void parse(char *text, struct msg_pmpid *out)
 		out->port = (uint32_t)port;
 }
 
-static enum err_code read_at(int dir_fd, struct msg_pmpid *out, struct err *err)
+enum err_code pmpid_read_fd(int fd, const char *name, struct msg_pmpid *out, struct err *err)
 {
 	memset(out, 0, sizeof(*out));
-	AUTO_FD fd = openat(dir_fd, PMPID_NAME, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && errno == ENOENT)
-		return ERR_OK;
-	if (fd < 0)
-		return err_set(err, ERR_SYS, errno, "open " PMPID_NAME);
 	struct stat st;
 	if (fstat(fd, &st) < 0)
-		return err_set(err, ERR_SYS, errno, "stat " PMPID_NAME);
+		return err_set(err, ERR_SYS, errno, "stat %s", name);
 	if (!S_ISREG(st.st_mode))
-		return err_set(err, ERR_INVAL, 0, PMPID_NAME " is not a regular file");
+		return err_set(err, ERR_INVAL, 0, "%s is not a regular file", name);
 	char text[PMPID_BYTES_MAX + 1];
 	size_t n = 0;
 	while (n < PMPID_BYTES_MAX) {
@@ -91,7 +86,7 @@ static enum err_code read_at(int dir_fd, struct msg_pmpid *out, struct err *err)
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
-			return err_set(err, ERR_SYS, errno, "read " PMPID_NAME);
+			return err_set(err, ERR_SYS, errno, "read %s", name);
 		if (got == 0)
 			break;
 		n += (size_t)got;
@@ -100,6 +95,17 @@ static enum err_code read_at(int dir_fd, struct msg_pmpid *out, struct err *err)
 	out->file_id = file_id_of(&st);
 	parse(text, out);
 	return ERR_OK;
+}
+
+static enum err_code read_at(int dir_fd, struct msg_pmpid *out, struct err *err)
+{
+	memset(out, 0, sizeof(*out));
+	AUTO_FD fd = openat(dir_fd, PMPID_NAME, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && errno == ENOENT)
+		return ERR_OK;
+	if (fd < 0)
+		return err_set(err, ERR_SYS, errno, "open " PMPID_NAME);
+	return pmpid_read_fd(fd, PMPID_NAME, out, err);
 }
 
 enum err_code pmpid_read(const char *data_dir, struct msg_pmpid *out, struct err *err)

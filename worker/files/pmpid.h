@@ -9,6 +9,10 @@
  * full disk): pid 0 with its file_id, so that the supervisor can have it removed once nobody is
  * left. Anything else that keeps the file from being read is an error, never "no such file". */
 MUST_USE enum err_code pmpid_read(const char *data_dir, struct msg_pmpid *out, struct err *err);
+/* The same of an open file that begins like it: the lock files of Unix sockets. Not a regular file:
+ * ERR_INVAL. Nothing but reading is done with fd. */
+MUST_USE enum err_code pmpid_read_fd(
+	int fd, const char *name, struct msg_pmpid *out, struct err *err);
 /* Remove the file only if it still is the one that was read (file_id) and still names that pid.
  * ERR_CONFLICT: it is another file by now. No such file: ERR_OK. The directory is synced, so that
  * the name does not come back. */
