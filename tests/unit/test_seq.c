@@ -14,6 +14,7 @@
 #include "worker/files/files_msgs.h"
 #include "worker/postgres/bootstrap.h"
 #include "worker/postgres/controljob.h"
+#include "worker/postgres/sockets.h"
 
 /* One expected request and its answer. */
 struct step {
@@ -291,6 +292,52 @@ static void test_archive_off(void **state)
 	PLAY(&s.co, seq_archive_step, steps, true, "archive_mode is off");
 }
 
+/* ---- sockets ---- */
+
+static void test_sockets(void **state)
+{
+	(void)state;
+	static const struct step steps[] = {
+		{ .job = "postgres -C",
+			.words = "|unix_socket_directories|",
+			.out = "/run/a, \"/b\"\n" },
+		{ .op = FILES_CLEAR_SOCKET_LOCKS, .words = "/run/a" },
+	};
+	struct seq_sockets s = { .p = &r.pg };
+	assert_true(str_copy(r.pg.local_port, sizeof(r.pg.local_port), "5432"));
+	PLAY(&s.co, seq_sockets_step, steps, true, "looked at");
+}
+
+/* Nobody is asked in vain, and nothing that goes wrong is a reason not to start. */
+static void test_sockets_none(void **state)
+{
+	(void)state;
+	static const struct step steps[] = { { .job = "postgres -C", .out = "\n" } };
+	struct seq_sockets s = { .p = &r.pg };
+	assert_true(str_copy(r.pg.local_port, sizeof(r.pg.local_port), "5432"));
+	PLAY(&s.co, seq_sockets_step, steps, true, "looked at");
+}
+
+static void test_sockets_unknown(void **state)
+{
+	(void)state;
+	static const struct step steps[] = { { .job = "postgres -C", .status = 1 } };
+	struct seq_sockets s = { .p = &r.pg };
+	PLAY(&s.co, seq_sockets_step, steps, true, "looked at");
+}
+
+static void test_sockets_refused(void **state)
+{
+	(void)state;
+	static const struct step steps[] = {
+		{ .job = "postgres -C", .out = "/tmp\n" },
+		{ .op = FILES_CLEAR_SOCKET_LOCKS, .words = "/tmp", .sys_errno = 13 },
+	};
+	struct seq_sockets s = { .p = &r.pg };
+	assert_true(str_copy(r.pg.local_port, sizeof(r.pg.local_port), "5432"));
+	PLAY(&s.co, seq_sockets_step, steps, true, "looked at");
+}
+
 /* ---- pg_rewind ---- */
 
 #define MISSING(name)                                                                              \
@@ -527,6 +574,10 @@ int main(void)
 		T(test_archive),
 		T(test_archive_refused),
 		T(test_archive_off),
+		T(test_sockets),
+		T(test_sockets_none),
+		T(test_sockets_unknown),
+		T(test_sockets_refused),
 		T(test_rewind_fetches),
 		T(test_rewind_fetch_in_vain),
 		T(test_rewind_fetch_fails),

@@ -36,8 +36,8 @@ static void ask_setting(struct seq_setting *s)
 	host_cmd_argf(&cmd, "--config-file=%s/%s.conf", p->config_dir, p->conf_name);
 	host_cmd_env(&cmd, "LC_ALL", "C");
 	if (ok)
-		co_job(&s->co, "postgres -C", &cmd, JOB_KEEP_STDOUT | JOB_DIES_WITH_US, SETTING_MS,
-			1000);
+		co_job(&s->co, "postgres -C", &cmd, JOB_KEEP_STDOUT | JOB_DIES_WITH_US,
+			s->timeout_ms != 0 ? s->timeout_ms : SETTING_MS, 1000);
 	else
 		co_wake(&s->co, co_ticket(&s->co), false, "path of postgres is too long");
 	host_cmd_done(&cmd);

@@ -10,6 +10,7 @@ struct seq_setting {
 	struct co co;
 	struct pgctx *p;
 	const char *name;
+	int64_t timeout_ms; /* 0 = long enough for any machine */
 	char value[LIMIT_CONNINFO];
 };
 void seq_setting_step(struct co *co);

@@ -153,8 +153,12 @@ void seq_start_step(struct co *co)
 			s->role == PG_ROLE_PRIMARY ? render_custom_signal(p) : "standby.signal" };
 	co_call(co, &s->render.co, seq_render_step);
 	CO_WAIT(co);
-	if (!co->ok)
+	if (!co->ok || co->cancelled)
 		goto failed;
+	/* After the files are written: it asks PostgreSQL what stands in them. */
+	s->sockets = (struct seq_sockets){ .p = p };
+	co_call(co, &s->sockets.co, seq_sockets_step);
+	CO_WAIT(co);
 	if (co->cancelled)
 		goto failed;
 	s->until_ms = clock_boot_ms() + start_limit(s);

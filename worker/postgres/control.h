@@ -5,6 +5,7 @@
 #include "worker/postgres/controljob.h"
 #include "worker/postgres/pgctx.h"
 #include "worker/postgres/render.h"
+#include "worker/postgres/sockets.h"
 
 /* Write postgresql.conf, HBA, ident, passfile and signal files for a role and a target. Result true
  * = written; `changed` tells whether postgresql.conf, HBA or ident are different now. */
@@ -34,6 +35,7 @@ struct seq_start {
 	struct seq_render render;
 	struct pg_files files;
 	struct seq_control control;
+	struct seq_sockets sockets;
 	int64_t until_ms;
 	uint64_t generation;
 	unsigned tries;
