@@ -2,13 +2,14 @@
 killed before it does, a replica takes over, and no two members accept writes at once; writers write all the time, one of
 them pipelined. And PostgreSQL's own processes: an outage at most, on the same primary, without a loss."""
 import os
+import re
 import signal
 import time
 
 import pytest
 
-from faults import Again, Writers, cluster, gone, kill, pg_start, settled, shared, wait_until  # noqa: F401
-from util import dead, descendants
+from faults import Again, Member, Process, Writers, cluster, gone, kill, pg_start, settled, shared, wait_until  # noqa: F401
+from util import as_pg_user, dead, descendants, give_to_pg_user
 
 TTL = 6
 
@@ -133,3 +134,61 @@ def test_postmaster_stopped(cluster):
         w.wait_ack(n0)
         assert pg_start(n0) == started
     assert w.overlaps() == [] and w.missing_on(n0) == [] and w.gap_of(n0.name) < 1
+
+
+class TwoSockets(Member):
+    """Its server listens in two directories, one of them named in quotes."""
+
+    def __init__(self, cluster, name, **kw):
+        super().__init__(cluster, name, **kw)
+        second = self.dir + "/a, b"
+        os.mkdir(second)
+        give_to_pg_user(second)
+        self.locks = ["%s/.s.PGSQL.%d.lock" % (d, self.pg) for d in (self.dir, second)]
+        with open(self.yml) as f:
+            text = f.read()
+        one = "unix_socket_directories: '%s'" % self.dir
+        assert one in text
+        with open(self.yml, "w") as f:
+            f.write(text.replace(one, "unix_socket_directories: '%s, \"%s\"'" % (self.dir, second)))
+
+    def rewrite_locks(self, pid, data_dir=None):
+        """As a restarted container finds them: the number is a live process's by now."""
+        for path in self.locks:
+            with open(path) as f:
+                lines = f.read().splitlines()
+            lines[0] = str(pid)
+            lines[1] = data_dir or lines[1]
+            with open(path, "w") as f:
+                f.write("\n".join(lines) + "\n")
+
+
+def test_dead_postmasters_number_is_in_use_again(make):
+    """PostgreSQL alone would not start for ever: it takes the process for the owner of its sockets' lock files. Another cluster's
+    files are left to it."""
+    c = make(n=1, member=TwoSockets)
+    n0 = c.members[0]
+    other = Process(["sleep", "600"], n0.dir + "/sleep.log", **as_pg_user())
+    try:
+        n0.sql("CREATE TABLE t AS SELECT 1 AS a")
+        n0.kill_all()
+        n0.proc.wait(5)
+        n0.rewrite_locks(other.pid)
+        since = len(n0.proc.text())
+        n0.start()
+        wait_until(n0.is_primary, 40, lambda: "n0 is the primary again: " + n0.proc.text()[since:][-3000:])
+        removed = re.findall(r"stale socket lock file (.*) pid=%d is removed" % other.pid, n0.proc.text()[since:])
+        assert removed == n0.locks
+        assert n0.sql("SELECT a FROM t") == [(1,)]
+        wait_until(lambda: c.etcd.get("leader") == "n0", 20, "n0 leads")
+        n0.kill_all()
+        n0.proc.wait(5)
+        n0.rewrite_locks(other.pid, n0.dir + "/data2")
+        since = len(n0.proc.text())
+        n0.start()
+        wait_until(lambda: 'lock file "%s" already exists' % n0.locks[0] in n0.proc.text()[since:], 40, "PostgreSQL says what is in its way")
+        assert "stale socket lock file" not in n0.proc.text()[since:] and all(map(os.path.exists, n0.locks))
+        other.kill()
+        wait_until(n0.is_primary, 40, "n0 is the primary again")
+    finally:
+        other.kill()
