@@ -672,6 +672,11 @@ static void mark_roles_custom(struct fx *f)
 	mark_roles(f);
 	f->set.custom_bootstrap = true;
 }
+static void mark_roles_restored(struct fx *f)
+{
+	mark_roles_custom(f);
+	f->v.follow_known = false;
+}
 static void standby_cluster(struct fx *f);
 static void mark_roles_standby(struct fx *f)
 {
@@ -1263,6 +1268,10 @@ static const struct row rows[] = {
 		VERDICT_HOLD, "leader with the lock" },
 	{ "X40 running, key mine", "a", LOCK_HELD, 'P', mark_roles, "L3", TASK(TASK_POST_BOOTSTRAP),
 		VERDICT_HOLD, "post_bootstrap" },
+	{ "X30 running as standby, key mine", "a", LOCK_HELD, 'R', mark_roles, "L1", HA_CANCEL_INIT,
+		0, VERDICT_DROP, "" },
+	{ "X40 custom, still recovers", "a", LOCK_HELD, 'R', mark_roles_restored, "L2", QUIET,
+		VERDICT_HOLD, "end of recovery" },
 	{ "X40 emptied by hand", "a", LOCK_HELD, 'P', init_emptied, "E4", HA_WRITE_INIT, 0,
 		VERDICT_HOLD, "leader with the lock" },
 	{ "X40 marked beats status", "a", LOCK_HELD, 'P', init_emptied_marked, "L3",

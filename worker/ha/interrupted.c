@@ -43,6 +43,15 @@ bool data_dir_unfinished(const struct step *s)
 	return false;
 }
 
+/* X30, as the next worker sees it: its primary had to stop, and was started as a standby by
+ * somebody who did not know of the bootstrap. What a custom method restores may be a standby of its
+ * own. */
+static bool started_again(const struct step *s)
+{
+	return !s->primary && s->v->files->standby_signal &&
+	       (!s->set->custom_bootstrap || s->v->follow_known);
+}
+
 /* X40: the leader key is mine, initialize is empty, PostgreSQL runs: an earlier worker took the key
  * for the first start and died before L4. Its roles may be missing, so post_bootstrap runs (again):
  * each of its steps can be repeated. */
@@ -57,7 +66,9 @@ bool rule_resume(struct step *s)
 		return false;
 	s->m->bootstrapping = true;
 	s->m->init_cancelled = s->m->publish_tried = false;
-	s->m->promote_result = s->standby ? TASK_RESULT_TRUE : TASK_RESULT_NONE;
+	s->m->promote_result = s->standby	  ? TASK_RESULT_TRUE
+			       : started_again(s) ? TASK_RESULT_FALSE
+						  : TASK_RESULT_NONE;
 	plan_note(s, HA_LOG_WARNING, "going on with an interrupted bootstrap rule=X40");
 	return false; /* L says how */
 }

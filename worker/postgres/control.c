@@ -63,6 +63,13 @@ static bool postmaster_gone(const struct pgctx *p)
 	return p->h->pg.state == PG_PROC_NONE;
 }
 
+/* The last one removed its lock files itself. */
+static bool exited_cleanly(const struct pgctx *p)
+{
+	return p->h->pg.generation != 0 && p->h->pg.exit_class == EXIT_CLASS_CODE &&
+	       p->h->pg.exit_code == 0;
+}
+
 /* ---- start
  * ---------------------------------------------------------------------------------------- */
 
@@ -155,12 +162,14 @@ void seq_start_step(struct co *co)
 	CO_WAIT(co);
 	if (!co->ok || co->cancelled)
 		goto failed;
-	/* After the files are written: it asks PostgreSQL what stands in them. */
-	s->sockets = (struct seq_sockets){ .p = p };
-	co_call(co, &s->sockets.co, seq_sockets_step);
-	CO_WAIT(co);
-	if (co->cancelled)
-		goto failed;
+	if (!exited_cleanly(p)) {
+		/* After the files are written: it asks PostgreSQL what stands in them. */
+		s->sockets = (struct seq_sockets){ .p = p };
+		co_call(co, &s->sockets.co, seq_sockets_step);
+		CO_WAIT(co);
+		if (co->cancelled)
+			goto failed;
+	}
 	s->until_ms = clock_boot_ms() + start_limit(s);
 	s->generation = p->h->pg.generation;
 	order_start(s);
