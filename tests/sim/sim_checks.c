@@ -566,12 +566,22 @@ static bool leader_still_starts(const struct sim *s, int leader)
 	       s->now_ms - p->started_ms < sim_config_now(s)->primary_start_timeout_ms;
 }
 
+/* With check_timeline a member of the reference on an ended timeline does not lead, and one that
+ * could lets it go first: its position is higher. */
+static bool reference_waits(const struct sim *s)
+{
+	for (unsigned i = 0; i < s->cfg.member_count; i++)
+		if (s->nodes[i].patroni && sim_config_now(s)->check_timeline)
+			return true;
+	return false;
+}
+
 /* A failover by hand (no votes were asked for) to one that was lost before it was promoted, and
  * those who could outvote it are not in its map (D9): whoever ordered that has to say what is to be
  * lost. So has whoever promotes a cluster none of whose members can be opened. */
 static bool left_to_the_operator(const struct sim *s)
 {
-	if (nobody_consistent(s))
+	if (nobody_consistent(s) || reference_waits(s))
 		return true;
 	return s->checks.won_by_hand >= 0 && settings_sync_mode(sim_config_now(s)) == SYNC_QUORUM &&
 	       voters_out_of_the_map(s);

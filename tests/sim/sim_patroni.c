@@ -216,6 +216,13 @@ static bool too_far_behind(const struct sim *s, int node)
 	       s->branches[n->pg.branch].tli < cluster_timeline(&n->w.snap->c);
 }
 
+/* Whoever is named and may not lead is no reason to wait. */
+static bool may_lead(const struct cluster *c, const char *candidate)
+{
+	const struct member *m = candidate[0] ? cluster_member_peek(c, candidate) : NULL;
+	return m && !m->tags.nofailover;
+}
+
 static void race(struct sim *s, int node)
 {
 	const struct sim_node *n = &s->nodes[node];
@@ -231,8 +238,7 @@ static void race(struct sim *s, int node)
 		rest(s, node, "not allowed to promote");
 	} else if (named) {
 		acquire(s, node);
-	} else if (c->failover_present && c->failover_candidate[0] &&
-		   cluster_member_peek(c, c->failover_candidate)) {
+	} else if (may_lead(c, c->failover_present ? c->failover_candidate : "")) {
 		rest(s, node, "left to the candidate");
 	} else if (too_far_behind(s, node)) {
 		rest(s, node, "too far behind");
