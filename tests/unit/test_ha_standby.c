@@ -211,6 +211,15 @@ static void test_standby_leader_starts(void **state)
 	fx_expect(f, "I5");
 	assert_null(fx_find(f, HA_FOLLOW_RELOAD));
 	free(f);
+	/* A leader that starts read-only (B6) follows nobody. */
+	f = starting(TASK_RESTART_AFTER_FAILURE, "");
+	fx_leader(f, "a");
+	fx_lock(f, LOCK_HELD);
+	FX_SET(f->v.following, "");
+	FX_SET(f->set.tags.replicatefrom, "c");
+	fx_run(f);
+	fx_expect(f, "H2");
+	free(f);
 	/* Not started without one: where the remote primary is does not stand in the store alone.
 	 */
 	f = fx_new();

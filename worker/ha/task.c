@@ -181,6 +181,9 @@ static bool start_outdated(struct step *s)
 		     s->v->task == TASK_FOLLOW_AFTER_DEMOTION ||
 		     s->v->task == TASK_CHANGE_CONNINFO || s->v->task == TASK_CLONE ||
 		     s->v->task == TASK_REINIT;
+	/* The leader of any other cluster follows nobody, whatever its tags say. */
+	if (s->has_lock && !s->standby)
+		return false;
 	if (!start || !s->starting || s->primary || s->paused || !follow_target(s, target) ||
 		str_eq(target, s->v->following) || !target_has_address(s, target))
 		return false;
