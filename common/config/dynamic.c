@@ -247,6 +247,17 @@ static bool has_custom_bootstrap(const json_t *bootstrap)
 	       json_is_string(json_object_get(json_object_get(bootstrap, method), "command"));
 }
 
+/* What it restores may be meant to stay a standby: PostgreSQL's own recovery settings are kept, or
+ * say so. */
+static bool custom_may_stand_by(const json_t *bootstrap)
+{
+	const char *method = json_string_value(json_object_get(bootstrap, "method"));
+	const json_t *section = method != NULL ? json_object_get(bootstrap, method) : NULL;
+	return json_truthy(json_object_get(section, "keep_existing_recovery_conf")) ||
+	       json_truthy(
+		       json_object_get(json_object_get(section, "recovery_conf"), "standby_mode"));
+}
+
 static bool has_no_leader_method(const json_t *pg)
 {
 	const json_t *list = json_object_get(pg, "create_replica_methods");
@@ -305,6 +316,8 @@ enum err_code dynamic_settings(const json_t *doc, const json_t *local, bool low_
 	watchdog_settings(local, &s);
 	s.have_bootstrap = json_is_object(json_object_get(local, "bootstrap"));
 	s.custom_bootstrap = has_custom_bootstrap(json_object_get(local, "bootstrap"));
+	s.custom_stands_by =
+		s.custom_bootstrap && custom_may_stand_by(json_object_get(local, "bootstrap"));
 	s.no_leader_methods = has_no_leader_method(pg);
 	tag_settings(json_object_get(local, "tags"), &s.tags);
 	permanent_slots(doc, loud, &s);

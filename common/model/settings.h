@@ -48,6 +48,7 @@ struct settings {
 	enum watchdog_mode watchdog_mode;
 	int64_t watchdog_margin_ms;	  /* -1: ttl / 2 */
 	bool custom_bootstrap;		  /* bootstrap.method is not initdb */
+	bool custom_stands_by;		  /* its result may be a standby until somebody ends that */
 	bool have_bootstrap;		  /* local configuration has a bootstrap section */
 	bool no_leader_methods;		  /* some replica method works without a leader (ha K3) */
 	struct tags tags;		  /* of this member */

@@ -343,7 +343,8 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 		n->resumed_ms && s->now_ms - n->resumed_ms <= 150 && !dcs_lease_of(s, node);
 	if (settings_sync_mode(set) != SYNC_OFF && !last_words)
 		check_nothing_lost(s, node, b->parent, b->start_lsn, "is promoted");
-	if (s->checks.not_promised == node && !s->nodes[node].patroni)
+	/* A new cluster has no promises of before. */
+	if (s->checks.not_promised == node && !s->nodes[node].patroni && !n->pg.unpublished)
 		violation(s, "S8",
 			"%s is promoted although /sync named another leader and nobody else",
 			sim_name(node));
@@ -374,7 +375,11 @@ void check_promoted(struct sim *s, int node, int16_t branch)
 		!by_hand(s, node) && !in_pause(s))
 		violation(s, "S13", "%s is tagged nofailover and was promoted", sim_name(node));
 	/* An interrupted bootstrap that goes on: nobody else has it, no client was there. */
-	bool own = (s->nodes[node].pg.unpublished || s->checks.store_lost) && !boot_sysid(s);
+	/* Or its key was refused by a revision that a stalled watch gave, and is repaired after it.
+	 */
+	bool own = (n->pg.unpublished || s->checks.store_lost ||
+			   s->dcs.watch_stalled_ms[node] > s->now_ms) &&
+		   !boot_sysid(s);
 	if (s->nodes[node].pg.sysid != boot_sysid(s) && !own)
 		violation(
 			s, "S11", "%s belongs to another cluster and was promoted", sim_name(node));
@@ -581,7 +586,7 @@ static bool reference_waits(const struct sim *s)
  * lost. So has whoever promotes a cluster none of whose members can be opened. */
 static bool left_to_the_operator(const struct sim *s)
 {
-	if (nobody_consistent(s) || reference_waits(s))
+	if (reference_waits(s))
 		return true;
 	return s->checks.won_by_hand >= 0 && settings_sync_mode(sim_config_now(s)) == SYNC_QUORUM &&
 	       voters_out_of_the_map(s);
@@ -592,7 +597,8 @@ void check_alive(struct sim *s)
 	int leader = dcs_leader_node(s);
 	s->checks.quiet = true;
 	s->checks.liveness_exempt |=
-		leader < 0 ? left_to_the_operator(s) : leader_still_starts(s, leader);
+		nobody_consistent(s) ||
+		(leader < 0 ? left_to_the_operator(s) : leader_still_starts(s, leader));
 	if (s->checks.liveness_exempt)
 		return;
 	if (leader < 0)

@@ -675,6 +675,7 @@ static void mark_roles_custom(struct fx *f)
 static void mark_roles_restored(struct fx *f)
 {
 	mark_roles_custom(f);
+	f->set.custom_stands_by = true;
 	f->v.follow_known = false;
 }
 static void standby_cluster(struct fx *f);
@@ -1270,6 +1271,8 @@ static const struct row rows[] = {
 		VERDICT_HOLD, "post_bootstrap" },
 	{ "X30 running as standby, key mine", "a", LOCK_HELD, 'R', mark_roles, "L1", HA_CANCEL_INIT,
 		0, VERDICT_DROP, "" },
+	{ "X30 custom, running as standby", "a", LOCK_HELD, 'R', mark_roles_custom, "L1",
+		HA_CANCEL_INIT, 0, VERDICT_DROP, "" },
 	{ "X40 custom, still recovers", "a", LOCK_HELD, 'R', mark_roles_restored, "L2", QUIET,
 		VERDICT_HOLD, "end of recovery" },
 	{ "X40 emptied by hand", "a", LOCK_HELD, 'P', init_emptied, "E4", HA_WRITE_INIT, 0,

@@ -49,7 +49,7 @@ bool data_dir_unfinished(const struct step *s)
 static bool started_again(const struct step *s)
 {
 	return !s->primary && s->v->files->standby_signal &&
-	       (!s->set->custom_bootstrap || s->v->follow_known);
+	       (!s->set->custom_stands_by || s->v->follow_known);
 }
 
 /* X40: the leader key is mine, initialize is empty, PostgreSQL runs: an earlier worker took the key
