@@ -12,6 +12,7 @@
 #define GATHER_SQL_MS                                                                              \
 	2500 /* the fact query's own limit is a little higher: a hung server is no news twice */
 #define GATHER_FILES_MS 1000
+#define SHARED_PART	20 /* of a loop_wait: so much earlier or later may a cycle begin */
 
 static void on_timer(struct loop *l, void *arg);
 
@@ -65,6 +66,11 @@ static void plan_next(struct worker *w)
 	int64_t next_ms = w->turn.next_run_ms + w->set.loop_wait_ms;
 	if (next_ms <= now_ms || next_ms > now_ms + w->set.loop_wait_ms)
 		next_ms = now_ms + w->set.loop_wait_ms;
+	/* What costs at rest is to wake up: one that the keeper needs anyway is shared. */
+	int64_t keeper_ms = w->keeper_timer.at_ms;
+	int64_t near_ms = w->set.loop_wait_ms / SHARED_PART;
+	if (keeper_ms > now_ms && keeper_ms >= next_ms - near_ms && keeper_ms <= next_ms + near_ms)
+		next_ms = keeper_ms;
 	if (w->plan.next_run_ms != 0 && w->plan.next_run_ms < next_ms)
 		next_ms = w->plan.next_run_ms > now_ms ? w->plan.next_run_ms : now_ms;
 	w->turn.next_run_ms = next_ms;
