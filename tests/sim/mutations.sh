@@ -130,7 +130,7 @@ failsafe: whoever is not in the map may lead (D9) | worker/ha/failsafe.c | !in_m
 bootstrap: a failed one leaves /initialize | worker/ha/bootstrap_plan.c | plan_add(s, HA_CANCEL_INIT); | plan_add(s, HA_REREAD);
 step: a promise by a quorum is read as one by each | worker/ha/step.c | s->quorum_active = s->sync_active && | s->quorum_active = false && s->sync_active &&
 race: a broken watchdog does not matter (D8, and G1 behind it) | worker/ha/race.c | if (s->v->watchdog_failed && | if (false && | worker/ha/leader.c | if (s->r->outcome != HA_OUT_OK)@@NL@@		return no_watchdog(s); | (void)no_watchdog;
-bootstrap: a published cluster is taken for a failed one (X45) | worker/ha/bootstrap_plan.c | if (s->m->publish_tried) | if (false)
+bootstrap: a published cluster is taken for a failed one (X45, twice) | worker/ha/bootstrap_plan.c | if (s->m->publish_tried) | if (false) | worker/ha/bootstrap_plan.c | ||@@NL@@		       cluster_init_valid(s->c); | ;
 ~ bootstrap: members do not wait while it is not published (X46) | worker/ha/bootstrap_plan.c | bool unpublished = c->init_present && c->init[0] == '\0'; | bool unpublished = false;
 ~ bootstrap: initialize is put over whatever is there (X49) | worker/ha/bootstrap_plan.c | a->version = s->c->init_present ? s->c->init_version : 0; | a->version = 0;
 ~ bootstrap: a primary in use is taken for an unfinished one (X61) | worker/ha/interrupted.c | return bootstrap_open(s) && (!f->valid || marked(f) || !s->primary); | return bootstrap_open(s);
