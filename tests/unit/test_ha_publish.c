@@ -2,12 +2,6 @@
  * (X47, X48): found by the simulator. */
 #include "tests/unit/ha_fixture.h"
 
-static void expect(const struct fx *f, const char *rule)
-{
-	if (strcmp(f->plan.rule, rule) != 0)
-		fail_msg("rule %s, want %s: %s\n%s", f->plan.rule, rule, f->plan.reason, f->notes);
-}
-
 static struct fx *publishing(void)
 {
 	struct fx *f = fx_new();
@@ -26,7 +20,7 @@ static void test_write_names_the_revision(void **state)
 	(void)state;
 	struct fx *f = publishing();
 	fx_run(f);
-	expect(f, "L4");
+	fx_expect(f, "L4");
 	const struct ha_action *init = fx_find(f, HA_WRITE_INIT);
 	assert_non_null(init);
 	assert_false(init->create);
@@ -44,7 +38,7 @@ static void test_published_is_not_failed(void **state)
 	FX_SET(f->c.init, f->v.system_id);
 	fx_pg(f, 'd');
 	fx_run(f);
-	expect(f, "X45");
+	fx_expect(f, "X45");
 	assert_false(f->m.bootstrapping);
 	assert_null(fx_find(f, HA_CANCEL_INIT));
 	assert_null(fx_find(f, HA_RENAME_FAILED));
@@ -96,7 +90,7 @@ static void test_published_and_led_by_another(void **state)
 		FX_SET(f->c.init, named ? f->v.system_id : "");
 		f->take = HA_OUT_CONFLICT;
 		fx_run(f);
-		expect(f, named ? "X45" : "L4");
+		fx_expect(f, named ? "X45" : "L4");
 		assert_int_equal(f->m.bootstrapping, !named);
 		assert_int_equal(fx_find(f, HA_TAKE_LEADER) == NULL, named);
 		free(f);
@@ -110,7 +104,7 @@ static void test_unpublished_has_failed(void **state)
 	f->m.publish_tried = true;
 	fx_pg(f, 'd');
 	fx_run(f);
-	expect(f, "L1");
+	fx_expect(f, "L1");
 	assert_non_null(fx_find(f, HA_CANCEL_INIT));
 	free(f);
 }
@@ -125,7 +119,7 @@ static void test_no_clone_of_a_failed_one(void **state)
 	f->c.init[0] = '\0';
 	fx_leader(f, "b");
 	fx_run(f);
-	expect(f, "K2");
+	fx_expect(f, "K2");
 	assert_null(fx_task(f));
 	free(f);
 }
@@ -140,18 +134,18 @@ static void test_refused_promotion(void **state)
 	fx_lock(f, LOCK_HELD);
 	f->m.lock_won = true;
 	fx_run(f);
-	expect(f, "G5");
+	fx_expect(f, "G5");
 	f->v.task_ended = TASK_PROMOTE;
 	f->v.task_result = TASK_RESULT_NONE;
 	fx_run(f);
-	expect(f, "X47");
+	fx_expect(f, "X47");
 	assert_null(fx_task(f));
 	assert_int_equal(f->plan.verdict, VERDICT_HOLD);
 	assert_true(f->plan.next_run_ms > f->v.now_ms);
 	f->v.task_ended = TASK_NONE;
 	f->v.now_ms = f->plan.next_run_ms;
 	fx_run(f);
-	expect(f, "G5");
+	fx_expect(f, "G5");
 	free(f);
 }
 
@@ -164,10 +158,10 @@ static void test_release_is_paced(void **state)
 	fx_pg(f, 'd');
 	f->m.demoted = DEMOTE_IMMEDIATE;
 	fx_run(f);
-	expect(f, "X7");
+	fx_expect(f, "X7");
 	assert_non_null(fx_find(f, HA_RELEASE));
 	fx_run(f);
-	expect(f, "X7");
+	fx_expect(f, "X7");
 	assert_null(fx_find(f, HA_RELEASE));
 	assert_int_equal(f->plan.verdict, VERDICT_DROP);
 	f->v.now_ms = f->plan.next_run_ms;
