@@ -114,7 +114,9 @@ void rules_decided(struct sim *s, int node, const struct ha_plan *plan)
 	cover(s, node, plan);
 	if (effect)
 		check_hot(s, node, plan, effect);
-	if (s->checks.quiet)
+	/* A recovery that began before takes its time; whether it has diverged is asked once a
+	 * cycle. */
+	if (s->checks.quiet && s->nodes[node].pg.phase != PGP_RECOVERY)
 		check_quiet(s, node, plan, effect);
 }
 
