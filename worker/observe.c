@@ -182,6 +182,17 @@ static void ask_files(struct worker *w)
 /* ---- PostgreSQL
  * ---------------------------------------------------------------------------------- */
 
+/* Whatever was said of its start: it runs. */
+static void accepts_connections(struct worker *w)
+{
+	enum pg_state state = w->pg.state;
+	if (w->pg.accept_due) /* its task has ended before */
+		control_accepted(&w->pg);
+	else if (state == PG_STATE_STARTING || state == PG_STATE_START_FAILED ||
+		 state == PG_STATE_RESTART_FAILED)
+		worker_set_state(w, PG_STATE_RUNNING);
+}
+
 void observe_on_probe(struct probe *p, void *arg)
 {
 	struct worker *w = arg;
@@ -189,11 +200,8 @@ void observe_on_probe(struct probe *p, void *arg)
 	if (f->valid) {
 		if (f->in_recovery && !w->host.pg.promote_sent)
 			send_proof(w, PROOF_RECOVERY_SQL, f->asked_at_ms);
-		if (w->pg.state == PG_STATE_STARTING && w->task == TASK_NONE) {
-			if (w->pg.accept_due) /* its task has ended before */
-				control_accepted(&w->pg);
-			worker_set_state(w, PG_STATE_RUNNING);
-		}
+		if (w->task == TASK_NONE)
+			accepts_connections(w);
 		if (!w->pg_seen) {
 			/* Adopted, or found by a new worker: its role is what it says. */
 			w->pg_seen = true;
@@ -230,6 +238,7 @@ void observe_on_pg(struct host *h, void *arg)
 		/* What a task starts, the task follows. A postmaster that was only found, or that
 		 * comes into sight during a check, is nobody's. */
 		w->pg_seen = w->task != TASK_NONE && w->task != TASK_REWIND_CHECK && e->kind != 0;
+		w->pg.accept_due = w->pg.accept_due && w->pg_seen;
 	}
 	bool runs = e->state == PG_PROC_RUNNING || e->state == PG_PROC_STOPPING;
 	probe_set_generation(&w->probe, runs ? e->generation : 0);

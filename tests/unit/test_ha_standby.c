@@ -112,11 +112,14 @@ static void test_start_goes_on(void **state)
 	fx_run(f);
 	fx_expect(f, "H5");
 	free(f);
-	f = starting(TASK_RESTART_AFTER_FAILURE, "c");
-	f->v.proc = PG_PROC_NONE;
-	fx_run(f);
-	fx_expect(f, "H5");
-	free(f);
+	static const enum pg_proc_state not_yet[] = { PG_PROC_NONE, PG_PROC_STARTING };
+	for (unsigned i = 0; i < ARRAY_LEN(not_yet); i++) {
+		f = starting(TASK_RESTART_AFTER_FAILURE, "c");
+		f->v.proc = not_yet[i];
+		fx_run(f);
+		fx_expect(f, "H5");
+		free(f);
+	}
 	f = starting(TASK_CHANGE_CONNINFO, "c");
 	f->v.state = PG_STATE_STOPPING;
 	fx_run(f);
@@ -210,6 +213,10 @@ static void test_standby_leader_starts(void **state)
 	fx_run(f);
 	fx_expect(f, "I5");
 	assert_null(fx_find(f, HA_FOLLOW_RELOAD));
+	/* The reload failed. */
+	f->v.follow_known = false;
+	fx_run(f);
+	assert_non_null(fx_find(f, HA_FOLLOW_RELOAD));
 	free(f);
 	/* A leader that starts read-only (B6) follows nobody. */
 	f = starting(TASK_RESTART_AFTER_FAILURE, "");
@@ -268,15 +275,33 @@ static void test_start_fails(void **state)
 		f->m.rewind_checked_ms = f->v.now_ms;
 		fx_run(f);
 		fx_expect_task(f, TASK_RESTART_AFTER_FAILURE);
-		/* With the key others wait: it is tried, and given up (A11). */
-		fx_task_ends(f, TASK_RESTART_AFTER_FAILURE, TASK_RESULT_FALSE);
-		fx_leader(f, "a");
-		fx_lock(f, LOCK_HELD);
-		f->m.recovering = false;
-		fx_run(f);
-		fx_expect_task(f, TASK_RESTART_AFTER_FAILURE);
 		free(f);
 	}
+}
+
+/* The leader of a standby cluster as well; one that pg_rewind has mended is started at once. */
+static void test_start_fails_elsewhere(void **state)
+{
+	(void)state;
+	struct fx *f = fx_new();
+	fx_pg(f, 'd');
+	fx_leader(f, "a");
+	fx_lock(f, LOCK_HELD);
+	f->set.standby_cluster = true;
+	FX_SET(f->set.standby_host, "remote");
+	f->v.can_rewind = true;
+	f->m.recovering = true;
+	f->m.rewind_state = REWIND_CHECK;
+	f->m.rewind_checked_ms = f->v.now_ms;
+	fx_task_ends(f, TASK_RESTART_AFTER_FAILURE, TASK_RESULT_FALSE);
+	fx_run(f);
+	fx_expect(f, "X78");
+	assert_null(fx_task(f));
+	f->v.now_ms += 10;
+	fx_task_ends(f, TASK_REWIND, TASK_RESULT_TRUE);
+	fx_run(f);
+	fx_expect_task(f, TASK_RESTART_AFTER_FAILURE);
+	free(f);
 }
 
 int main(void)
@@ -290,6 +315,7 @@ int main(void)
 		cmocka_unit_test(test_start_keeps_its_upstream),
 		cmocka_unit_test(test_standby_leader_starts),
 		cmocka_unit_test(test_start_fails),
+		cmocka_unit_test(test_start_fails_elsewhere),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

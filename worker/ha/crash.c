@@ -161,7 +161,7 @@ static bool check_wanted(const struct step *s)
 static bool start_failed_lately(struct step *s)
 {
 	int64_t again_ms = s->m->start_failed_ms + s->set->loop_wait_ms;
-	if (s->has_lock || s->m->start_failed_ms == 0 || s->v->now_ms >= again_ms)
+	if (s->m->start_failed_ms == 0 || s->v->now_ms >= again_ms)
 		return false;
 	plan_wake(s, again_ms);
 	return plan_done(s, "X78", "failed to start postgres, trying again in %d seconds",

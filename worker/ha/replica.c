@@ -91,7 +91,8 @@ bool target_has_address(const struct step *s, const char *target)
 void follow_while_starting(struct step *s)
 {
 	char target[LIMIT_NAME];
-	if (s->standby && follow_target(s, target) && !str_eq(target, s->v->following))
+	if (s->standby && follow_target(s, target) &&
+		(!s->v->follow_known || !str_eq(target, s->v->following)))
 		change_target(s, target, PG_ROLE_STANDBY_LEADER);
 }
 

@@ -45,9 +45,10 @@ static void rewind_ended(struct step *s, enum ha_task_result result)
 	struct ha_memory *m = s->m;
 	bool removes = s->set->remove_on_rewind_failure || s->set->remove_on_diverged;
 	m->task_failed_ms[1] = result == TASK_RESULT_TRUE ? 0 : s->v->now_ms;
-	if (result == TASK_RESULT_TRUE)
+	if (result == TASK_RESULT_TRUE) {
 		m->rewind_state = REWIND_SUCCESS;
-	else if (result == TASK_RESULT_FALSE) /* with removal the directory is gone: A12 clones */
+		m->start_failed_ms = 0;		/* another directory */
+	} else if (result == TASK_RESULT_FALSE) /* with removal the directory is gone: A12 clones */
 		m->rewind_state = removes ? REWIND_INITIAL : REWIND_FAILED;
 	else if (s->v->rewind_check_again) {
 		/* X76: a start as a standby would append the leader's records to others. */
@@ -184,8 +185,10 @@ static bool start_outdated(struct step *s)
 	/* The leader of any other cluster follows nobody, whatever its tags say. */
 	if (s->has_lock && !s->standby)
 		return false;
-	if (!start || !s->starting || s->primary || s->paused || !follow_target(s, target) ||
-		str_eq(target, s->v->following) || !target_has_address(s, target))
+	/* Before the supervisor has said yes to it, the order would be taken for refused. */
+	if (!start || !s->starting || s->v->proc != PG_PROC_RUNNING || s->primary || s->paused ||
+		!follow_target(s, target) || str_eq(target, s->v->following) ||
+		!target_has_address(s, target))
 		return false;
 	plan_add(s, HA_TASK_CANCEL);
 	return plan_done(s, "X77", "it has to follow %s: no longer waiting for %s",

@@ -162,7 +162,9 @@ void seq_start_step(struct co *co)
 	CO_WAIT(co);
 	if (!co->ok || co->cancelled)
 		goto failed;
-	if (!exited_cleanly(p)) {
+	/* One that is started under a lease has no time for it, and had its server on this node a
+	 * moment ago. */
+	if (!exited_cleanly(p) && s->lease_until_ms == 0) {
 		/* After the files are written: it asks PostgreSQL what stands in them. */
 		s->sockets = (struct seq_sockets){ .p = p };
 		co_call(co, &s->sockets.co, seq_sockets_step);
@@ -200,6 +202,7 @@ void seq_start_step(struct co *co)
 	control_accepted(p);
 	CO_RETURN(co, true, "accepts connections");
 failed:
+	p->accept_due = false;
 	pgctx_set_state(p, PG_STATE_START_FAILED);
 	snprintf(p->last_error, sizeof(p->last_error), "%s", co->note);
 	log_error("start of PostgreSQL failed: %s", co->note);
@@ -335,15 +338,18 @@ void seq_follow_step(struct co *co)
 			.signal_file = p->major < 12 ? NULL : "standby.signal" };
 		co_call(co, &s->u.render.co, seq_render_step);
 		CO_WAIT(co);
-		if (!co->ok)
-			CO_RETURN(co, false, "%s", co->note);
-		co_pg_signal(co, SIGHUP, 0);
-		CO_WAIT(co);
+		if (co->ok) {
+			co_pg_signal(co, SIGHUP, 0);
+			CO_WAIT(co);
+		}
 		if (s->change_role)
 			control_callback(p, "on_role_change", s->role);
-		if (co->ok)
-			pgctx_recovery_reloaded(p);
-		CO_RETURN(co, co->ok, "reloaded");
+		if (!co->ok) {
+			p->follow_known = false; /* once more in the next cycle */
+			CO_RETURN(co, false, "%s", co->note);
+		}
+		pgctx_recovery_reloaded(p);
+		CO_RETURN(co, true, "reloaded");
 	}
 	if (!postmaster_gone(p)) {
 		if (p->follow_known)

@@ -272,7 +272,8 @@ void pgctx_check_recovery(struct pgctx *p, const struct pg_sql *f, const struct 
 	struct recovery_verdict v = { .differs = false };
 	*out_differ = false;
 	/* Before 13 nobody who waits for WAL hears of another upstream. */
-	*out_restart = !f->valid && p->state == PG_STATE_STARTING && p->major < 13;
+	*out_restart = !f->valid && p->state == PG_STATE_STARTING && p->follow_known &&
+		       p->major != 0 && p->major < 13;
 	if (!f->valid || !f->in_recovery || !p->follow_known || p->bootstrapping ||
 		render_recovery(p, target, &wanted, &err) != ERR_OK)
 		return;
