@@ -219,6 +219,7 @@ struct ha_memory {
 	int64_t sampled_ms;		    /* when last_lsn was taken */
 	int64_t race_wait_ms;		    /* C4: since when others get time to take the lock */
 	int64_t disable_sync_until_ms;	    /* "do not pick me" (while_not_sync): 0 = off */
+	int64_t restart_due_wall_us;	    /* the schedule that this is for (N3) */
 	bool reinit_force_cancelled;
 	int64_t failsafe_round_ms; /* when the last round was sent */
 	int64_t crash_task_ms;

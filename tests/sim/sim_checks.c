@@ -166,7 +166,12 @@ static bool word_broken(const struct sim *s, bool *out_deaf)
 		*out_deaf |= n->failsafe_round_ms > 0 &&
 			     s->now_ms <= n->failsafe_round_ms + n->failsafe_round_ttl_ms;
 	}
-	return *out_deaf || (s->now_ms - at <= 150 && !s->dcs.now.c.leader_present);
+	/* It asks once for the key that has vanished (KEEPER_REGAINING), and stops within 150 ms
+	 * when it hears that another has it. */
+	int64_t regain_ms = ttl / 10 < KEEPER_REGAIN_MS ? ttl / 10 : KEEPER_REGAIN_MS;
+	if (s->dcs.now.c.leader_present && s->dcs.leader_since_ms >= at)
+		return *out_deaf || s->now_ms - s->dcs.leader_since_ms <= 150;
+	return *out_deaf || s->now_ms - at <= regain_ms + 150;
 }
 
 void check_ack(struct sim *s, int node, uint64_t lsn, bool sync)

@@ -478,6 +478,43 @@ static void test_restart_of_voter(void **state)
 	free(f);
 }
 
+/* The wait for the release takes longer than a schedule may be in the past (1.5 loop_wait), and
+ * what is withdrawn meanwhile leaves nothing behind: a standby that nobody may wait for holds up
+ * strict mode. */
+static void test_scheduled_restart_of_voter(void **state)
+{
+	(void)state;
+	for (int kind = 0; kind < 3; kind++) {
+		struct fx *f = fx_new();
+		fx_as_replica(f);
+		f->set.sync_mode = SYNC_PRIORITY;
+		FX_SET(f->c.sync_leader, "b");
+		FX_SET(f->voters[0], "a");
+		f->c.sync_voter_count = 1;
+		f->v.request.scheduled_restart = true;
+		f->v.request.scheduled_restart_at_wall_us = f->v.wall_us - 1000000;
+		fx_run(f);
+		fx_expect(f, "N1");
+		assert_true(ha_effective_nosync(&f->v, &f->m));
+		f->v.now_ms += 2 * f->set.loop_wait_ms;
+		f->v.wall_us += 2 * f->set.loop_wait_ms * 1000;
+		if (kind == 1)
+			f->v.request.scheduled_restart = false;
+		if (kind == 2) /* another time instead */
+			f->v.request.scheduled_restart_at_wall_us =
+				f->v.wall_us + 3600 * INT64_C(1000000);
+		fx_run(f);
+		if (kind == 0) {
+			fx_expect_task(f, TASK_RESTART);
+		} else {
+			fx_expect(f, "E6");
+			assert_null(fx_task(f));
+			assert_false(ha_effective_nosync(&f->v, &f->m));
+		}
+		free(f);
+	}
+}
+
 /* Random facts: whatever the view says, a call ends in a decision, within the bounds, and never
  * starts a task and releases the key while PostgreSQL may write. */
 static void test_any_facts(void **state)
@@ -576,6 +613,7 @@ int main(void)
 		cmocka_unit_test(test_resume),
 		cmocka_unit_test(test_slots_and_callback),
 		cmocka_unit_test(test_restart_of_voter),
+		cmocka_unit_test(test_scheduled_restart_of_voter),
 		cmocka_unit_test(test_fence_without_proof),
 		cmocka_unit_test(test_any_facts),
 	};

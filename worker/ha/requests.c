@@ -204,6 +204,11 @@ static bool scheduled_restart(struct step *s)
 		plan_add(s, HA_DROP_SCHEDULED_RESTART);
 		return false;
 	}
+	/* It was due, and waits only to be no synchronous standby any more: that takes longer than
+	 * a time may be in the past. */
+	if (s->m->disable_sync_until_ms != 0 && !s->paused &&
+		s->m->restart_due_wall_us == r->scheduled_restart_at_wall_us)
+		return true;
 	enum due due = schedule_due(s, "restart", r->scheduled_restart_at_wall_us, false);
 	/* Its conditions are those of the moment when it is due, and it has that one chance. */
 	bool unmet = due == DUE_NOW && r->scheduled_restart_unmet;
@@ -212,7 +217,10 @@ static bool scheduled_restart(struct step *s)
 			"Scheduled restart: restart conditions are not satisfied");
 	if (due == DUE_STALE || unmet)
 		plan_add(s, HA_DROP_SCHEDULED_RESTART);
-	return due == DUE_NOW && !unmet;
+	if (due != DUE_NOW || unmet)
+		return false;
+	s->m->restart_due_wall_us = r->scheduled_restart_at_wall_us;
+	return true;
 }
 
 /* In pause what is down stays down, but for a restart that was asked for by hand. Never as a
@@ -237,5 +245,7 @@ bool rule_restart(struct step *s)
 		return restart_now(s, s->v->request.restart_timeout_ms, "N1");
 	if (s->v->request.scheduled_restart_due || scheduled_restart(s))
 		return restart_now(s, s->v->request.scheduled_restart_timeout_ms, "N3");
+	/* Whatever it was that wanted no synchronous standby here has been withdrawn. */
+	s->m->disable_sync_until_ms = 0;
 	return false;
 }
