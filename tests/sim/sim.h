@@ -62,7 +62,7 @@ struct sim_config {
 	bool backup;	    /* one is taken now and then */
 	bool archiving;	    /* a cluster that is demoted keeps its leader */
 	bool empty;	    /* begins without a cluster: somebody has to make one */
-	bool short_copies; /* what is copied or rewound is consistent only with WAL of its leader */
+	bool short_copies;  /* what is rewound is consistent only with WAL of its leader */
 	int64_t duration_ms, heal_ms;
 	unsigned loss_per_mille, dup_per_mille, unanswered_per_mille;
 	int64_t net_delay_ms;

@@ -55,15 +55,14 @@ static void take_over_files(struct sim *s, int node, int from)
 {
 	struct sim_pg *p = &s->nodes[node].pg;
 	const struct sim_pg *src = &s->nodes[from].pg;
-	uint64_t from_lsn = src->checkpoint_lsn;
-	if (p->sysid == src->sysid && !p->damaged) {
-		int16_t common;
-		from_lsn = branch_common(s, p->branch, p->lsn, src->branch, src->lsn, &common);
-	}
+	bool rewound = p->sysid == src->sysid && !p->damaged;
+	int16_t common;
+	uint64_t from_lsn =
+		rewound ? branch_common(s, p->branch, p->lsn, src->branch, src->lsn, &common) : 0;
 	p->branch = src->branch;
 	p->lsn = p->needs_lsn = src->lsn;
-	if (s->cfg.short_copies && from != SIM_BACKUP && !s->nodes[node].patroni &&
-		from_lsn < src->lsn)
+	/* A copy brings the WAL that it needs. */
+	if (s->cfg.short_copies && rewound && !s->nodes[node].patroni && from_lsn < src->lsn)
 		p->lsn = from_lsn + rng_below(&s->rng, src->lsn - from_lsn + 1);
 	p->replay_lsn = p->lsn;
 	p->checkpoint_lsn = src->checkpoint_lsn;

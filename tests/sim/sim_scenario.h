@@ -7,7 +7,7 @@
  *   watchdog required|automatic|off    replicatefrom NODE NODE    nofailover NODE
  *   empty 0|1 (no cluster yet)  bootstrap 0|1 (members could make one)  custom 0|1 (from a backup)
  *   standby 0|1  remote 0|1  archiving 0|1    no_leader 0|1 (replicas from a backup)
- *   short_copies 0|1 (a copy needs WAL of its leader)
+ *   short_copies 0|1 (what was rewound needs WAL of its leader)
  *   logical_slots 0|1    patroni NODE (it runs the reference's rules; asynchronous clusters only)
  *   fault KIND at S [for S] [on NODE|leader] [arg N]
  *   expect no_failover | failover | promotions N (at most) | outage S (acknowledged commits) */
