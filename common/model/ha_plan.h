@@ -179,6 +179,7 @@ struct ha_memory {
 	bool rewind_twin;    /* X43: only a new copy helps, as long as this leader leads */
 	bool init_cancelled; /* L1: initialize was removed */
 	bool publish_tried;  /* L4 wrote initialize, unanswered: it may be there (X45) */
+	bool detaching;	     /* X56 was planned, the promotion comes next */
 	bool was_paused, recovering, bootstrapping, join_aborted, strict_warned;
 	int64_t leader_timeline, last_timeline;
 	uint64_t last_lsn, prev_lsn;

@@ -280,6 +280,13 @@ def with_ttl(m, ttl):
             return ttl * 0.7 < left_s <= ttl
     wait_until(granted, 40, "the lease is as long as the new ttl")
 
+    def in_store():
+        """The worker counts by a shorter ttl before the store has given a lease of that length."""
+        kvs = json.loads(m.cluster.etcd.ctl("get", "/service/it/leader", "-w", "json") or "{}").get("kvs")
+        text = m.cluster.etcd.ctl("lease", "timetolive", "%x" % kvs[0]["lease"], "-w", "json") if kvs else None
+        return text is not None and json.loads(text)["granted-ttl"] == ttl
+    wait_until(in_store, 40, "the store has given a lease of the new ttl", every=0.2)
+
 
 def made(cluster):
     """The cluster is started and has the table that writers write to."""

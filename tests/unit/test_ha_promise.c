@@ -523,6 +523,31 @@ static void test_follows_nobody_first(void **state)
 	free(f);
 }
 
+/* In pause, too, where a leader that is no primary gives its key back (E2): this one is about to
+ * be. */
+static void test_follows_nobody_first_in_pause(void **state)
+{
+	(void)state;
+	struct fx *f = racer(SYNC_OFF, "", 0, "", "");
+	f->set.pause = true;
+	f->c.failover_key_exists = f->c.failover_present = true;
+	FX_SET(f->c.failover_candidate, "a");
+	f->c.history_count = 1;
+	f->history[0] = (struct history_row){ .timeline = 1, .lsn = 2000 };
+	FX_SET(f->v.following, "b");
+	fx_run(f);
+	fx_expect(f, "X56");
+	f->c.failover_key_exists = f->c.failover_present = false;
+	f->c.failover_candidate[0] = '\0';
+	fx_run(f);
+	fx_expect(f, "X56");
+	f->v.following[0] = '\0';
+	fx_run(f);
+	assert_null(fx_find(f, HA_RELEASE));
+	fx_expect_task(f, TASK_PROMOTE);
+	free(f);
+}
+
 /* X55: a frozen PostgreSQL has no position, so its member does not race, not for a switchover
  * either. */
 static void test_no_race_without_an_answer(void **state)
@@ -581,6 +606,7 @@ int main(void)
 		cmocka_unit_test(test_asks_the_voters_first),
 		cmocka_unit_test(test_vote_of_the_former),
 		cmocka_unit_test(test_follows_nobody_first),
+		cmocka_unit_test(test_follows_nobody_first_in_pause),
 		cmocka_unit_test(test_no_race_without_an_answer),
 		cmocka_unit_test(test_jobs_on_the_directory_go_on),
 	};

@@ -35,6 +35,7 @@ bool leader_after_handover(struct step *s)
 bool rule_leader_exists(struct step *s)
 {
 	if (!s->has_lock) {
+		s->m->detaching = false;
 		bool mine = str_eq(s->leader, s->v->name);
 		if (mine && s->v->lock == LOCK_LOST && !s->primary)
 			return plan_done(s, "E5",
@@ -124,10 +125,12 @@ static bool detach(struct step *s)
 {
 	const struct ha_view *v = s->v;
 	bool restart = v->recovery_settings_differ && v->recovery_needs_restart;
+	s->m->detaching = false;
 	if (race_timeline_end(s) == 0)
 		return false;
 	if (v->follow_known && v->following[0] == '\0' && !restart)
 		return false;
+	s->m->detaching = true;
 	struct ha_action *a =
 		restart ? plan_task(s, TASK_CHANGE_CONNINFO) : plan_add(s, HA_FOLLOW_RELOAD);
 	a->role = PG_ROLE_REPLICA;

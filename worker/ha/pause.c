@@ -64,7 +64,8 @@ bool pause_lock_not_primary(struct step *s)
 		return false;
 	if (s->c->failover_present && str_eq(s->c->failover_candidate, s->v->name))
 		return plan_done(s, "E1", "waiting to become primary after promote...");
-	if (s->standby)
+	/* X56: a failover by hand that was won goes on when nobody is followed any more. */
+	if (s->standby || s->m->detaching)
 		return false;
 	plan_add(s, HA_RELEASE);
 	s->plan->verdict = VERDICT_DROP;
