@@ -237,6 +237,9 @@ void check_task(struct sim *s, int node, const struct ha_action *a)
 	/* With the answers of a slow store for the key, and for /sync after it. */
 	bool raced = a->task == TASK_PROMOTE && s->checks.raced_ms[node] &&
 		     s->now_ms - s->checks.raced_ms[node] < 3 * retry_ms;
+	/* Or it has had the key since before, and /sync took several tries. */
+	raced = raced || (a->task == TASK_PROMOTE && dcs_leader_node(s) == node &&
+				 s->dcs.leader_since_ms <= s->checks.pause_began_ms);
 	bool late = raced || s->now_ms - s->checks.pause_began_ms < retry_ms;
 	/* X41: what an earlier worker began runs on. */
 	bool goes_on = n->orphan == a->task;
