@@ -16,23 +16,14 @@
 #include "common/model/cluster.h"
 #include "common/model/history.h"
 #include "common/model/pgstate.h"
+#include "tests/unit/scratch.h"
 #include "worker/files/ops.h"
 #include "worker/files/pgdir.h"
 
-static char base[64];
 static struct ops ops;
 
 /* ---- helpers
  * ---------------------------------------------------------------------------------------- */
-
-static const char *at(const char *name)
-{
-	static char path[4][256];
-	static unsigned turn;
-	char *out = path[turn++ % 4];
-	snprintf(out, sizeof(path[0]), "%s/%s", base, name);
-	return out;
-}
 
 static void put(const char *name, const char *text)
 {

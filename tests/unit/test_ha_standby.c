@@ -64,6 +64,18 @@ static struct fx *starting(enum ha_task task, const char *following)
 	return f;
 }
 
+/* "a" leads a standby cluster, and its server is down. */
+static struct fx *standby_leader_down(void)
+{
+	struct fx *f = fx_new();
+	fx_pg(f, 'd');
+	fx_leader(f, "a");
+	fx_lock(f, LOCK_HELD);
+	f->set.standby_cluster = true;
+	FX_SET(f->set.standby_host, "remote");
+	return f;
+}
+
 /* X77: the WAL that a start waits for is with somebody whom it has not to follow any more. */
 static void test_start_outdated(void **state)
 {
@@ -229,12 +241,7 @@ static void test_standby_leader_starts(void **state)
 	free(f);
 	/* Not started without one: where the remote primary is does not stand in the store alone.
 	 */
-	f = fx_new();
-	fx_pg(f, 'd');
-	fx_leader(f, "a");
-	fx_lock(f, LOCK_HELD);
-	f->set.standby_cluster = true;
-	FX_SET(f->set.standby_host, "remote");
+	f = standby_leader_down();
 	f->v.store = STORE_FAILING;
 	f->m.demoted = DEMOTE_CLUSTER;
 	f->m.rewind_state = REWIND_SUCCESS;
@@ -283,12 +290,7 @@ static void test_start_fails(void **state)
 static void test_start_fails_elsewhere(void **state)
 {
 	(void)state;
-	struct fx *f = fx_new();
-	fx_pg(f, 'd');
-	fx_leader(f, "a");
-	fx_lock(f, LOCK_HELD);
-	f->set.standby_cluster = true;
-	FX_SET(f->set.standby_host, "remote");
+	struct fx *f = standby_leader_down();
 	f->v.can_rewind = true;
 	f->m.recovering = true;
 	f->m.rewind_state = REWIND_CHECK;

@@ -17,6 +17,7 @@
 
 #include "common/core/str.h"
 #include "worker/files/files_msgs.h"
+#include "tests/unit/scratch.h"
 #include "worker/files/ops.h"
 #include "worker/files/socklock.h"
 #include "worker/files/tree.h"
@@ -24,19 +25,9 @@
 #define LOCK   ".s.PGSQL.5432.lock"
 #define SOCKET ".s.PGSQL.5432"
 
-static char base[64];
 static struct fs fs;
 static struct err err;
 static int64_t count;
-
-static const char *at(const char *name)
-{
-	static char path[4][256];
-	static unsigned turn;
-	char *out = path[turn++ % 4];
-	snprintf(out, sizeof(path[0]), "%s/%s", base, name);
-	return out;
-}
 
 static int set_up(void **state)
 {
